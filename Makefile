@@ -1,0 +1,47 @@
+PYTHON ?= python3
+BIN := .venv/bin
+PYPROJECT := $(shell cksum < pyproject.toml | tr ' ' '-')
+DEV := .venv/.dev-$(PYPROJECT)
+DEMO := .venv/.demo-$(PYPROJECT)
+ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
+
+.PHONY: .venv demo test check zoo bench clean
+
+.venv: $(DEV)
+
+demo: $(DEMO)
+	$(BIN)/penjing demo --out runs/demo
+
+test: $(DEV)
+	$(ONE_THREAD) $(BIN)/pytest --cov --cov-report=term:skip-covered --durations=15
+
+check: $(DEV)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+	$(ONE_THREAD) $(BIN)/pytest -q --doctest-modules penjing
+	$(ONE_THREAD) $(BIN)/pytest -q -m "not slow" tests/unit
+
+zoo: $(DEV)
+	$(ONE_THREAD) $(BIN)/python benchmarks/zoo.py
+
+bench: $(DEV)
+	$(ONE_THREAD) $(BIN)/python benchmarks/engine.py
+
+clean:
+	rm -rf build dist .coverage .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+
+$(BIN)/pip:
+	$(PYTHON) -m venv .venv
+
+# The stamps carry a checksum of pyproject.toml: an unchanged file makes installing instant.
+$(DEV): | $(BIN)/pip
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	rm -f .venv/.dev-* .venv/.demo-*
+	touch $@ $(DEMO)
+
+$(DEMO): | $(BIN)/pip
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[demo]'
+	rm -f .venv/.dev-* .venv/.demo-*
+	touch $@
