@@ -12,3 +12,6 @@ from penjing.core._errors import TraceError as TraceError
 from penjing.core._errors import TrainingError as TrainingError
 from penjing.core._errors import UsageError as UsageError
 from penjing.core._errors import VerificationError as VerificationError
+from penjing.core._recipe import Recipe as Recipe
+from penjing.core._recipe import read_yaml as read_yaml
+from penjing.core._recipe import refuse_code as refuse_code

@@ -1,0 +1,102 @@
+"""The recipe: defaults filled in, mistakes explained, no code."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from penjing.core import Recipe, UsageError
+
+BASE = {
+    "task": "image-classification",
+    "model": "timm:resnet18",
+    "data": "builtin:digits",
+    "budget": "macs<=0.5x",
+}
+
+
+@dataclass(frozen=True)
+class Mistake:
+    name: str
+    change: dict
+    said: str
+
+
+MISTAKES = (
+    Mistake("a key of the top", {"bugdet": "macs<=0.5x"}, "bugdet: unknown key; did you mean `budget`?"),
+    Mistake(
+        "a key of a step",
+        {"steps": {"transfer": {"epoch": 3}}},
+        "transfer.epoch: unknown key; did you mean `epochs`",
+    ),
+    Mistake("a step", {"steps": {"prun": {}}}, "steps.prun: unknown key; did you mean `prune`?"),
+    Mistake("nothing near", {"zzz": 1}, "known here: schema_version, task"),
+    Mistake("a type", {"batch_size": "many"}, "batch_size"),
+    Mistake("a range", {"steps": {"recover": {"lr": -1}}}, "steps.recover.lr"),
+    Mistake("a task", {"task": "image-clasification"}, "image-classification"),
+    Mistake("not a number", {"steps": {"recover": {"lr": float("nan")}}}, "steps.recover.lr"),
+)
+
+
+@pytest.mark.parametrize("mistake", MISTAKES, ids=lambda mistake: mistake.name)
+def test_a_mistake_names_the_file_the_key_and_a_way_out(mistake: Mistake):
+    with pytest.raises(UsageError) as raised:
+        Recipe.of(BASE | mistake.change, where="my.yaml")
+    assert "my.yaml" in str(raised.value)
+    assert mistake.said in str(raised.value)
+
+
+def test_a_missing_key_is_named():
+    with pytest.raises(UsageError, match="model: missing"):
+        Recipe.of({"task": "image-classification", "data": "x", "budget": "macs<=0.5x"})
+
+
+def test_defaults_are_written_out_and_read_back(tmp_path: Path):
+    recipe = Recipe.of(BASE)
+    file = tmp_path / "recipe.yaml"
+    file.write_text(recipe.to_yaml())
+    assert "temperature:" in file.read_text()
+    assert "splits:" in file.read_text()
+    assert Recipe.load(file) == recipe
+
+
+def test_splits_are_counts_or_shares():
+    assert Recipe.of(BASE | {"data": {"source": "x", "splits": [10, 5, 5]}}).data.splits == (10, 5, 5)
+    assert Recipe.of(BASE | {"data": {"source": "x", "splits": [0.5, 0.2, 0.3]}}).data.splits == (
+        0.5,
+        0.2,
+        0.3,
+    )
+    with pytest.raises(UsageError, match=r"data\.splits"):
+        Recipe.of(BASE | {"data": {"source": "x", "splits": [-1, 5, 5]}})
+
+
+@pytest.mark.parametrize("key", ["model", "teacher"])
+def test_a_recipe_may_not_name_code(tmp_path: Path, key: str):
+    file = tmp_path / "recipe.yaml"
+    file.write_text(
+        f"task: image-classification\nmodel: timm:x\ndata: d\nbudget: b\n{key}: file:evil.py:make\n"
+    )
+    with pytest.raises(UsageError, match=f"--{key} file:evil.py:make"):
+        Recipe.load(file)
+
+
+def test_yaml_tags_do_not_run(tmp_path: Path):
+    file = tmp_path / "recipe.yaml"
+    file.write_text(f"model: !!python/object/apply:os.system ['touch {tmp_path}/ran']\n")
+    with pytest.raises(UsageError, match="not YAML"):
+        Recipe.load(file)
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("text", ["- a\n- b\n", "just words\n", "a: [\n", "1: 2\n"])
+def test_what_is_no_mapping_is_refused_with_the_file(tmp_path: Path, text: str):
+    file = tmp_path / "odd.yaml"
+    file.write_text(text)
+    with pytest.raises(UsageError, match=r"odd\.yaml"):
+        Recipe.load(file)
+
+
+def test_a_missing_file_is_named(tmp_path: Path):
+    with pytest.raises(UsageError, match=r"gone\.yaml"):
+        Recipe.load(tmp_path / "gone.yaml")

@@ -1,0 +1,73 @@
+"""The words and the table that a run ends with."""
+
+import io
+
+from rich.console import Console
+
+from penjing.report import plain, table, verdict
+
+LATENCY = {"median": 20.0, "mad": 0.4, "batch_size": 32, "device": "cpu", "runtime": "eager", "threads": 2}
+
+
+def _row(name: str, accuracy: float | None, macs: int = 400_000_000, **more):
+    per_class = None if accuracy is None else {"cat": accuracy, "dog": accuracy - 0.1}
+    row = {"name": name, "params": 3_400_000, "macs": macs, "size_bytes": 13_600_000, "latency_ms": LATENCY}
+    return (
+        row
+        | {"peak_memory": None, "accuracy": accuracy, "macro_recall": accuracy, "per_class": per_class}
+        | more
+    )
+
+
+def _metrics(scratch: float, low: float = 2.0) -> dict:
+    speedup = {
+        "batch_32": {"ratio": 2.1, "low": low, "high": 2.2},
+        "batch_1": {"ratio": 1.3, "low": 1.2, "high": 1.4},
+    }
+    rows = [
+        _row("base", None),
+        _row("transferred", 0.986),
+        _row("slim", 0.983, 196_000_000, speedup=speedup),
+        _row("control:scratch", scratch, 196_000_000),
+    ]
+    return {
+        "reference": "transferred",
+        "data": {"name": "digits", "split": "certification", "n": 2000},
+        "rows": rows,
+    }
+
+
+def test_the_verdict_is_one_plain_sentence():
+    said = verdict(_metrics(scratch=0.9))
+    assert said == (
+        "slim: 49% of the MACs, 2.1x faster at batch 32 (2.0-2.2), 1.3x faster at batch 1 (1.2-1.4), "
+        "accuracy 98.3% vs 98.6% (-0.3 points)"
+    )
+
+
+def test_a_control_that_wins_is_named_first():
+    assert verdict(_metrics(scratch=0.99)).startswith(
+        "control:scratch beats slim (accuracy 99.0% vs 98.3%). slim:"
+    )
+    assert verdict(_metrics(scratch=0.983)).startswith("control:scratch does as well as slim")
+
+
+def test_a_speedup_within_noise_is_not_called_one():
+    assert "not faster (2.10x) at batch 32" in verdict(_metrics(scratch=0.9, low=0.95))
+
+
+def test_the_plain_table_lines_up_and_leaves_unknowns_empty():
+    title, head, rule, *rows = plain(_metrics(scratch=0.9)).splitlines()
+    assert "2000 certification examples" in title
+    assert len({len(head), len(rule), *map(len, rows)}) == 1
+    assert [row.split()[0] for row in rows] == ["base", "transferred", "slim", "control:scratch"]
+    assert "%" not in rows[0]
+    assert "dog: 88.6%" in rows[1]
+
+
+def test_the_rich_table_says_the_same():
+    console = Console(file=io.StringIO(), width=160)
+    console.print(table(_metrics(scratch=0.9)))
+    drawn = console.file.getvalue()
+    assert "196.00M" in drawn
+    assert "98.30%" in drawn
