@@ -133,7 +133,7 @@ class Recipe(_Part):
 
     @classmethod
     def of(cls, values: Mapping[str, Any], *, where: str = "the recipe") -> "Recipe":
-        """Checks and completes `values`; a mistake is a `UsageError` naming `where`, the key and a way out."""
+        """Checks and completes `values`; a mistake is a `UsageError` naming file, key and way out."""
         try:
             return cls.model_validate(dict(values))
         except ValidationError as error:
