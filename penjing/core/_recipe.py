@@ -5,8 +5,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from penjing.core._budget import Budget
 from penjing.core._errors import UsageError
 
 Positive = Annotated[float, Field(gt=0)]
@@ -109,6 +110,10 @@ class Steps(_Part):
     measure: MeasureOptions = MeasureOptions()
 
 
+def _budget(text: str) -> str:
+    return str(Budget.parse(text))
+
+
 def _data(value: object) -> object:
     return {"source": value} if isinstance(value, str) else value
 
@@ -123,7 +128,7 @@ class Recipe(_Part):
     teacher: str | None = None
     teacher_weights: str = "pretrained"
     data: Annotated[DataOptions, BeforeValidator(_data)]
-    budget: str
+    budget: Annotated[str, AfterValidator(_budget)]
     runtime: Literal["eager"] = "eager"
     device: Literal["cpu", "cuda"] = "cpu"
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
@@ -188,12 +193,10 @@ def _yaml() -> Any:
 def _explain(item: Any) -> str:
     path = [str(part) for part in item["loc"]]
     key = ".".join(path)
+    if item["type"] == "missing":
+        return f"{key}: missing"
     if item["type"] != "extra_forbidden":
-        return (
-            f"{key}: {item['msg']} (found {item['input']!r})"
-            if item["type"] != "missing"
-            else f"{key}: missing"
-        )
+        return f"{key}: {item['msg'].removeprefix('Value error, ')} (found {item['input']!r})"
     known = _known(path[:-1])
     near = difflib.get_close_matches(path[-1], known, n=1, cutoff=0.5)
     hint = f"did you mean `{near[0]}`?" if near else f"known here: {', '.join(known)}."

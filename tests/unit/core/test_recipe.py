@@ -34,6 +34,7 @@ MISTAKES = (
     Mistake("a type", {"batch_size": "many"}, "batch_size"),
     Mistake("a range", {"steps": {"recover": {"lr": -1}}}, "steps.recover.lr"),
     Mistake("a task", {"task": "image-clasification"}, "image-classification"),
+    Mistake("a budget", {"budget": "mac<=0.5x"}, "did you mean 'macs'"),
     Mistake("not a number", {"steps": {"recover": {"lr": float("nan")}}}, "steps.recover.lr"),
 )
 
@@ -75,7 +76,7 @@ def test_splits_are_counts_or_shares():
 def test_a_recipe_may_not_name_code(tmp_path: Path, key: str):
     file = tmp_path / "recipe.yaml"
     file.write_text(
-        f"task: image-classification\nmodel: timm:x\ndata: d\nbudget: b\n{key}: file:evil.py:make\n"
+        f"task: image-classification\nmodel: timm:x\ndata: d\nbudget: macs<=0.5x\n{key}: file:evil.py:make\n"
     )
     with pytest.raises(UsageError, match=f"--{key} file:evil.py:make"):
         Recipe.load(file)
