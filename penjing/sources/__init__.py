@@ -1,0 +1,12 @@
+"""Where networks come from: registries, hubs and the user's own files.
+
+Networks with a head for every classification network of timm and torchvision by name; weights from the hub,
+from a package, from a file, or none. Nothing here runs code that a file of weights carries.
+"""
+
+from penjing.sources._head import find_head as find_head
+from penjing.sources._load import LoadedSource as LoadedSource
+from penjing.sources._load import build_source as build_source
+from penjing.sources._load import load_source as load_source
+from penjing.sources._spec import SourceSpec as SourceSpec
+from penjing.sources._spec import parse_source as parse_source

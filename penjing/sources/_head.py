@@ -1,0 +1,84 @@
+"""Which module of a network is its final classifier."""
+
+from collections.abc import Iterator
+
+from torch import nn
+
+from penjing.core import SourceError
+
+LINEARS = (nn.Linear, nn.Conv2d, nn.LazyLinear)
+AUXILIARY = ("aux", "auxlogits", "aux1", "aux2", "head_dist", "heads_dist", "aux_classifier")
+
+
+def find_head(model: nn.Module) -> str:
+    """The module path of the final classifier: a Linear, or a Conv2d in networks that classify before
+    pooling.
+
+    timm networks say it in their configuration; elsewhere it is the last Linear or Conv2d in the order in
+    which the modules were registered, auxiliary classifiers left out. Raises SourceError when there is none.
+    """
+    named = [path for path in _configured(model) if isinstance(_at(model, path), LINEARS)]
+    if named:
+        return named[0]
+    found = [
+        path for path, module in model.named_modules() if isinstance(module, LINEARS) and not _auxiliary(path)
+    ]
+    if not found:
+        raise SourceError(
+            f"{type(model).__name__} has no classifier: no Linear and no Conv2d in it. "
+            "Fix: choose a classification network, or give the head's module path where it is asked"
+        )
+    return found[-1]
+
+
+def head_paths(model: nn.Module) -> tuple[str, ...]:
+    """Every classifier of `model`: the final one first, then auxiliary and distillation heads."""
+    main = find_head(model)
+    others = [
+        path for path in (*_configured(model), *_aux_heads(model)) if isinstance(_at(model, path), LINEARS)
+    ]
+    return tuple(dict.fromkeys((main, *others)))
+
+
+def replace_heads(model: nn.Module, num_classes: int) -> None:
+    """Put freshly initialised classifiers for `num_classes` in place of all heads of `model`."""
+    for path in head_paths(model):
+        parent, _, name = path.rpartition(".")
+        setattr(model.get_submodule(parent), name, _fresh(model.get_submodule(path), num_classes))
+
+
+def _fresh(old: nn.Module, num_classes: int) -> nn.Module:
+    bias = getattr(old, "bias", None) is not None
+    weight = next(old.parameters())
+    if isinstance(old, nn.Conv2d):
+        new: nn.Module = nn.Conv2d(old.in_channels, num_classes, old.kernel_size[0], bias=bias)
+    else:
+        new = nn.Linear(weight.shape[1], num_classes, bias=bias)
+    return new.to(device=weight.device, dtype=weight.dtype)
+
+
+def _configured(model: nn.Module) -> tuple[str, ...]:
+    """Classifier paths of a timm configuration, a string or a tuple of strings there."""
+    config = getattr(model, "pretrained_cfg", None) or getattr(model, "default_cfg", None)
+    paths = config.get("classifier") if isinstance(config, dict) else None
+    return (paths,) if isinstance(paths, str) else tuple(paths or ())
+
+
+def _aux_heads(model: nn.Module) -> Iterator[str]:
+    """In each auxiliary branch the last Linear or Conv2d."""
+    for name, branch in model.named_children():
+        if name.lower() in AUXILIARY and branch is not None:
+            inner = [path for path, module in branch.named_modules() if isinstance(module, LINEARS)]
+            if inner:
+                yield f"{name}.{inner[-1]}" if inner[-1] else name
+
+
+def _at(model: nn.Module, path: str) -> nn.Module | None:
+    try:
+        return model.get_submodule(path)
+    except AttributeError:
+        return None
+
+
+def _auxiliary(path: str) -> bool:
+    return path.partition(".")[0].lower() in AUXILIARY

@@ -1,0 +1,180 @@
+"""A network with its weights and what it expects of its inputs; or the same structure without weights."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from penjing.core import SourceError
+from penjing.sources import _code
+from penjing.sources._head import head_paths, replace_heads
+from penjing.sources._registry import JSON, Registry, checked_args
+from penjing.sources._spec import SourceSpec, parse_source
+from penjing.sources._timm import Timm
+from penjing.sources._torchvision import Torchvision
+from penjing.sources._weights import fill, read_weights
+
+REGISTRIES: Mapping[str, Registry] = {"timm": Timm(), "torchvision": Torchvision()}
+BUILD_ERRORS = (
+    TypeError,
+    ValueError,
+    RuntimeError,
+    AssertionError,
+    KeyError,
+    AttributeError,
+    NotImplementedError,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class LoadedSource:
+    """A network ready to use.
+
+    `model` is in eval mode. `build_source(source, args)` gives the same structure again. Pictures in [0, 1]
+    of `input_size` (C, H, W) are normalised as (x - mean) / std per channel. `weights` says where the values
+    came from: "hub", "none", "factory", "file NAME" or "package NAME VERSION". `family` is what related
+    networks share.
+    """
+
+    model: nn.Module
+    source: str
+    args: Mapping[str, JSON]
+    input_size: tuple[int, int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    weights: str
+    family: str
+
+
+def load_source(
+    spec: str,
+    *,
+    weights: str | None = None,
+    num_classes: int | None = None,
+    args: Mapping[str, JSON] | None = None,
+    trust_files: bool = False,
+) -> LoadedSource:
+    """Build the network that `spec` names (see `parse_source`) and give it weights.
+
+    `weights`: None or "none"; "pretrained" (from the hub, or a package that ships them when the hub is out of
+    reach); or a `.safetensors` or PyTorch file, where every key must fit. `num_classes` puts in new heads,
+    drawn from torch's global generator, and keeps the pretrained body. `args` go to the network's builder.
+    `file:` and `hub:` run foreign code and need `trust_files=True`. Raises SourceError.
+    """
+    parsed = parse_source(spec)
+    if num_classes is not None and num_classes < 1:
+        raise SourceError(
+            f"num_classes is {num_classes}; a classifier needs at least 1. Fix: give the number of classes"
+        )
+    if parsed.kind == "folder":
+        raise SourceError(
+            f"{spec!r} is a folder. Fix: a network that penjing saved is opened by penjing.load({spec!r})"
+        )
+    if parsed.runs_code:
+        return _load_code(parsed, weights, num_classes, args or {}, trust_files)
+    return _load_named(parsed, weights, num_classes, checked_args(args))
+
+
+def build_source(source: str, args: Mapping[str, JSON], *, device: str | torch.device = "meta") -> nn.Module:
+    """The structure that `load_source` returned as (`source`, `args`), in eval mode, values unspecified.
+
+    Names in a registry only: sources that run code or that are folders raise SourceError, since an artifact
+    may not name them. torch's global generator is left as it was.
+    """
+    parsed = parse_source(source)
+    if parsed.kind not in REGISTRIES:
+        raise SourceError(
+            f"{source!r} cannot be rebuilt from its name: only timm: and torchvision: networks can. "
+            "Fix: build the network yourself and pass it as model="
+        )
+    registry, options = REGISTRIES[parsed.kind], checked_args(args)
+    registry.check(parsed.name)
+    with torch.random.fork_rng(devices=[]):
+        try:
+            with torch.device(device):
+                return registry.build(parsed.name, options, initialize=False).eval()
+        except BUILD_ERRORS:  # some builders compute with tensors, which meta cannot
+            return _build(registry, parsed, options, initialize=False).to(device).eval()
+
+
+def _load_named(
+    parsed: SourceSpec, weights: str | None, num_classes: int | None, options: dict[str, JSON]
+) -> LoadedSource:
+    registry, name = REGISTRIES[parsed.kind], parsed.name
+    registry.check(name)
+    if weights == "pretrained":
+        options = {**registry.pretrained_args(name), **options}
+    original = dict(options)
+    if num_classes is not None:
+        options["num_classes"] = num_classes
+    blank = weights in (None, "none")
+    model = _build(registry, parsed, options, initialize=blank)
+    skip = head_paths(model) if num_classes is not None else ()
+    where = "none"
+    if weights == "pretrained":
+        state, where = registry.pretrained(name, original, model)
+        fill(model, state, skip=skip, where=f"{parsed} ({where})")
+    elif not blank and weights is not None:
+        where = f"file {Path(weights).name}"
+        fill(model, read_weights(weights), skip=skip, where=where)
+    size, mean, std = registry.preprocessing(name, options, model)
+    return LoadedSource(
+        model=model.eval(),
+        source=str(parsed),
+        args=options,
+        input_size=size,
+        mean=mean,
+        std=std,
+        weights=where,
+        family=registry.family(name),
+    )
+
+
+def _build(
+    registry: Registry, parsed: SourceSpec, options: Mapping[str, JSON], *, initialize: bool
+) -> nn.Module:
+    try:
+        return registry.build(parsed.name, options, initialize=initialize)
+    except BUILD_ERRORS as error:
+        raise SourceError(
+            f"{parsed} cannot be built with args {dict(options)}: {type(error).__name__}: {error}. "
+            "Fix: give arguments its builder knows"
+        ) from error
+
+
+def _load_code(
+    parsed: SourceSpec, weights: str | None, num_classes: int | None, args: Mapping[str, JSON], trusted: bool
+) -> LoadedSource:
+    if not trusted:
+        raise SourceError(
+            f"{parsed} runs code that penjing does not know. Fix: if you trust it, say so with "
+            "trust_files=True; "
+            "recipes and saved networks may never name it"
+        )
+    if weights == "pretrained":
+        raise SourceError(
+            f"{parsed} decides itself about its weights. Fix: pass its own arguments in args, or give a file "
+            "of weights"
+        )
+    model = _code.make(parsed, args)
+    if num_classes is not None:
+        replace_heads(model, num_classes)
+    where = "factory"
+    if weights not in (None, "none"):
+        where = f"file {Path(str(weights)).name}"
+        fill(model, read_weights(str(weights)), skip=head_paths(model) if num_classes else (), where=where)
+    size, mean, std = _code.preprocessing(model)
+    options = dict(args) if num_classes is None else {**args, "num_classes": num_classes}
+    family = type(model).__name__.lower()
+    return LoadedSource(
+        model=model.eval(),
+        source=str(parsed),
+        args=options,
+        input_size=size,
+        mean=mean,
+        std=std,
+        weights=where,
+        family=family,
+    )

@@ -1,0 +1,71 @@
+"""The words that name a network."""
+
+import difflib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+from penjing.core import SourceError
+
+Kind = Literal["timm", "torchvision", "file", "folder", "hub"]
+FORMS = (
+    "timm:NAME, torchvision:NAME, hub:OWNER/REPO:NAME, file:PATH.py:FACTORY, or a folder that penjing saved"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceSpec:
+    """A parsed source: `name` is the registry's name, the path, or the repository; `factory` names the
+    callable in it.
+    """
+
+    kind: Kind
+    name: str
+    factory: str | None = None
+
+    @property
+    def runs_code(self) -> bool:
+        """True where loading runs code from outside the installed packages: never from a recipe or an
+        artifact.
+        """
+        return self.kind in ("file", "hub")
+
+    def __str__(self) -> str:
+        if self.kind == "folder":
+            return self.name
+        return ":".join(part for part in (self.kind, self.name, self.factory) if part)
+
+
+def parse_source(spec: str) -> SourceSpec:
+    """Parse `timm:NAME`, `torchvision:NAME`, `hub:OWNER/REPO:NAME`, `file:PATH.py:FACTORY` or an existing
+    folder.
+
+    Raises SourceError for anything else. Nothing is imported or opened, and names are not looked up yet.
+    """
+    kind, colon, rest = spec.partition(":")
+    if colon and kind in ("timm", "torchvision") and rest:
+        return SourceSpec(kind=kind, name=rest)
+    if colon and kind in ("file", "hub"):
+        name, _, factory = rest.rpartition(":")
+        if name and factory and (kind == "hub" or name.endswith(".py")):
+            return SourceSpec(kind=kind, name=name, factory=factory)
+        form = "file:PATH.py:FACTORY" if kind == "file" else "hub:OWNER/REPO:NAME"
+        raise SourceError(f"Source {spec!r} is not of the form {form}. Fix: write {form}")
+    if Path(spec).is_dir():
+        return SourceSpec(kind="folder", name=spec)
+    raise SourceError(
+        f"Source {spec!r} is {_why(kind, colon, rest)}. Known forms: {FORMS}{_hint(kind, colon, spec)}"
+    )
+
+
+def _why(kind: str, colon: str, rest: str) -> str:
+    if not colon:
+        return "neither a folder that exists nor KIND:NAME"
+    return f"of an unknown kind {kind!r}" if rest else "without a name"
+
+
+def _hint(kind: str, colon: str, spec: str) -> str:
+    if not colon:
+        return f". Did you mean timm:{spec} or torchvision:{spec}?"
+    near = difflib.get_close_matches(kind, get_args(Kind), n=1)
+    return f". Did you mean {near[0]}:?" if near else ""
