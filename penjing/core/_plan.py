@@ -1,0 +1,248 @@
+"""Edits of structure, and the plan: the ordered, replayable list of them."""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+from penjing.core._errors import PlanError
+
+SCHEMA = 1
+MAX_INDEX = 2**40
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Removal:
+    """Indices taken out of one dim of one tensor, in the original's coordinates, sorted."""
+
+    name: str
+    dim: int
+    indices: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemoveUnits:
+    """Units of one group, with every slice that goes with them (all aliases of tied tensors named)."""
+
+    group: str
+    granularity: str
+    units: tuple[int, ...]
+    removals: tuple[Removal, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetAttribute:
+    """An integer a module keeps about its own sizes; `item` points into a tuple or list attribute."""
+
+    module: str
+    attribute: str
+    item: int | None
+    value: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DropBlock:
+    """A module that becomes the identity; `tensors` are the names that vanish, with their first dim."""
+
+    module: str
+    tensors: tuple[tuple[str, int], ...]
+
+
+Edit = RemoveUnits | SetAttribute | DropBlock
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Skipped:
+    """A group that failed verification and was frozen."""
+
+    group: str
+    cause: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """Ordered edits in the original's coordinates, and the fingerprint of the original's structure."""
+
+    edits: tuple[Edit, ...]
+    fingerprint: str
+    skipped: tuple[Skipped, ...] = ()
+    policies: tuple[str, ...] = ()
+
+    @property
+    def removed(self) -> Mapping[str, Mapping[int, tuple[int, ...]]]:
+        """name -> dim -> removed indices, sorted, in the original's coordinates; a dropped tensor lists dim 0."""
+        found: dict[str, dict[int, set[int]]] = {}
+        for edit in self.edits:
+            for name, dim, indices in _removals(edit):
+                found.setdefault(name, {}).setdefault(dim, set()).update(indices)
+        return MappingProxyType(
+            {
+                name: MappingProxyType({d: tuple(sorted(i)) for d, i in sorted(dims.items())})
+                for name, dims in sorted(found.items())
+            }
+        )
+
+    @property
+    def dropped(self) -> tuple[str, ...]:
+        """Paths of the modules that become the identity."""
+        return tuple(e.module for e in self.edits if isinstance(e, DropBlock))
+
+    def then(self, later: "Plan") -> "Plan":
+        """This plan followed by `later`, whose coordinates are those of this plan's result."""
+        kept = _KeptIndices(self)
+        moved = tuple(kept.translate(edit) for edit in later.edits)
+        return Plan(
+            edits=self.edits + moved,
+            fingerprint=self.fingerprint,
+            skipped=self.skipped + later.skipped,
+            policies=tuple(dict.fromkeys(self.policies + later.policies)),
+        )
+
+    def to_json(self) -> str:
+        body = {
+            "schema": SCHEMA,
+            "fingerprint": self.fingerprint,
+            "edits": [_edit_to_dict(e) for e in self.edits],
+            "skipped": [{"group": s.group, "cause": s.cause} for s in self.skipped],
+            "policies": list(self.policies),
+        }
+        return json.dumps(body, indent=1, sort_keys=True)
+
+    @staticmethod
+    def from_json(text: str) -> "Plan":
+        """Read what `to_json` wrote. Raises `PlanError` for anything malformed; never runs code."""
+        try:
+            body = json.loads(text)
+            if body.get("schema") != SCHEMA:
+                raise PlanError(f"plan schema {body.get('schema')!r} is not {SCHEMA}: write it again with this version")
+            return Plan(
+                edits=tuple(_edit_from_dict(e) for e in body["edits"]),
+                fingerprint=str(body["fingerprint"]),
+                skipped=tuple(Skipped(group=str(s["group"]), cause=str(s["cause"])) for s in body["skipped"]),
+                policies=tuple(str(p) for p in body["policies"]),
+            )
+        except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
+            raise PlanError(f"not a plan: {type(error).__name__} {error}; write it with Plan.to_json") from error
+
+
+def _removals(edit: Edit) -> Iterable[tuple[str, int, Iterable[int]]]:
+    if isinstance(edit, RemoveUnits):
+        yield from ((r.name, r.dim, r.indices) for r in edit.removals)
+    elif isinstance(edit, DropBlock):
+        yield from ((name, 0, range(size)) for name, size in edit.tensors)
+
+
+class _KeptIndices:
+    """Maps indices of a plan's result back to the original."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._removed = plan.removed
+
+    def translate(self, edit: Edit) -> Edit:
+        if isinstance(edit, RemoveUnits):
+            removals = tuple(
+                Removal(name=r.name, dim=r.dim, indices=self._original(r.name, r.dim, r.indices)) for r in edit.removals
+            )
+            return RemoveUnits(group=edit.group, granularity=edit.granularity, units=edit.units, removals=removals)
+        if isinstance(edit, DropBlock):
+            sizes = tuple((n, size + len(self._removed.get(n, {}).get(0, ()))) for n, size in edit.tensors)
+            return DropBlock(module=edit.module, tensors=sizes)
+        return edit
+
+    def _original(self, name: str, dim: int, indices: tuple[int, ...]) -> tuple[int, ...]:
+        gone = self._removed.get(name, {}).get(dim, ())
+        if not gone:
+            return indices
+        moved, shift, following = [], 0, iter((*gone, None))
+        nearest = next(following)
+        for index in indices:
+            while nearest is not None and nearest <= index + shift:
+                shift += 1
+                nearest = next(following)
+            moved.append(index + shift)
+        return tuple(moved)
+
+
+def _edit_to_dict(edit: Edit) -> dict[str, Any]:
+    if isinstance(edit, RemoveUnits):
+        tensors = [{"name": r.name, "dim": r.dim, "indices": _pack(r.indices)} for r in edit.removals]
+        return {
+            "kind": "remove_units",
+            "group": edit.group,
+            "granularity": edit.granularity,
+            "units": _pack(edit.units),
+            "tensors": tensors,
+        }
+    if isinstance(edit, SetAttribute):
+        return {
+            "kind": "set_attribute",
+            "module": edit.module,
+            "attribute": edit.attribute,
+            "item": edit.item,
+            "value": edit.value,
+        }
+    return {"kind": "drop_block", "module": edit.module, "tensors": [list(t) for t in edit.tensors]}
+
+
+def _edit_from_dict(body: Mapping[str, Any]) -> Edit:
+    kind = body["kind"]
+    if kind == "remove_units":
+        return RemoveUnits(
+            group=str(body["group"]),
+            granularity=str(body["granularity"]),
+            units=_unpack(body["units"]),
+            removals=tuple(
+                Removal(name=str(t["name"]), dim=_size(t["dim"]), indices=_unpack(t["indices"])) for t in body["tensors"]
+            ),
+        )
+    if kind == "set_attribute":
+        item = body["item"]
+        return SetAttribute(
+            module=str(body["module"]),
+            attribute=str(body["attribute"]),
+            item=None if item is None else _size(item),
+            value=_size(body["value"]),
+        )
+    if kind == "drop_block":
+        return DropBlock(module=str(body["module"]), tensors=tuple((str(n), _size(s)) for n, s in body["tensors"]))
+    raise PlanError(f"plan has an edit of unknown kind {kind!r}; known: remove_units, set_attribute, drop_block")
+
+
+def _pack(indices: tuple[int, ...]) -> str:
+    """Sorted indices as runs.
+
+    >>> _pack((0, 1, 2, 7, 9, 10))
+    '0-2,7,9-10'
+    """
+    runs: list[list[int]] = []
+    for index in indices:
+        if runs and index == runs[-1][1] + 1:
+            runs[-1][1] = index
+        else:
+            runs.append([index, index])
+    return ",".join(f"{a}-{b}" if b > a else f"{a}" for a, b in runs)
+
+
+def _unpack(text: Any) -> tuple[int, ...]:
+    """The inverse of `_pack`; refuses unsorted, negative or giant runs.
+
+    >>> _unpack("0-2,7,9-10")
+    (0, 1, 2, 7, 9, 10)
+    """
+    if not isinstance(text, str):
+        raise PlanError(f"plan indices must be text such as '0-2,7', not {text!r}")
+    found: list[int] = []
+    for run in text.split(",") if text else ():
+        first, _, last = run.partition("-")
+        start, stop = _size(int(first)), _size(int(last or first))
+        if stop < start or (found and start <= found[-1]) or len(found) + stop - start > 10_000_000:
+            raise PlanError(f"plan indices {run!r} are unsorted or too many")
+        found.extend(range(start, stop + 1))
+    return tuple(found)
+
+
+def _size(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < MAX_INDEX:
+        raise PlanError(f"plan holds {value!r} where a size or an index is meant")
+    return value

@@ -1,0 +1,14 @@
+"""Trace, labels, rules and groups: what a network is made of and what goes together."""
+
+from penjing.structure._atoms import Dim as Dim
+from penjing.structure._fingerprint import fingerprint as fingerprint
+from penjing.structure._provenance import Attr as Attr
+from penjing.structure._requirements import kept_size as kept_size
+from penjing.structure._rules import Spanned as Spanned
+from penjing.structure._structure import Structure as Structure
+from penjing.structure._structure import trace as trace
+from penjing.structure._trace import ExampleInputs as ExampleInputs
+from penjing.structure._trace import Trace as Trace
+from penjing.structure._trace import call_with as call_with
+from penjing.structure._trace import check_example as check_example
+from penjing.structure._trace import trace_forward as trace_forward

@@ -1,0 +1,33 @@
+"""Walk the graph once and label every dim of every value."""
+
+from penjing.core import InternalError
+from penjing.core._graph import Graph
+from penjing.structure._atoms import FIXED
+from penjing.structure._rules import RULES, Facts, Site, is_pointwise, pointwise, unknown
+
+
+def propagate(facts: Facts, graph: Graph) -> None:
+    """Fill `facts` from every call of `graph`; parameters seen before keep their labels (several traces share them).
+
+    Linear in the number of calls.
+    """
+    for value in (*graph.inputs, *graph.constants):
+        facts.labels[value] = [FIXED] * len(graph.values[value].shape)
+    for value in graph.names:
+        if value not in facts.labels:
+            shape = graph.values[value].shape
+            facts.labels[value] = [(facts.atoms.fresh(n),) if n > 1 else FIXED for n in shape]
+    for position, call in enumerate(graph.calls):
+        site = Site(facts, graph, position)
+        rule = RULES.get(call.op.overloadpacket)
+        if rule is None:
+            rule = pointwise if is_pointwise(call.op) else unknown
+        outputs = rule(site)
+        for value, labels in zip(call.outputs, outputs, strict=False):
+            if len(labels) != len(graph.values[value].shape):
+                raise InternalError(f"the rule of {call.op} gave {len(labels)} dims to {graph.values[value].shape}")
+            facts.labels[value] = labels
+    for value in graph.outputs:
+        for dim in facts.labels[value]:
+            if dim:
+                facts.atoms.freeze(dim, "network output: its size is part of the contract with the caller")

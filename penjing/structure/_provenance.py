@@ -1,0 +1,161 @@
+"""Integers that remember where they came from.
+
+A forward that says `x.view(b, n, self.num_heads, -1)` is only right after pruning if `num_heads` follows the
+heads that were removed. During a trace, module attributes and tensor sizes are `TracedInt`s: ints that carry an
+expression over attributes and sizes through arithmetic. Evaluated after planning, the expressions say which
+attributes to set and which dims must stay because a literal fixes their size.
+"""
+
+import operator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Union
+
+import torch
+from torch import nn
+
+
+@dataclass(frozen=True, slots=True)
+class Const:
+    """A literal."""
+
+    value: int
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """The size of one dim of a traced value."""
+
+    value: int
+    dim: int
+
+
+@dataclass(frozen=True, slots=True)
+class Attr:
+    """An integer attribute of a module; `item` points into a tuple or list attribute."""
+
+    module: str
+    name: str
+    item: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Arith:
+    """An arithmetic step over expressions."""
+
+    name: str
+    left: "Expr"
+    right: "Expr"
+
+
+Expr = Union[Const, Size, Attr, Arith]
+
+_ARITHMETIC: dict[str, Callable[[int, int], int]] = {
+    "add": operator.add,
+    "sub": operator.sub,
+    "mul": operator.mul,
+    "floordiv": operator.floordiv,
+    "mod": operator.mod,
+}
+
+
+def evaluate(expr: Expr, leaf: Callable[[Size | Attr], int]) -> int:
+    """The expression's value, with sizes and attributes read through `leaf`."""
+    if isinstance(expr, Const):
+        return expr.value
+    if isinstance(expr, Arith):
+        left, right = evaluate(expr.left, leaf), evaluate(expr.right, leaf)
+        if right == 0 and expr.name in ("floordiv", "mod"):
+            return -1
+        return _ARITHMETIC[expr.name](left, right)
+    return leaf(expr)
+
+
+def leaves(expr: Expr) -> Iterator[Size | Attr]:
+    """Every size and attribute an expression reads."""
+    if isinstance(expr, Arith):
+        yield from leaves(expr.left)
+        yield from leaves(expr.right)
+    elif not isinstance(expr, Const):
+        yield expr
+
+
+class TracedInt(int):
+    """An int with its expression; arithmetic with ints keeps it, anything else falls back to a plain int."""
+
+    expr: Expr
+
+    @staticmethod
+    def of(value: int, expr: Expr) -> "TracedInt":
+        traced = TracedInt(value)
+        traced.expr = expr
+        return traced
+
+    def __neg__(self) -> "TracedInt":
+        return TracedInt.of(-int(self), Arith("sub", Const(0), self.expr))
+
+    def __int__(self) -> int:
+        return int.__add__(self, 0)
+
+    def __deepcopy__(self, memo: object) -> int:
+        return int(self)
+
+    def __reduce__(self) -> tuple[type, tuple[int]]:
+        return int, (int(self),)
+
+
+def expression(value: int) -> Expr:
+    """The provenance of any int."""
+    return value.expr if isinstance(value, TracedInt) else Const(int(value))
+
+
+def _binary(name: str, reflected: bool) -> Callable[[TracedInt, Any], Any]:
+    plain = getattr(int, f"__{'r' if reflected else ''}{name}__")
+
+    def method(self: TracedInt, other: Any) -> Any:
+        result = plain(self, other)
+        if result is NotImplemented or isinstance(other, bool) or not isinstance(other, int):
+            return result
+        mine, theirs = self.expr, expression(other)
+        return TracedInt.of(result, Arith(name, theirs, mine) if reflected else Arith(name, mine, theirs))
+
+    return method
+
+
+for _name in _ARITHMETIC:
+    setattr(TracedInt, f"__{_name}__", _binary(_name, reflected=False))
+    setattr(TracedInt, f"__r{_name}__", _binary(_name, reflected=True))
+
+_MODULE_INTERNALS = frozenset(nn.Module().__dict__) | {"_flat_weights", "_flat_weights_names", "_all_weights"}
+
+
+class AttributeWatch:
+    """Turns a network's integer attributes into `TracedInt`s and puts them back on exit."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model = model
+        self._before: list[tuple[dict[str, Any], str, Any]] = []
+
+    def __enter__(self) -> "AttributeWatch":
+        for path, module in self._model.named_modules():
+            attributes = module.__dict__
+            for name, value in list(attributes.items()):
+                if name in _MODULE_INTERNALS:
+                    continue
+                traced = _traced(value, path, name)
+                if traced is not value:
+                    self._before.append((attributes, name, value))
+                    attributes[name] = traced
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for attributes, name, value in self._before:
+            attributes[name] = value
+
+
+def _traced(value: Any, path: str, name: str) -> Any:
+    if type(value) is int:
+        return TracedInt.of(value, Attr(path, name, None))
+    if type(value) in (tuple, list, torch.Size) and value and all(type(v) is int for v in value):
+        return type(value)(TracedInt.of(v, Attr(path, name, i)) for i, v in enumerate(value))
+    return value

@@ -1,0 +1,13 @@
+"""What every op does to dims: one registry, one file per family."""
+
+from penjing.structure._rules import _contract as _contract
+from penjing.structure._rules import _reduce as _reduce
+from penjing.structure._rules import _views as _views
+from penjing.structure._rules._elementwise import pointwise as pointwise
+from penjing.structure._rules._elementwise import unknown as unknown
+from penjing.structure._rules._registry import RULES as RULES
+from penjing.structure._rules._registry import Facts as Facts
+from penjing.structure._rules._registry import Requirement as Requirement
+from penjing.structure._rules._registry import Site as Site
+from penjing.structure._rules._registry import Spanned as Spanned
+from penjing.structure._rules._registry import is_pointwise as is_pointwise

@@ -1,0 +1,116 @@
+"""Contractions: matrix products and convolutions."""
+
+from typing import Any
+
+import torch
+
+from penjing.core._graph import Ref
+from penjing.structure._atoms import FIXED, Dim
+from penjing.structure._rules._registry import Labels, Site, fixed, merge_dims, rule
+
+aten = torch.ops.aten
+
+EINSUMS = {
+    aten.mm: "m k, k n -> m n",
+    aten.bmm: "b m k, b k n -> b m n",
+    aten.mv: "m k, k -> m",
+    aten.dot: "k, k ->",
+    aten.addmm: "_, m k, k n -> m n",
+    aten.addbmm: "_, b m k, b k n -> m n",
+    aten.baddbmm: "_, b m k, b k n -> b m n",
+    aten.addmv: "_, m k, k -> m",
+}
+
+
+def contract(site: Site) -> list[Labels]:
+    """Same letters are the same dim; a letter missing from the output is contracted; `_` broadcasts onto the output."""
+    left, _, right = EINSUMS[site.call.op.overloadpacket].partition("->")
+    terms = [term.split() for term in left.split(",")]
+    known: dict[str, Dim] = {}
+    for position, letters in enumerate(terms):
+        if letters == ["_"]:
+            continue
+        ref = site.arg(position)
+        for axis, letter in enumerate(letters):
+            own = site.labels(ref)[axis]
+            known[letter] = site.unify(known[letter], own) if letter in known else own
+            if letter not in right.split():
+                site.reduce(ref, axis)
+    output = [known[letter] for letter in right.split()]
+    _name_heads(site, terms, known)
+    if terms[0] == ["_"]:
+        output = _add_bias(site, site.arg(0), output)
+    return [output]
+
+
+for _packet in EINSUMS:
+    rule(_packet)(contract)
+
+
+def _name_heads(site: Site, terms: list[list[str]], known: dict[str, Dim]) -> None:
+    """A batched product of two activations is attention: its batch dim holds heads, the others head dims."""
+    if "b" not in known:
+        return
+    states = site.graph.names
+    if any(site.arg(i).value in states for i, letters in enumerate(terms) if letters != ["_"]):
+        return
+    for letter, dim in known.items():
+        if dim:
+            site.facts.kinds.append(("head" if letter == "b" else "head_dim", dim))
+
+
+def _add_bias(site: Site, bias: Ref, output: Labels) -> Labels:
+    own, sizes, shape = site.labels(bias), site.shape(bias), site.output_shape()
+    for axis in range(1, len(sizes) + 1):
+        if sizes[-axis] == shape[-axis] and shape[-axis] > 1:
+            output[-axis] = site.unify(output[-axis], own[-axis])
+    return output
+
+
+@rule(aten.convolution, aten._convolution)
+def convolution(site: Site) -> list[Labels]:
+    """Input channels meet the weight's input dim, output channels its output dim, per group."""
+    x, weight, bias = site.arg(0), site.arg(1), site.arg(2)
+    transposed, groups = bool(site.arg(6)), int(site.arg(8))
+    for dim in (*site.labels(weight)[2:], *site.labels(x)[2:]):
+        site.freeze(dim, "slides over this dim")
+    channels = _grouped(site, x, weight, groups, transposed) if groups > 1 else _dense(site, x, weight, transposed)
+    if isinstance(bias, Ref):
+        channels = site.unify(channels, site.labels(bias)[0])
+    site.reduce(x, 1)
+    shape = site.output_shape()
+    return [[site.labels(x)[0], channels, *fixed(shape[2:])]]
+
+
+def _dense(site: Site, x: Any, weight: Any, transposed: bool) -> Dim:
+    out, into = (1, 0) if transposed else (0, 1)
+    own = site.labels(weight)
+    site.unify(site.labels(x)[1], own[into])
+    return own[out]
+
+
+def _grouped(site: Site, x: Any, weight: Any, groups: int, transposed: bool) -> Dim:
+    """Channels are (group, place in the group); groups stay together from input to output."""
+    own, sizes = site.labels(weight), site.shape(weight)
+    outs = site.output_shape()[1] // groups
+    ins = site.shape(x)[1] // groups
+    in_group, in_place = _split(site, site.labels(x)[1], groups, ins)
+    split = _split(site, own[0], groups, sizes[0] // groups)
+    group = site.unify(in_group, split[0], "ties groups that factorise differently")
+    if transposed:
+        site.unify(in_place, split[1])
+        out_place = own[1]
+    else:
+        site.unify(in_place, own[1])
+        out_place = split[1]
+    if ins > 1:
+        site.facts.kinds.append(("group", group))
+    site.require(site.size_expr(groups), group, "is called with this number of groups as a literal")
+    return merge_dims((group, out_place), (groups, outs))
+
+
+def _split(site: Site, dim: Dim, groups: int, places: int) -> tuple[Dim, Dim]:
+    if not dim:
+        return FIXED, FIXED
+    group, place = site.atoms.reshape(dim, (groups, places))
+    return group, place

@@ -1,0 +1,77 @@
+"""Ops that keep the place of every element: pointwise, copies, factories."""
+
+from typing import Any
+
+import torch
+
+from penjing.core._graph import Ref
+from penjing.structure._atoms import FIXED
+from penjing.structure._provenance import Size
+from penjing.structure._rules._registry import Labels, Site, fixed, rule
+
+aten = torch.ops.aten
+
+
+@rule(
+    aten.clone, aten.detach, aten.alias, aten._to_copy, aten.lift_fresh, aten.lift_fresh_copy, aten.native_dropout,
+    aten.copy_, aten.copy, aten.bernoulli_, aten.bernoulli, aten.bernoulli_p if hasattr(aten, "bernoulli_p") else aten.dropout,
+    aten.masked_fill, aten.masked_fill_, aten.where, aten.tril, aten.triu, aten.nan_to_num, aten.uniform_, aten.normal_,
+    aten.rand_like, aten.randn_like, aten.zeros_like, aten.ones_like, aten.full_like, aten.empty_like,
+    aten.fill, aten.fill_, aten.zero_, aten.glu_jvp, aten.threshold, aten.threshold_,
+)  # fmt: skip
+def pointwise(site: Site) -> list[Labels]:
+    """Broadcast all inputs; dims of equal size are the same dim."""
+    return [_broadcast(site, position) for position in range(len(site.call.outputs))]
+
+
+def _broadcast(site: Site, position: int) -> Labels:
+    shape = site.output_shape(position)
+    labels = fixed(shape)
+    met = [False] * len(shape)
+    for ref in site.tensors():
+        own, sizes = site.labels(ref), site.shape(ref)
+        for axis in range(1, min(len(shape), len(sizes)) + 1):
+            if sizes[-axis] != shape[-axis] or shape[-axis] == 1:
+                continue
+            labels[-axis] = site.unify(labels[-axis], own[-axis]) if met[-axis] else own[-axis]
+            met[-axis] = True
+    return labels
+
+
+@rule(
+    aten.empty, aten.zeros, aten.ones, aten.full, aten.arange, aten.scalar_tensor, aten.rand, aten.randn, aten.eye,
+    aten.linspace, aten.randint, aten.randperm, aten.new_zeros, aten.new_ones, aten.new_full, aten.new_empty,
+    aten.empty_strided, aten.new_empty_strided, aten.tril_indices, aten.triu_indices,
+)  # fmt: skip
+def factory(site: Site) -> list[Labels]:
+    """A new tensor; a dim whose size was read from a labelled dim carries its labels."""
+    shape = site.output_shape()
+    return [[_sized_by(site, n) for n in shape]]
+
+
+def _sized_by(site: Site, size: int) -> Any:
+    expr = site.size_expr(size)
+    if isinstance(expr, Size):
+        return site.facts.labels[expr.value][expr.dim]
+    return FIXED
+
+
+@rule(aten._local_scalar_dense, aten.equal, aten.is_nonzero, aten.item, aten.allclose)
+def reads_values(site: Site) -> list[Labels]:
+    for ref in site.tensors():
+        for dim in site.labels(ref):
+            site.freeze(dim, "reads its values")
+    return [fixed(site.output_shape(i)) for i in range(len(site.call.outputs))]
+
+
+def unknown(site: Site) -> list[Labels]:
+    """An op without a rule: everything it touches stays, and the op is named to the user."""
+    site.facts.unknown.setdefault(str(site.call.op), site.call.module)
+    return freeze_everything(site, "has no rule yet")
+
+
+def freeze_everything(site: Site, why: str) -> list[Labels]:
+    for value in site.call.inputs:
+        for dim in site.labels(Ref(value)):
+            site.freeze(dim, why)
+    return [fixed(site.output_shape(i)) for i in range(len(site.call.outputs))]

@@ -1,0 +1,136 @@
+"""Ops that span a dim: reductions, normalisations, softmax, pooling."""
+
+from typing import Any
+
+import torch
+
+from penjing.core._graph import Ref
+from penjing.structure._atoms import FIXED, Dim
+from penjing.structure._rules._elementwise import freeze_everything
+from penjing.structure._rules._registry import Labels, Site, fixed, merge_dims, rule
+
+aten = torch.ops.aten
+
+
+@rule(aten.sum, aten.linalg_vector_norm)
+def total(site: Site) -> list[Labels]:
+    return _over(site, renormalized=False)
+
+
+@rule(aten.mean, aten.amax, aten.amin, aten.var, aten.std, aten.var_mean, aten.std_mean, aten.logsumexp)
+def statistic(site: Site) -> list[Labels]:
+    return _over(site, renormalized=True)
+
+
+def _over(site: Site, renormalized: bool) -> list[Labels]:
+    x = site.arg(0)
+    labels, shape = site.labels(x), site.shape(x)
+    axes, keep = _axes(site, len(shape))
+    for axis in axes:
+        if renormalized:
+            site.renormalize(x, axis)
+        else:
+            site.reduce(x, axis)
+    out = [FIXED if a in axes else d for a, d in enumerate(labels) if keep or a not in axes]
+    return [list(out) for _ in site.call.outputs]
+
+
+def _axes(site: Site, rank: int) -> tuple[list[int], bool]:
+    names = [a.name for a in site.call.op._schema.arguments]
+    dims = site.arg(names.index("dim")) if "dim" in names else None
+    keep = bool(site.arg(names.index("keepdim"), False)) if "keepdim" in names else False
+    if dims is None or dims == ():
+        return list(range(rank)), keep
+    return [d % rank for d in ((dims,) if isinstance(dims, int) else dims)], keep
+
+
+@rule(aten._softmax, aten._log_softmax, aten._safe_softmax, aten.cumsum, aten.logcumsumexp)
+def softmax(site: Site) -> list[Labels]:
+    x = site.arg(0)
+    axis = site.arg(1) % len(site.shape(x))
+    if site.call.op.overloadpacket in (aten.cumsum, aten.logcumsumexp):
+        site.freeze(site.labels(x)[axis], "accumulates along this dim")
+    else:
+        site.renormalize(x, axis)
+    return [list(site.labels(x))]
+
+
+@rule(aten.argmax, aten.argmin, aten.max, aten.min, aten.median, aten.any, aten.all, aten.prod, aten.norm)
+def extremes(site: Site) -> list[Labels]:
+    """Reductions whose dims stay (pointwise max and min of two tensors have their own overload)."""
+    return freeze_everything(site, "reduces over positions")
+
+
+@rule(aten.native_batch_norm, aten._native_batch_norm_legit, aten._native_batch_norm_legit_no_training,
+      aten.cudnn_batch_norm, aten._batch_norm_with_update, aten._batch_norm_no_update,
+      aten._native_batch_norm_legit_functional)  # fmt: skip
+def batch_norm(site: Site) -> list[Labels]:
+    x = site.arg(0)
+    labels = list(site.labels(x))
+    for ref in site.tensors()[1:]:
+        labels[1] = site.unify(labels[1], site.labels(ref)[0])
+    return [labels, *(_per_channel(site, i, labels[1]) for i in range(1, len(site.call.outputs)))]
+
+
+def _per_channel(site: Site, position: int, channels: Dim) -> Labels:
+    shape = site.output_shape(position)
+    return [channels] if shape and len(shape) == 1 and shape[0] > 0 else fixed(shape)
+
+
+@rule(aten.native_layer_norm, aten._fused_rms_norm)
+def layer_norm(site: Site) -> list[Labels]:
+    """Statistics span the last dims: what is kept is renormalised."""
+    x, spanned = site.arg(0), site.arg(1)
+    labels, rank = list(site.labels(x)), len(site.shape(x))
+    first = rank - len(spanned)
+    for axis in range(first, rank):
+        for ref in site.tensors()[1:]:
+            labels[axis] = site.unify(labels[axis], site.labels(ref)[axis - first])
+        site.renormalize(x, axis)
+        site.require(site.size_expr(spanned[axis - first]), labels[axis], "normalises over a literal size")
+    rest = [*labels[:first], *([FIXED] * len(spanned))]
+    return [labels, *([*rest] for _ in site.call.outputs[1:])]
+
+
+@rule(aten.native_group_norm)
+def group_norm(site: Site) -> list[Labels]:
+    """Channels are (group, place); places are renormalised, whole groups go exactly."""
+    x, groups = site.arg(0), site.arg(6)
+    labels, channels = list(site.labels(x)), site.shape(x)[1]
+    for position in (1, 2):
+        if isinstance(site.arg(position), Ref):
+            labels[1] = site.unify(labels[1], site.labels(site.arg(position))[0])
+    group: Dim = FIXED
+    if labels[1]:
+        group, place = site.atoms.reshape(labels[1], (groups, channels // groups))
+        labels[1] = merge_dims((group, place), (groups, channels // groups))
+        if groups < channels:
+            site.facts.kinds.append(("group", group))
+            site.facts.renormalized.extend(place)
+        site.renormalize(x, 1)
+        site.require(site.size_expr(groups), group, "normalises a literal number of groups")
+    return [labels, [labels[0], group], [labels[0], group]]
+
+
+@rule(aten.max_pool2d_with_indices, aten.max_pool3d_with_indices, aten.avg_pool1d, aten.avg_pool2d, aten.avg_pool3d,
+      aten._adaptive_avg_pool2d, aten._adaptive_avg_pool3d, aten.adaptive_max_pool2d, aten.adaptive_max_pool3d,
+      aten.upsample_nearest1d, aten.upsample_nearest2d, aten.upsample_bilinear2d, aten.upsample_bicubic2d,
+      aten._upsample_bicubic2d_aa, aten._upsample_bilinear2d_aa, aten.upsample_linear1d, aten.upsample_trilinear3d,
+      aten.upsample_nearest3d)  # fmt: skip
+def spatial(site: Site) -> list[Labels]:
+    """Leading dims go through, the spatial dims behind them stay."""
+    return _spatial(site)
+
+
+def _spatial(site: Site) -> list[Labels]:
+    x: Any = site.arg(0)
+    labels, spanned = site.labels(x), _spatial_rank(site)
+    for dim in labels[len(labels) - spanned :]:
+        site.freeze(dim, "pools or resizes this dim")
+    out = [*labels[: len(labels) - spanned], *([FIXED] * spanned)]
+    return [list(out) for _ in site.call.outputs]
+
+
+def _spatial_rank(site: Site) -> int:
+    name = site.call.op.overloadpacket.__name__
+    return next(n for n in (1, 2, 3) if f"{n}d" in name)

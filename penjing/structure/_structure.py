@@ -1,0 +1,245 @@
+"""`trace`: from a network and example inputs to what may shrink, what goes together, and what stays and why."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from penjing.core import UsageError
+from penjing.core._graph import Graph
+from penjing.core._groups import Frozen, PruneGroup
+from penjing.structure._atoms import Atoms, Dim
+from penjing.structure._fingerprint import fingerprint
+from penjing.structure._propagate import propagate
+from penjing.structure._provenance import Attr, Size
+from penjing.structure._requirements import Live, kept_size, live_requirements, solve
+from penjing.structure._rules import Facts
+from penjing.structure._trace import ExampleInputs, Trace, trace_forward
+from penjing.structure._units import State, build_groups, list_frozen
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Structure:
+    """A traced network: prune groups, frozen dims with causes, ops without a rule, and the graphs behind them.
+
+    `traces[0]` is the forward in eval mode on the (first) example inputs.
+    """
+
+    groups: tuple[PruneGroup, ...]
+    frozen: tuple[Frozen, ...]
+    unknown_ops: tuple[str, ...]
+    policies: tuple[str, ...]
+    fingerprint: str
+    traces: tuple[Trace, ...]
+    facts: tuple[Facts, ...] = field(repr=False)
+    states: tuple[State, ...] = field(repr=False)
+    live: tuple[Live, ...] = field(repr=False)
+    attributes: Mapping[Attr, int] = field(repr=False)
+
+    @property
+    def graph(self) -> Graph:
+        return self.traces[0].graph
+
+    def group(self, name: str) -> PruneGroup:
+        found = next((g for g in self.groups if g.name == name), None)
+        if found is None:
+            raise UsageError(f"no group is called {name!r}; the groups are {[g.name for g in self.groups][:20]}")
+        return found
+
+    def gone(self, selection: Mapping[str, Iterable[int]]) -> np.ndarray:
+        """Mark the atoms of selected units (group name -> unit numbers); bool array over atoms."""
+        mark = np.zeros(len(self.facts[0].atoms), dtype=bool)
+        by_name = {g.name: g for g in self.groups}
+        for name, units in selection.items():
+            mark[[by_name[name].atoms[u] for u in units]] = True
+        return mark
+
+    def attributes_after(self, gone: np.ndarray) -> tuple[dict[Attr, int], Live | None]:
+        """Integer attributes that must change when the atoms in `gone` go, or the requirement that breaks."""
+        solution = solve(self.live, gone, self.attributes.__getitem__)
+        changed = {a: v for a, v in solution.attributes.items() if v != self.attributes[a]}
+        return changed, solution.broken
+
+    def dims(self, value: int, trace: int = 0) -> tuple[Dim, ...]:
+        """Labels of a value of a trace, over unbound roots."""
+        facts = self.facts[trace]
+        return tuple(facts.atoms.expand(d) if d else d for d in facts.labels[value])
+
+    def shape_after(self, value: int, gone: np.ndarray, trace: int = 0) -> tuple[int, ...]:
+        """The value's shape once the atoms in `gone` are removed."""
+        shape = self.traces[trace].graph.values[value].shape
+        return tuple(kept_size(d, gone, n) for d, n in zip(self.dims(value, trace), shape, strict=True))
+
+
+def trace(model: nn.Module, example_inputs: ExampleInputs | list[ExampleInputs]) -> Structure:
+    """See what a network is made of, from one forward per example input. The network is left as it was.
+
+    `example_inputs` is a tensor, a tuple of arguments or a dict of keyword arguments; a list holds alternatives
+    (branches, lengths), and what one freezes is frozen for all. Where parameters are reached in training only
+    (auxiliary classifiers), the training forward is followed too.
+
+    Raises `UsageError` for inputs of the wrong kind and `TraceError` when the forward fails.
+    """
+    alternatives = example_inputs if isinstance(example_inputs, list) else [example_inputs]
+    if not alternatives:
+        raise UsageError("example_inputs is an empty list: give at least one input the network runs on")
+    refuse_unsupported(model)
+    traces = [trace_forward(model, example) for example in alternatives]
+    if _unreached(traces):
+        traces.extend(_training_traces(model, alternatives[:1]))
+    return analyse(model, traces)
+
+
+def refuse_unsupported(model: nn.Module) -> None:
+    """Raises `UsageError` for networks whose parameters cannot be sliced, with the reason."""
+    import torch
+
+    for path, module in model.named_modules():
+        where = f"{path or 'the network'} ({type(module).__name__})"
+        if isinstance(module, torch.jit.ScriptModule):
+            raise UsageError(f"{where} is a TorchScript module: its code cannot change; give the eager network")
+        if hasattr(module, "_orig_mod"):
+            raise UsageError(f"{where} is compiled: give the network itself (model._orig_mod) and compile the result")
+        if hasattr(module, "parametrizations"):
+            raise UsageError(
+                f"{where} has parametrizations: merge them first with "
+                "torch.nn.utils.parametrize.remove_parametrizations(module, name)"
+            )
+        if hasattr(module, "weight_g") and hasattr(module, "weight_v"):
+            raise UsageError(f"{where} has weight_norm: merge it first with torch.nn.utils.remove_weight_norm(module)")
+
+
+def _unreached(traces: Sequence[Trace]) -> bool:
+    used: set[str] = set()
+    for item in traces:
+        read = {v for call in item.graph.calls for v in call.inputs}
+        used.update(name for name, value in item.graph.states.items() if value in read)
+    graph = traces[0].graph
+    shapes = graph.values
+    return any(name not in used and shapes[value].shape for name, value in graph.states.items())
+
+
+def _training_traces(model: nn.Module, examples: Sequence[Any]) -> list[Trace]:
+    from penjing.core import TraceError
+
+    found = []
+    for example in examples:
+        try:
+            found.append(trace_forward(model, example, training=True))
+        except TraceError:
+            continue
+    return found
+
+
+def analyse(model: nn.Module, traces: Sequence[Trace]) -> Structure:
+    """Labels, requirements and groups of traced forwards."""
+    atoms = Atoms()
+    all_facts: list[Facts] = []
+    for item in traces:
+        facts = Facts(atoms=atoms, shapes=tuple(v.shape for v in item.graph.values))
+        if all_facts:
+            first = traces[0].graph
+            facts.labels.update(
+                {value: all_facts[0].labels[first.states[name]] for name, value in item.graph.states.items()}
+            )
+        propagate(facts, item.graph)
+        all_facts.append(facts)
+    states = _states(model, traces, all_facts)
+    attributes = _attribute_values(model, all_facts)
+    groups, live, policies = _settle(all_facts, states, attributes)
+    return Structure(
+        groups=groups,
+        frozen=list_frozen(atoms, states),
+        unknown_ops=tuple(dict.fromkeys(op for f in all_facts for op in f.unknown)),
+        policies=policies,
+        fingerprint=fingerprint(model),
+        traces=tuple(traces),
+        facts=tuple(all_facts),
+        states=tuple(states),
+        live=tuple(live),
+        attributes=attributes,
+    )
+
+
+def _states(model: nn.Module, traces: Sequence[Trace], all_facts: Sequence[Facts]) -> list[State]:
+    reached: set[str] = set()
+    for item in traces:
+        read = {v for call in item.graph.calls for v in call.inputs}
+        reached.update(name for name, value in item.graph.states.items() if value in read)
+    graph = traces[0].graph
+    learned = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    found = []
+    for value, names in graph.names.items():
+        labels = tuple(all_facts[0].labels[value]) if reached.intersection(names) else None
+        found.append(State(names, graph.values[value].shape, labels, bool(learned.intersection(names))))
+    return found
+
+
+def _attribute_values(model: nn.Module, all_facts: Sequence[Facts]) -> dict[Attr, int]:
+    from penjing.structure._provenance import leaves
+
+    wanted = {leaf for f in all_facts for r in f.requirements for leaf in leaves(r.expr) if isinstance(leaf, Attr)}
+    values = {}
+    for attribute in wanted:
+        held = model.get_submodule(attribute.module).__dict__[attribute.name]
+        values[attribute] = int(held if attribute.item is None else held[attribute.item])
+    return values
+
+
+def _settle(
+    all_facts: Sequence[Facts], states: Sequence[State], attributes: Mapping[Attr, int]
+) -> tuple[tuple[PruneGroup, ...], list[Live], tuple[str, ...]]:
+    """Tie or freeze until removing a unit of any group breaks no requirement.
+
+    Each round ties a requirement or freezes a group, so the rounds are bounded by their number.
+    """
+    atoms = all_facts[0].atoms
+    tied: set[int] = set()
+    policies: dict[str, None] = {}
+    while True:
+        live = live_requirements(all_facts)
+        groups = build_groups(all_facts, states)
+        broken = _probe(groups, live, len(atoms), attributes)
+        if not broken:
+            return groups, live, tuple(policies)
+        for group, item in broken:
+            expr = item.source.expr
+            if isinstance(expr, Size) and id(item.source) not in tied:
+                tied.add(id(item.source))
+                policies[f"tied: {item.source.cause}"] = None
+                other = item.facts.labels[expr.value][expr.dim]
+                if other:
+                    atoms.unify(item.source.dim, other, item.source.cause)
+                    continue
+            atoms.freeze((np.array(group.atoms, dtype=np.int64),), item.source.cause)
+
+
+def _probe(
+    groups: Sequence[PruneGroup], live: Sequence[Live], count: int, attributes: Mapping[Attr, int]
+) -> list[tuple[PruneGroup, Live]]:
+    """Groups of which one unit cannot be removed, with the requirement that breaks."""
+    owner = np.full(count, -1, dtype=np.int64)
+    for position, group in enumerate(groups):
+        owner[list(group.atoms)] = position
+    touching: dict[int, list[Live]] = {}
+    by_attribute: dict[Attr, list[Live]] = {}
+    for item in live:
+        owners = {int(o) for d in (item.dim, *item.sizes.values()) for c in d for o in np.unique(owner[c])}
+        for position in owners - {-1}:
+            touching.setdefault(position, []).append(item)
+        for attribute in item.attributes:
+            by_attribute.setdefault(attribute, []).append(item)
+    broken = []
+    for position, items in touching.items():
+        related = {id(i): i for i in items}
+        for item in items:
+            for attribute in item.attributes:
+                related.update((id(i), i) for i in by_attribute[attribute])
+        gone = np.zeros(count, dtype=bool)
+        gone[groups[position].atoms[0]] = True
+        failed = solve(list(related.values()), gone, attributes.__getitem__).broken
+        if failed is not None:
+            broken.append((groups[position], failed))
+    return broken

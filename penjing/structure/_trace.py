@@ -1,0 +1,380 @@
+"""Run the network's own eager forward once on meta tensors and write down every operator call.
+
+Python control flow just runs: no `torch.export`, no fx, no autograd graph. Parameters and float buffers are
+swapped for meta tensors, integer tensors stay real (code reads their values), and everything is put back.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.modules import module as module_hooks
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map_only
+
+from penjing.core import TraceError, UsageError
+from penjing.core._graph import Graph, ModuleCall, OpCall, Ref, Value
+from penjing.structure._provenance import AttributeWatch, Expr, Size, TracedInt, expression
+
+ExampleInputs = Any
+aten = torch.ops.aten
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trace:
+    """A graph, and the data of the constants it reads (real tensors that are no parameter, buffer or input)."""
+
+    graph: Graph
+    constants: Mapping[int, torch.Tensor]
+
+
+def call_with(model: nn.Module, example: ExampleInputs) -> Any:
+    """Call a network with a tensor, a tuple of arguments or a dict of keyword arguments."""
+    if isinstance(example, Mapping):
+        return model(**example)
+    if isinstance(example, tuple):
+        return model(*example)
+    return model(example)
+
+
+def check_example(example: ExampleInputs) -> None:
+    """Raises `UsageError` unless `example` holds a tensor and is a tensor, a tuple or a dict."""
+    if not isinstance(example, (torch.Tensor, tuple, Mapping)):
+        raise UsageError(
+            f"example_inputs is a {type(example).__name__}: give a tensor, a tuple of arguments or a dict of "
+            "keyword arguments, e.g. torch.randn(1, 3, 224, 224); a list holds alternatives of these"
+        )
+    if not any(isinstance(leaf, torch.Tensor) for leaf in tree_leaves(example)):
+        raise UsageError("example_inputs holds no tensor: give what the network's forward takes")
+
+
+def trace_forward(model: nn.Module, example: ExampleInputs, *, training: bool = False) -> Trace:
+    """The op calls of one forward. Leaves the model exactly as it was.
+
+    Raises `TraceError` when the forward fails or reads a value that only real data could give.
+    """
+    check_example(example)
+    recorder = _Recorder()
+    with ExitStack() as stack:
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.no_grad())
+        states = stack.enter_context(_on_meta(model, training))
+        stack.enter_context(_fast_paths_off())
+        recorder.begin(states, example)
+        stack.enter_context(AttributeWatch(model))
+        stack.enter_context(_module_calls(model, recorder))
+        stack.enter_context(recorder)
+        stack.enter_context(_SizeReads(recorder))
+        try:
+            output = call_with(model, recorder.example)
+        except Exception as error:
+            where = recorder.module or type(model).__name__
+            raise TraceError(
+                f"the forward failed in {where!r} while tracing: {type(error).__name__}: {error}. Check that "
+                "model(example_inputs) runs by itself; pass a tuple for several arguments, a dict for keywords"
+            ) from error
+    return recorder.finish(output)
+
+
+@contextmanager
+def _fast_paths_off() -> Iterator[None]:
+    enabled = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(enabled)
+
+
+@contextmanager
+def _on_meta(model: nn.Module, training: bool) -> Iterator[dict[str, torch.Tensor]]:
+    """Swap parameters and buffers for stand-ins; yields name (every alias) -> stand-in."""
+    twins: dict[int, torch.Tensor] = {}
+    states: dict[str, torch.Tensor] = {}
+    undo: list[tuple[dict[str, Any], str, Any]] = []
+    for path, module in model.named_modules(remove_duplicate=False):
+        prefix = f"{path}." if path else ""
+        for held in (module._parameters, module._buffers):
+            for name, tensor in held.items():
+                if tensor is not None:
+                    twin = twins.get(id(tensor))
+                    if twin is None:
+                        twin = _stand_in(tensor)
+                        twins[id(tensor)] = twin
+                        twins[id(twin)] = twin
+                        undo.append((held, name, tensor))
+                    elif twin is not tensor:
+                        undo.append((held, name, tensor))
+                    held[name] = twin
+                    states[prefix + name] = twin
+        undo.extend(_swap_references(module, twins))
+    modes = [(m, m.training) for m in model.modules()]
+    for module, _ in modes:
+        module.training = training
+    try:
+        yield states
+    finally:
+        for held, name, value in reversed(undo):
+            held[name] = value
+        for module, mode in modes:
+            module.training = mode
+
+
+def _stand_in(tensor: torch.Tensor) -> torch.Tensor:
+    data = tensor.detach()
+    if not (tensor.is_floating_point() or tensor.is_complex()):
+        return data.to("cpu", copy=True) if not tensor.is_meta else data
+    meta = torch.empty_like(data, device="meta")
+    return nn.Parameter(meta, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else meta
+
+
+def _swap_references(
+    module: nn.Module, twins: Mapping[int, torch.Tensor]
+) -> Iterator[tuple[dict[str, Any], str, Any]]:
+    """Lists of parameters kept beside the registered ones, such as an RNN's `_flat_weights`."""
+    attributes = module.__dict__
+    for name, value in list(attributes.items()):
+        if type(value) in (list, tuple) and any(id(v) in twins for v in value):
+            yield attributes, name, value
+            attributes[name] = type(value)(twins.get(id(v), v) for v in value)
+
+
+@contextmanager
+def _module_calls(model: nn.Module, recorder: "_Recorder") -> Iterator[None]:
+    paths: dict[int, str] = {}
+    for path, module in model.named_modules():
+        paths[id(module)] = path
+
+    def enter(module: nn.Module, args: Any) -> None:
+        recorder.enter(paths.get(id(module), ""), args)
+
+    def leave(module: nn.Module, args: Any, output: Any) -> None:
+        recorder.leave(output)
+
+    handles = [
+        module_hooks.register_module_forward_pre_hook(enter),
+        module_hooks.register_module_forward_hook(leave),
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+_SIZE_READS = {torch.Tensor.size, torch.Tensor.shape.__get__}  # type: ignore[attr-defined]
+_COUNT_READS = {torch.Tensor.numel, torch.Tensor.__len__}
+
+
+class _SizeReads(TorchFunctionMode):
+    """Hands out sizes as `TracedInt`s, and remembers the integers the user's call was given."""
+
+    def __init__(self, recorder: "_Recorder") -> None:
+        super().__init__()
+        self._recorder = recorder
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func in _SIZE_READS:
+            return self._sizes(func(*args, **kwargs), args, kwargs)
+        if func in _COUNT_READS:
+            return self._count(func, args)
+        recorder = self._recorder
+        outer = recorder.function, recorder.sizes
+        recorder.function, recorder.sizes = getattr(func, "__name__", "?"), _int_leaves(args, kwargs)
+        try:
+            return func(*args, **kwargs)
+        finally:
+            recorder.function, recorder.sizes = outer
+
+    def _sizes(self, found: Any, args: Any, kwargs: Any) -> Any:
+        value = self._recorder.ids.get(id(args[0]))
+        if value is None:
+            return found
+        if isinstance(found, int):
+            dim = int(args[1] if len(args) > 1 else kwargs["dim"]) % args[0].dim()
+            return TracedInt.of(found, Size(value, dim))
+        return torch.Size(TracedInt.of(n, Size(value, i)) for i, n in enumerate(found))
+
+    def _count(self, func: Any, args: Any) -> Any:
+        sizes = self._sizes(args[0].size(), args, {})
+        if func is torch.Tensor.__len__:
+            return int(sizes[0])
+        count: Any = 1
+        for n in sizes:
+            count = n * count
+        return count
+
+
+def _int_leaves(args: Any, kwargs: Any) -> tuple[tuple[int, Expr], ...]:
+    found: list[tuple[int, Expr]] = []
+    pending = [*reversed([*args, *kwargs.values()])]
+    while pending:
+        item = pending.pop()
+        if isinstance(item, int) and not isinstance(item, bool):
+            found.append((int(item), expression(item)))
+        elif isinstance(item, (tuple, list)):
+            pending.extend(reversed(item))
+        elif isinstance(item, slice):
+            pending.extend((item.step, item.stop, item.start))
+    return tuple(found)
+
+
+class _Recorder(TorchDispatchMode):
+    """Writes down operator calls; mixes meta and real tensors safely."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ids: dict[int, int] = {}
+        self.values: list[Value] = []
+        self.calls: list[OpCall] = []
+        self.constants: dict[int, torch.Tensor] = {}
+        self.function, self.sizes, self.module = "", (), ""
+        self.example: ExampleInputs = None
+        self._alive: list[torch.Tensor] = []
+        self._modules: list[ModuleCall] = []
+        self._stack: list[tuple[str, tuple[int, ...], int, bool]] = []
+        self._states: dict[str, int] = {}
+        self._inputs: tuple[int, ...] = ()
+
+    def begin(self, states: Mapping[str, torch.Tensor], example: ExampleInputs) -> None:
+        for name, tensor in states.items():
+            self._states[name] = self.ids.get(id(tensor), -1)
+            if self._states[name] < 0:
+                self._states[name] = self._new(tensor)
+        self.example = tree_map_only(torch.Tensor, self._input, example)
+        self._inputs = tuple(self.ids[id(t)] for t in tree_leaves(self.example) if isinstance(t, torch.Tensor))
+
+    def _input(self, tensor: torch.Tensor) -> torch.Tensor:
+        tensor = tensor.detach()
+        stand_in = tensor.to("meta") if tensor.is_floating_point() else tensor.to("cpu", copy=True)
+        self._new(stand_in)
+        return stand_in
+
+    def enter(self, path: str, args: Any) -> None:
+        tensors = [t for t in tree_leaves(args) if isinstance(t, torch.Tensor)]
+        inputs = tuple(self.ids[id(t)] for t in tensors if id(t) in self.ids)
+        plain = len(args) == 1 and isinstance(args[0], torch.Tensor) and len(inputs) == 1
+        self._stack.append((path, inputs, len(self.calls), plain))
+        self.module = path
+
+    def leave(self, output: Any) -> None:
+        path, inputs, first, plain = self._stack.pop()
+        self.module = self._stack[-1][0] if self._stack else ""
+        tensors = [t for t in tree_leaves(output) if isinstance(t, torch.Tensor)]
+        outputs = tuple(self.ids[id(t)] for t in tensors if id(t) in self.ids)
+        self._modules.append(
+            ModuleCall(
+                path=path,
+                inputs=inputs,
+                outputs=outputs,
+                first_op=first,
+                last_op=len(self.calls),
+                plain=plain and isinstance(output, torch.Tensor) and len(outputs) == 1,
+            )
+        )
+
+    def finish(self, output: Any) -> Trace:
+        leaves = [t for t in tree_leaves(output) if isinstance(t, torch.Tensor)]
+        if not leaves:
+            raise TraceError(f"the forward returned no tensor (a {type(output).__name__}): nothing can be followed")
+        names: dict[int, list[str]] = {}
+        for name, value in self._states.items():
+            names.setdefault(value, []).append(name)
+        graph = Graph(
+            calls=tuple(self.calls),
+            values=tuple(self.values),
+            inputs=self._inputs,
+            outputs=tuple(self.ids[id(t)] for t in leaves if id(t) in self.ids),
+            states=dict(self._states),
+            constants=tuple(self.constants),
+            modules=tuple(self._modules),
+            names={value: tuple(found) for value, found in names.items()},
+        )
+        return Trace(graph=graph, constants=dict(self.constants))
+
+    def _new(self, tensor: torch.Tensor) -> int:
+        value = len(self.values)
+        self.values.append(Value(id=value, shape=tuple(tensor.shape), dtype=str(tensor.dtype)))
+        self.ids[id(tensor)] = value
+        self._alive.append(tensor)
+        return value
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        tensors = _tensors(args, kwargs)
+        inputs = [self._known(t) for t in tensors]
+        refs = _with_refs(args, self.ids), {k: _with_refs(v, self.ids) for k, v in kwargs.items()}
+        result = _run(func, tensors, args, kwargs)
+        outputs = [self._new(t) for t in _result_tensors(result)]
+        self.calls.append(
+            OpCall(
+                op=func,
+                args=refs[0],
+                kwargs=refs[1],
+                inputs=tuple(inputs),
+                outputs=tuple(outputs),
+                module=self.module,
+                function=self.function,
+                sizes=self.sizes,
+            )
+        )
+        return result
+
+    def _known(self, tensor: torch.Tensor) -> int:
+        value = self.ids.get(id(tensor))
+        if value is None:
+            value = self._new(tensor)
+            self.constants[value] = tensor
+        return value
+
+
+def _tensors(args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[torch.Tensor]:
+    found: list[torch.Tensor] = []
+    for item in (*args, *kwargs.values()):
+        if isinstance(item, torch.Tensor):
+            found.append(item)
+        elif isinstance(item, (list, tuple)):
+            found.extend(t for t in item if isinstance(t, torch.Tensor))
+    return found
+
+
+def _with_refs(item: Any, ids: Mapping[int, int]) -> Any:
+    if isinstance(item, torch.Tensor):
+        return Ref(ids[id(item)])
+    if isinstance(item, (list, tuple)):
+        return tuple(_with_refs(i, ids) for i in item)
+    return item
+
+
+def _result_tensors(result: Any) -> list[torch.Tensor]:
+    if isinstance(result, torch.Tensor):
+        return [result]
+    if isinstance(result, (list, tuple)):
+        return [t for t in result if isinstance(t, torch.Tensor)]
+    return []
+
+
+def _run(func: Any, tensors: list[torch.Tensor], args: Any, kwargs: Any) -> Any:
+    """Run an op on meta when any input is, else for real; factories asked for meta give real small tensors."""
+    meta = [t.is_meta for t in tensors]
+    if not any(meta):
+        if kwargs.get("device") is not None:
+            kwargs = {**kwargs, "device": torch.device("cpu")}
+        return func(*args, **kwargs)
+    if func is aten._local_scalar_dense.default:
+        raise TraceError(
+            "it reads the value of a computed tensor (.item(), if tensor:, int(tensor)): control flow that depends "
+            "on data cannot be followed"
+        )
+    if all(meta):
+        return func(*args, **kwargs)
+    if func._schema.is_mutable and not tensors[0].is_meta:
+        return args[0]
+    to_meta: Callable[[torch.Tensor], torch.Tensor] = lambda t: t if t.is_meta else t.to("meta")  # noqa: E731
+    args, kwargs = tree_map_only(torch.Tensor, to_meta, (args, kwargs))
+    return func(*args, **kwargs)

@@ -1,0 +1,164 @@
+"""From labels to prune groups: cluster atoms by the parameter slices they own."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from penjing.core._groups import Frozen, PruneGroup, Slot
+from penjing.structure._atoms import Atoms, Dim
+from penjing.structure._rules import Facts
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """One parameter or buffer: its names, shape and labels (None where no trace reached it)."""
+
+    names: tuple[str, ...]
+    shape: tuple[int, ...]
+    labels: tuple[Dim, ...] | None
+    learned: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Ownership:
+    """(atom, slot, index) triples sorted by atom, then slot, then index."""
+
+    atoms: np.ndarray
+    slots: np.ndarray
+    index: np.ndarray
+
+
+def cluster(atoms: Atoms, states: Sequence[State]) -> list[tuple[np.ndarray, list[tuple[int, int, np.ndarray]]]]:
+    """Atoms that own alike slices: (atoms, [(state, dim, index of shape (units, k))]). Vectorised."""
+    places, owned = _ownership(atoms, states)
+    if not len(owned.atoms):
+        return []
+    starts = np.flatnonzero(np.r_[True, (np.diff(owned.atoms) != 0) | (np.diff(owned.slots) != 0)])
+    counts = np.diff(np.r_[starts, len(owned.atoms)])
+    run_atoms = owned.atoms[starts]
+    codes = _mix(owned.slots[starts].astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + counts.astype(np.uint64))
+    first_run = np.flatnonzero(np.r_[True, np.diff(run_atoms) != 0])
+    signatures = np.add.reduceat(codes, first_run)
+    unique_atoms = run_atoms[first_run]
+    runs_per_atom = np.diff(np.r_[first_run, len(run_atoms)])
+    found = []
+    _, inverse = np.unique(signatures, return_inverse=True)
+    order = np.argsort(inverse, kind="stable")
+    for members in np.split(order, np.flatnonzero(np.diff(inverse[order])) + 1):
+        runs = first_run[members]
+        slots = []
+        for k in range(int(runs_per_atom[members[0]])):
+            at = starts[runs + k]
+            width = int(counts[runs[0] + k])
+            index = owned.index[at[:, None] + np.arange(width)]
+            state, dim = places[int(owned.slots[at[0]])]
+            slots.append((state, dim, index))
+        found.append((unique_atoms[members], slots))
+    found.sort(key=lambda item: int(item[0][0]))
+    return found
+
+
+def _ownership(atoms: Atoms, states: Sequence[State]) -> tuple[list[tuple[int, int]], _Ownership]:
+    places: list[tuple[int, int]] = []
+    columns: list[tuple[np.ndarray, int]] = []
+    for position, state in enumerate(states):
+        for dim, labels in enumerate(state.labels or ()):
+            if labels:
+                columns.extend((column, len(places)) for column in atoms.expand(labels))
+                places.append((position, dim))
+    if not columns:
+        empty = np.empty(0, dtype=np.int64)
+        return places, _Ownership(empty, empty, empty)
+    owner = np.concatenate([c for c, _ in columns])
+    slot = np.concatenate([np.full(len(c), s) for c, s in columns])
+    index = np.concatenate([np.arange(len(c)) for c, _ in columns])
+    free = owner >= atoms.first
+    owner, slot, index = owner[free], slot[free], index[free]
+    order = np.lexsort((index, slot, owner))
+    return places, _Ownership(owner[order], slot[order], index[order])
+
+
+def _mix(x: np.ndarray) -> np.ndarray:
+    """SplitMix64 finaliser (Steele et al., OOPSLA 2014), so that sums of codes do not collide."""
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+def build_groups(all_facts: Sequence[Facts], states: Sequence[State]) -> tuple[PruneGroup, ...]:
+    """Named groups with granularity and fidelity."""
+    atoms = all_facts[0].atoms
+    renormalized = _marked(atoms, [(c,) for f in all_facts for c in f.renormalized])
+    kinds = {
+        kind: _marked(atoms, [dim for f in all_facts for k, dim in f.kinds if k == kind])
+        for kind in ("head_dim", "head", "group")
+    }
+    groups, taken = [], set()
+    for members, slots in cluster(atoms, states):
+        granularity = next((k for k, mark in kinds.items() if mark[members].any()), None) or _granularity(states, slots)
+        name = _name(states, slots, taken)
+        taken.add(name)
+        groups.append(
+            PruneGroup(
+                name=name,
+                granularity=granularity,
+                fidelity="renormalized" if renormalized[members].any() else "exact",
+                slots=tuple(Slot(name=states[s].names[0], dim=d, index=i) for s, d, i in slots),
+                atoms=tuple(members.tolist()),
+            )
+        )
+    return tuple(groups)
+
+
+def _marked(atoms: Atoms, dims: Sequence[Dim]) -> np.ndarray:
+    mark = np.zeros(len(atoms), dtype=bool)
+    for dim in dims:
+        for column in atoms.expand(dim):
+            mark[column] = True
+    mark[: atoms.first] = False
+    return mark
+
+
+def _granularity(states: Sequence[State], slots: Sequence[tuple[int, int, np.ndarray]]) -> str:
+    """channel where convolutions meet, neuron between two linear layers, embed for a linear residual stream."""
+    weights = [(len(states[s].shape), d) for s, d, _ in slots if states[s].learned and len(states[s].shape) > 1]
+    if any(rank > 2 for rank, _ in weights):
+        return "channel"
+    producers = sum(1 for _, dim in weights if dim == 0)
+    return "embed" if producers > 1 and len(weights) - producers > 1 else "neuron"
+
+
+def _name(states: Sequence[State], slots: Sequence[tuple[int, int, np.ndarray]], taken: set[str]) -> str:
+    """After the first weight that produces the units (dim 0 of a matrix or kernel), else the first tensor."""
+    ranked = sorted(slots, key=lambda s: (s[1] != 0, len(states[s[0]].shape) < 2, not states[s[0]].learned, s[0]))
+    base = name = f"{states[ranked[0][0]].names[0]}:{ranked[0][1]}"
+    count = 1
+    while name in taken:
+        count += 1
+        name = f"{base}#{count}"
+    return name
+
+
+def list_frozen(atoms: Atoms, states: Sequence[State]) -> tuple[Frozen, ...]:
+    """Every index that no group owns, with its cause."""
+    found: list[Frozen] = []
+    for state in states:
+        for dim, size in enumerate(state.shape):
+            for cause, count in _causes(atoms, state, dim, size).items():
+                module = state.names[0].rpartition(".")[0]
+                found.append(Frozen(parameter=state.names[0], dim=dim, cause=cause, module=module, count=count))
+    return tuple(found)
+
+
+def _causes(atoms: Atoms, state: State, dim: int, size: int) -> dict[str, int]:
+    if state.labels is None:
+        return {"not reached by the example inputs: nothing is known about it; add an input that uses it": size}
+    if not state.labels[dim]:
+        return {"has a single index": size} if size else {}
+    columns = atoms.expand(state.labels[dim])
+    still = np.all([c < atoms.first for c in columns], axis=0)
+    ids, counts = np.unique(columns[0][still], return_counts=True)
+    return {atoms.cause(int(i)): int(n) for i, n in zip(ids, counts, strict=True)}
