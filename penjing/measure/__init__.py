@@ -1,0 +1,13 @@
+"""Numbers with units: complexity, latency, memory, speed-up. Networks are left as they were."""
+
+from penjing.measure._complexity import Complexity as Complexity
+from penjing.measure._complexity import measure as measure
+from penjing.measure._latency import Speedup as Speedup
+from penjing.measure._latency import eta as eta
+from penjing.measure._latency import latency as latency
+from penjing.measure._latency import speedup as speedup
+from penjing.measure._macs import count_macs as count_macs
+from penjing.measure._macs import macs_by_module as macs_by_module
+from penjing.measure._memory import peak_memory as peak_memory
+from penjing.measure._state import count_params as count_params
+from penjing.measure._state import state_bytes as state_bytes
