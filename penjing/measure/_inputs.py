@@ -45,7 +45,7 @@ def as_call(example_inputs: ExampleInputs) -> tuple[tuple[Any, ...], dict[str, A
         return (), dict(example_inputs)
     raise UsageError(
         "example inputs are a tensor, a tuple (args) or a dict (kwargs), "
-        f"not a {type(example_inputs).__name__}: measure one alternative at a time, for example measure(model, torch.randn(1, 3, 224, 224))"
+        f"not a {type(example_inputs).__name__}: give one alternative, like torch.randn(1, 3, 224, 224)"
     )
 
 
