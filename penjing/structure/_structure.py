@@ -5,15 +5,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import torch
 from torch import nn
+from torch.utils._pytree import tree_map_only
 
-from penjing.core import UsageError
+from penjing.core import TraceError, UsageError
 from penjing.core._graph import Graph
 from penjing.core._groups import Frozen, PruneGroup
 from penjing.structure._atoms import Atoms, Dim
 from penjing.structure._fingerprint import fingerprint
 from penjing.structure._propagate import propagate
-from penjing.structure._provenance import Attr, Size
+from penjing.structure._provenance import Attr, Size, leaves
 from penjing.structure._requirements import Live, kept_size, live_requirements, solve
 from penjing.structure._rules import Facts
 from penjing.structure._trace import ExampleInputs, Trace, trace_forward
@@ -94,8 +96,6 @@ def trace(model: nn.Module, example_inputs: ExampleInputs | list[ExampleInputs])
 
 def refuse_unsupported(model: nn.Module) -> None:
     """Raises `UsageError` for networks whose parameters cannot be sliced, with the reason."""
-    import torch
-
     for path, module in model.named_modules():
         where = f"{path or 'the network'} ({type(module).__name__})"
         if isinstance(module, torch.jit.ScriptModule):
@@ -122,15 +122,18 @@ def _unreached(traces: Sequence[Trace]) -> bool:
 
 
 def _training_traces(model: nn.Module, examples: Sequence[Any]) -> list[Trace]:
-    from penjing.core import TraceError
-
     found = []
     for example in examples:
         try:
-            found.append(trace_forward(model, example, training=True))
+            found.append(trace_forward(model, tree_map_only(torch.Tensor, _pair, example), training=True))
         except TraceError:
             continue
     return found
+
+
+def _pair(tensor: torch.Tensor) -> torch.Tensor:
+    """A batch of one as a batch of two: batch norm refuses to train on one value per channel."""
+    return torch.cat([tensor, tensor]) if tensor.dim() and tensor.shape[0] == 1 else tensor
 
 
 def analyse(model: nn.Module, traces: Sequence[Trace]) -> Structure:
@@ -178,8 +181,6 @@ def _states(model: nn.Module, traces: Sequence[Trace], all_facts: Sequence[Facts
 
 
 def _attribute_values(model: nn.Module, all_facts: Sequence[Facts]) -> dict[Attr, int]:
-    from penjing.structure._provenance import leaves
-
     wanted = {leaf for f in all_facts for r in f.requirements for leaf in leaves(r.expr) if isinstance(leaf, Attr)}
     values = {}
     for attribute in wanted:

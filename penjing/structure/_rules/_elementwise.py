@@ -14,10 +14,10 @@ aten = torch.ops.aten
 
 @rule(
     aten.clone, aten.detach, aten.alias, aten._to_copy, aten.lift_fresh, aten.lift_fresh_copy, aten.native_dropout,
-    aten.copy_, aten.copy, aten.bernoulli_, aten.bernoulli, aten.bernoulli_p if hasattr(aten, "bernoulli_p") else aten.dropout,
+    aten.copy_, aten.copy, aten.bernoulli_, aten.bernoulli, aten.dropout, aten.hardswish, aten.hardswish_,
     aten.masked_fill, aten.masked_fill_, aten.where, aten.tril, aten.triu, aten.nan_to_num, aten.uniform_, aten.normal_,
     aten.rand_like, aten.randn_like, aten.zeros_like, aten.ones_like, aten.full_like, aten.empty_like,
-    aten.fill, aten.fill_, aten.zero_, aten.glu_jvp, aten.threshold, aten.threshold_,
+    aten.fill, aten.fill_, aten.zero_, aten.threshold, aten.threshold_,
 )  # fmt: skip
 def pointwise(site: Site) -> list[Labels]:
     """Broadcast all inputs; dims of equal size are the same dim."""

@@ -317,7 +317,16 @@ def channel_shuffle(site: Site) -> list[Labels]:
     return [labels]
 
 
-@rule(aten.as_strided, aten.as_strided_, aten.diagonal, aten.unfold, aten.im2col, aten.col2im, aten.gather,
+@rule(aten.as_strided_)
+def restride(site: Site) -> list[Labels]:
+    """Kernels lay their result out in another memory format; a user's own striding is not followed."""
+    x = site.arg(0)
+    if site.call.function.startswith("as_strided") or site.shape(x) != site.output_shape():
+        return freeze_everything(site, "lays memory out by hand")
+    return [list(site.labels(x))]
+
+
+@rule(aten.as_strided, aten.diagonal, aten.unfold, aten.im2col, aten.col2im, aten.gather,
       aten.scatter, aten.scatter_, aten.index_put, aten.index_put_, aten.index_select, aten.sort, aten.topk,
       aten.nonzero, aten.grid_sampler_2d, aten.multinomial, aten.cumprod, aten.slice_scatter, aten.select_scatter)  # fmt: skip
 def stays(site: Site) -> list[Labels]:

@@ -1,0 +1,8 @@
+"""Change a network's structure, and prove the change."""
+
+from penjing.surgery._apply import apply as apply
+from penjing.surgery._apply import named_states as named_states
+from penjing.surgery._planning import plan_removal as plan_removal
+from penjing.surgery._verify import Verification as Verification
+from penjing.surgery._verify import check as check
+from penjing.surgery._verify import verify as verify

@@ -1,0 +1,104 @@
+"""Replay a plan on a network: a new module with sliced tensors, set attributes and dropped blocks."""
+
+import copy
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from penjing.core import PlanError
+from penjing.core._plan import DropBlock, Plan, SetAttribute
+from penjing.structure import fingerprint
+from penjing.surgery._records import rebuild_records
+
+
+def apply(model: nn.Module, plan: Plan) -> nn.Module:
+    """A new network with the plan's edits; `model` is left untouched.
+
+    Hooks, tied weights, dtype, device, memory format, `requires_grad` and training modes are kept; works on the
+    meta device. Raises `PlanError` when the plan belongs to another network (fingerprints shown) or is malformed.
+    """
+    found = fingerprint(model)
+    if found != plan.fingerprint:
+        raise PlanError(
+            f"this plan belongs to another network: it was made for structure {plan.fingerprint[:12]}, this "
+            f"{type(model).__name__} is {found[:12]}. Apply it to the network it was planned on, before any change"
+        )
+    removed = plan.removed
+    memo: dict[int, Any] = {}
+    for edit in plan.edits:
+        if isinstance(edit, DropBlock):
+            block = _submodule(model, edit.module)
+            memo[id(block)] = nn.Identity().train(block.training)
+    memo.update(_sliced(model, removed))
+    slim = copy.deepcopy(model, memo)
+    for edit in plan.edits:
+        if isinstance(edit, SetAttribute):
+            _set(slim, edit)
+    changed = {name.rpartition(".")[0] for name in removed}
+    for path, module in slim.named_modules(remove_duplicate=False):
+        if path in changed:
+            rebuild_records(module)
+    return slim
+
+
+def _submodule(model: nn.Module, path: str) -> nn.Module:
+    try:
+        return model.get_submodule(path)
+    except AttributeError as error:
+        raise PlanError(f"the plan names module {path!r}, which this {type(model).__name__} lacks") from error
+
+
+def named_states(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    """Every parameter and buffer under every one of its names."""
+    yield from model.named_parameters(remove_duplicate=False)
+    yield from model.named_buffers(remove_duplicate=False)
+
+
+def _sliced(model: nn.Module, removed: Mapping[str, Mapping[int, tuple[int, ...]]]) -> dict[int, torch.Tensor]:
+    """id of an original tensor -> its smaller twin, once per tensor however many names it has."""
+    tensors = dict(named_states(model))
+    unknown = [name for name in removed if name not in tensors]
+    if unknown:
+        raise PlanError(f"the plan names tensors that this {type(model).__name__} lacks: {unknown[:5]}")
+    twins: dict[int, torch.Tensor] = {}
+    dropped = {name for name, dims in removed.items() if len(dims.get(0, ())) >= _size(tensors[name], 0)}
+    for name, dims in removed.items():
+        if name not in dropped and id(tensors[name]) not in twins:
+            twins[id(tensors[name])] = slice_tensor(tensors[name], dims, name)
+    return twins
+
+
+def _size(tensor: torch.Tensor, dim: int) -> int:
+    return tensor.shape[dim] if tensor.dim() > dim else 1
+
+
+def slice_tensor(tensor: torch.Tensor, dims: Mapping[int, tuple[int, ...]], name: str) -> torch.Tensor:
+    """The tensor without the given indices; a parameter stays a parameter, channels-last stays channels-last."""
+    kept = tensor.detach()
+    for dim, indices in dims.items():
+        if dim >= tensor.dim() or indices[-1] >= tensor.shape[dim] or len(indices) >= tensor.shape[dim]:
+            raise PlanError(
+                f"the plan removes {len(indices)} indices up to {indices[-1]} from dim {dim} of {name!r}, whose "
+                f"shape is {tuple(tensor.shape)}: at least one must stay"
+            )
+        mask = torch.ones(tensor.shape[dim], dtype=torch.bool)
+        mask[list(indices)] = False
+        kept = kept.index_select(dim, mask.nonzero().flatten().to(tensor.device))
+    if kept.data_ptr() == tensor.data_ptr() and not kept.is_meta:
+        kept = kept.clone()
+    if tensor.dim() == 4 and not tensor.is_contiguous() and tensor.is_contiguous(memory_format=torch.channels_last):
+        kept = kept.contiguous(memory_format=torch.channels_last)
+    return nn.Parameter(kept, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else kept
+
+
+def _set(slim: nn.Module, edit: SetAttribute) -> None:
+    held = _submodule(slim, edit.module).__dict__
+    value = held.get(edit.attribute)
+    if edit.item is None and type(value) is int:
+        held[edit.attribute] = edit.value
+    elif edit.item is not None and isinstance(value, (tuple, list)) and edit.item < len(value):
+        held[edit.attribute] = type(value)(edit.value if i == edit.item else v for i, v in enumerate(value))
+    else:
+        raise PlanError(f"the plan sets {edit.module}.{edit.attribute}, which is no integer there")

@@ -1,0 +1,49 @@
+"""From selected units to a plan: exact slices under every alias, and the attributes that follow."""
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+
+from penjing.core import PlanError, UsageError
+from penjing.core._groups import PruneGroup
+from penjing.core._plan import Plan, Removal, RemoveUnits, SetAttribute, Skipped
+from penjing.structure import Structure
+
+
+def plan_removal(
+    structure: Structure, selection: Mapping[str, Iterable[int]], *, skipped: tuple[Skipped, ...] = ()
+) -> Plan:
+    """The plan that removes the selected units (group name -> unit numbers).
+
+    Raises `UsageError` if a group would lose every unit and `PlanError` if a size in the code cannot follow.
+    """
+    chosen = {name: tuple(sorted(set(units))) for name, units in selection.items()}
+    chosen = {name: units for name, units in chosen.items() if units}
+    gone = structure.gone(chosen)
+    attributes, broken = structure.attributes_after(gone)
+    if broken is not None:
+        raise PlanError(f"a size in the code cannot follow this removal: {broken.source.cause}")
+    edits = [_remove(structure, structure.group(name), units) for name, units in chosen.items()]
+    settings = [
+        SetAttribute(module=a.module, attribute=a.name, item=a.item, value=value) for a, value in attributes.items()
+    ]
+    settings.sort(key=lambda s: (s.module, s.attribute, s.item or 0))
+    return Plan(
+        edits=(*edits, *settings),
+        fingerprint=structure.fingerprint,
+        skipped=skipped,
+        policies=structure.policies,
+    )
+
+
+def _remove(structure: Structure, group: PruneGroup, units: tuple[int, ...]) -> RemoveUnits:
+    if len(units) >= len(group):
+        raise UsageError(f"removing {len(units)} of {len(group)} units would empty group {group.name!r}: keep one")
+    aliases = {state.names[0]: state.names for state in structure.states}
+    chosen = np.array(units)
+    removals = [
+        Removal(name=name, dim=slot.dim, indices=tuple(np.unique(slot.index[chosen]).tolist()))
+        for slot in group.slots
+        for name in aliases[slot.name]
+    ]
+    return RemoveUnits(group=group.name, granularity=group.granularity, units=units, removals=tuple(removals))

@@ -1,0 +1,59 @@
+"""Modules keep their sizes in attributes that their forward does not read; they follow the tensors."""
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+
+
+def rebuild_records(module: nn.Module) -> None:
+    """Make `in_features`, `num_features` and the like say what the tensors say."""
+    for kind, rebuild in _RECORDS:
+        if isinstance(module, kind):
+            rebuild(module)
+            return
+
+
+def _linear(module: Any) -> None:
+    module.out_features, module.in_features = module.weight.shape
+
+
+def _convolution(module: Any) -> None:
+    outs, ins = module.weight.shape[:2]
+    if isinstance(module, _ConvTransposeNd):
+        outs, ins = ins, outs
+        module.in_channels, module.out_channels = ins, outs * module.groups
+    else:
+        module.in_channels, module.out_channels = ins * module.groups, outs
+
+
+def _norm(module: Any) -> None:
+    held = module.weight if module.weight is not None else module.running_mean
+    if held is not None:
+        module.num_features = held.shape[0]
+
+
+def _group_norm(module: Any) -> None:
+    if module.weight is not None:
+        module.num_channels = module.weight.shape[0]
+
+
+def _embedding(module: Any) -> None:
+    module.num_embeddings, module.embedding_dim = module.weight.shape
+
+
+def _prelu(module: Any) -> None:
+    module.num_parameters = module.weight.shape[0]
+
+
+_RECORDS: tuple[tuple[type, Callable[[Any], None]], ...] = (
+    (nn.Linear, _linear),
+    (_ConvNd, _convolution),
+    (_NormBase, _norm),
+    (nn.GroupNorm, _group_norm),
+    (nn.Embedding, _embedding),
+    (nn.EmbeddingBag, _embedding),
+    (nn.PReLU, _prelu),
+)
