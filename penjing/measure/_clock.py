@@ -169,7 +169,7 @@ def _cuda_stopwatch(device: torch.device) -> Stopwatch:
 
 def _flushes_denormals() -> bool:
     """Torch has a setter only, so a denormal is multiplied and looked at."""
-    return (torch.full((), 1e-310, dtype=torch.float64) * 1.0).item() == 0.0
+    return (torch.full((), 1e-310, dtype=torch.float64, device="cpu") * 1.0).item() == 0.0
 
 
 def device_name(device: torch.device) -> str:

@@ -60,7 +60,7 @@ class _LiveBytes(TorchDispatchMode):
         super().__init__()
         self.now = 0
         self.peak = 0
-        self._seen: set[int] = set()
+        self._held: dict[int, weakref.finalize] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         self.hold((args, kwargs))
@@ -72,12 +72,16 @@ class _LiveBytes(TorchDispatchMode):
         for tensor in tensors_of(value):
             storage = tensor.untyped_storage()
             key, size = storage._cdata, storage.nbytes()
-            if key not in self._seen:
-                self._seen.add(key)
+            if key not in self._held:
                 self.now += size
-                weakref.finalize(storage, self._release, key, size)
+                self._held[key] = weakref.finalize(storage, self._release, key, size)
         self.peak = max(self.peak, self.now)
 
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
+        for last in self._held.values():
+            last.detach()
+
     def _release(self, key: int, size: int) -> None:
-        self._seen.discard(key)
+        del self._held[key]
         self.now -= size
