@@ -20,3 +20,4 @@ from penjing.core._measurement import compare as compare
 from penjing.core._recipe import Recipe as Recipe
 from penjing.core._recipe import read_yaml as read_yaml
 from penjing.core._recipe import refuse_code as refuse_code
+from penjing.core._recipe import runs_code as runs_code

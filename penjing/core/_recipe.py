@@ -5,7 +5,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from penjing.core._budget import Budget
 from penjing.core._errors import UsageError
@@ -14,6 +22,8 @@ Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, lt=1)]
+
+_WEIGHTS = {"model": "weights", "teacher": "teacher_weights"}
 
 
 class _Part(BaseModel):
@@ -31,28 +41,40 @@ class DataOptions(_Part):
     label_column: str | None = None
 
 
-class TransferOptions(_Part):
-    """New head, linear probe, then fine-tuning of everything."""
+class _Training(_Part):
+    """What every kind of training takes; penjing.recover explains each field."""
 
-    epochs: Count = 5
-    probe_epochs: Annotated[int, Field(ge=0)] = 1
+    epochs: Count = 8
     lr: Positive = 1e-3
-    head_lr: Positive = 1e-2
-    weight_decay: NonNegative = 1e-4
-    regularizer: Literal["weight_decay", "l2sp"] = "weight_decay"
-    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
-    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    weight_decay: NonNegative = 0.05
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    warmup: Annotated[float, Field(ge=0, le=1)] = 0.05
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    clip: Positive | None = None
     early_stopping: Count | None = None
 
 
-class DistilOptions(_Part):
+class TransferOptions(_Training):
+    """New head, linear probe, then fine-tuning of everything."""
+
+    probe_epochs: Annotated[int, Field(ge=0)] = 10
+    probe_lr: Positive = 3e-3
+    head_lr: Positive | None = None
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+    regularizer: Literal["weight_decay", "l2sp"] = "weight_decay"
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    early_stopping: Count | None = 4
+
+
+class DistilOptions(_Training):
     """The transferred network learns from a teacher (only with `teacher`)."""
 
-    epochs: Count = 5
-    lr: Positive = 1e-3
+    loss: str = "kl"
     temperature: Positive = 2.0
     weight: NonNegative = 1.0
     guide: Literal["none", "teacher-guided"] = "none"
+    guide_alpha: Positive = 1.0
 
 
 class TrimOptions(_Part):
@@ -72,15 +94,11 @@ class PruneOptions(_Part):
     calibration: Count = 512
 
 
-class RecoverOptions(_Part):
-    """Accuracy won back: learning-rate restart and distillation from the network before pruning."""
+class RecoverOptions(DistilOptions):
+    """Accuracy won back: learning-rate restart, distillation from the network before pruning, batch norm."""
 
-    epochs: Count = 5
-    lr: Positive = 1e-3
-    weight_decay: NonNegative = 1e-4
-    temperature: Positive = 2.0
-    weight: NonNegative = 1.0
-    early_stopping: Count | None = None
+    bn: bool = True
+    bn_examples: Count = 1024
 
 
 class ControlOptions(_Part):
@@ -124,17 +142,29 @@ class Recipe(_Part):
     schema_version: Literal[1] = 1
     task: Literal["image-classification"]
     model: str
-    weights: str = "pretrained"
+    weights: str
     teacher: str | None = None
-    teacher_weights: str = "pretrained"
+    teacher_weights: str
     data: Annotated[DataOptions, BeforeValidator(_data)]
     budget: Annotated[str, AfterValidator(_budget)]
     runtime: Literal["eager"] = "eager"
     device: Literal["cpu", "cuda"] = "cpu"
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
-    batch_size: Count = 64
+    batch_size: Annotated[int, Field(ge=2)] = 64
     image_size: Annotated[int, Field(ge=8)] | None = None
     steps: Steps = Steps()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _weights(cls, values: Any) -> Any:
+        """Registered models start pretrained; code and saved folders bring what they have."""
+        if not isinstance(values, dict):
+            return values
+        filled = dict(values)
+        for key in ("model", "teacher"):
+            registered = str(values.get(key)).startswith(("timm:", "torchvision:"))
+            filled.setdefault(_WEIGHTS[key], "pretrained" if registered else "none")
+        return filled
 
     @classmethod
     def of(cls, values: Mapping[str, Any], *, where: str = "the recipe") -> "Recipe":
@@ -172,14 +202,18 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
 
 
 def refuse_code(values: Mapping[str, Any], *, where: str) -> None:
-    """Raises `UsageError` where a recipe's model or teacher names a Python file."""
+    """Raises `UsageError` where a recipe's model or teacher names code."""
     for key in ("model", "teacher"):
-        if str(values.get(key)).startswith("file:"):
-            option = f"--{key} {values[key]}"
+        if runs_code(str(values.get(key))):
             raise UsageError(
                 f"{where}: `{key}: {values[key]}` names code, and a recipe may not run code. "
-                f"If you trust that file, give it on the command line: {option}"
+                f"If you trust that code, give it on the command line: --{key} {values[key]}"
             )
+
+
+def runs_code(source: str) -> bool:
+    """True for a source that runs code from outside the installed packages."""
+    return source.startswith(("file:", "hub:"))
 
 
 def _yaml() -> Any:

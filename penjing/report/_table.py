@@ -102,17 +102,18 @@ def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
         count(row["macs"]),
         f"{row['size_bytes'] / 1e6:.1f} MB",
         f"{latency['median']:.1f} ±{latency['mad']:.1f} ms" if latency else "",
-        f"{memory['value'] / 1e6:.0f} MB" if memory else "",
+        f"{memory['bytes'] / 1e6:.0f} MB" if memory else "",
         *(f"{row[key]:.2%}" if row[key] is not None else "" for key in ("accuracy", "macro_recall")),
         _worst(row.get("per_class")),
     )
 
 
-def _worst(per_class: Mapping[str, float] | None) -> str:
-    if not per_class:
+def _worst(per_class: Mapping[str, float | None] | None) -> str:
+    known = {label: recall for label, recall in (per_class or {}).items() if recall is not None}
+    if not known:
         return ""
-    label = min(per_class, key=lambda key: per_class[key])
-    return f"{label}: {per_class[label]:.1%}"
+    label = min(known, key=lambda key: known[key])
+    return f"{label}: {known[label]:.1%}"
 
 
 def count(number: float) -> str:

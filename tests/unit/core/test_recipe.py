@@ -101,3 +101,11 @@ def test_what_is_no_mapping_is_refused_with_the_file(tmp_path: Path, text: str):
 def test_a_missing_file_is_named(tmp_path: Path):
     with pytest.raises(UsageError, match=r"gone\.yaml"):
         Recipe.load(tmp_path / "gone.yaml")
+
+
+def test_weights_follow_the_kind_of_source():
+    assert Recipe.of(BASE).weights == "pretrained"
+    assert Recipe.of(BASE | {"model": "file:mine.py:make"}).weights == "none"
+    assert Recipe.of(BASE | {"weights": "w.safetensors"}).weights == "w.safetensors"
+    assert Recipe.of(BASE).teacher_weights == "none"
+    assert Recipe.of(BASE | {"teacher": "torchvision:resnet50"}).teacher_weights == "pretrained"

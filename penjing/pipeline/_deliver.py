@@ -1,0 +1,23 @@
+"""The save step: the slim network as an artifact that opens by itself."""
+
+from pathlib import Path
+from typing import Any
+
+from penjing.export import save
+from penjing.pipeline._job import Job
+
+
+def save_step(job: Job, out: Path, figures: dict[str, Any]) -> None:
+    """Writes model/."""
+    source = job.inputs.source(weights="none", num_classes=job.inputs.classes)
+    frame = job.inputs.frame
+    save(
+        out / "model",
+        job.slim("recover", "prune").cpu(),
+        job.plan("prune"),
+        source=source.source,
+        source_args=dict(source.args),
+        task=job.recipe.task,
+        labels=job.inputs.data.labels,
+        preprocessing={"input_size": list(frame.size), "mean": list(frame.mean), "std": list(frame.std)},
+    )

@@ -1,0 +1,136 @@
+"""The measure step: every network's figures, the speed-up, and the only look at the certification split."""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from penjing.core import Measurement, UsageError
+from penjing.measure import Complexity, Speedup, measure, speedup
+from penjing.pipeline._files import write_json
+from penjing.pipeline._job import Job
+from penjing.recover import evaluate
+
+SPLIT = "certification"
+
+
+def measure_step(job: Job, out: Path, figures: dict[str, Any]) -> None:
+    """Writes metrics.json and predictions.parquet."""
+    options = job.recipe.steps.measure
+    rows, answers = [], {}
+    for index, (name, model) in enumerate(_networks(job)):
+        job.progress("measure")(name, index, 6, {})
+        found = measure(
+            model, job.inputs.example(1), batch_size=options.batch_sizes[0], repeats=options.repeats
+        )
+        row = {"name": name, **complexity(found)}
+        if name == "base":
+            row |= {"accuracy": None, "macro_recall": None, "per_class": None}
+        else:
+            answers[name] = evaluate(model, job.inputs.task(), job.inputs.data, SPLIT, 256)
+            row |= performance(answers[name], job.inputs.data.labels)
+        rows.append(row)
+    reference = "distilled" if job.recipe.teacher else "transferred"
+    _relate(rows, reference)
+    next(row for row in rows if row["name"] == "slim")["speedup"] = _speedups(job)
+    write_json(out / "metrics.json", _metrics(job, rows, reference))
+    _predictions(out / "predictions.parquet", job, answers[reference], answers["slim"])
+    figures["accuracy"] = {row["name"]: row["accuracy"] for row in rows}
+
+
+def _networks(job: Job) -> Iterator[tuple[str, nn.Module]]:
+    """Row names and networks, one at a time in memory."""
+    yield "base", job.inputs.source(weights="none").model.to(job.recipe.device)
+    yield "transferred", job.full("transfer")
+    if job.recipe.teacher:
+        yield "distilled", job.full("distil")
+    yield "slim", job.slim("recover", "prune")
+    if job.recipe.steps.controls.scratch:
+        yield "control:scratch", job.slim("control:scratch", "prune")
+    if job.recipe.steps.controls.random:
+        yield "control:random", job.slim("control:random", "control:random")
+
+
+def complexity(found: Complexity) -> dict[str, Any]:
+    """A row's sizes, latency and memory."""
+    latency, memory = found.latency, found.peak_memory
+    return {
+        "params": found.params,
+        "macs": found.macs,
+        "size_bytes": found.size_bytes,
+        "latency_ms": latency and _milliseconds(latency),
+        "peak_memory": memory and {"bytes": int(memory.value), "batch_size": memory.batch_size},
+    }
+
+
+def performance(answer: Mapping[str, Any], labels: tuple[str, ...]) -> dict[str, Any]:
+    """A row's accuracy (a fraction), macro recall, loss, and recall by label (None for a class not met)."""
+    recalls = (None if math.isnan(recall) else recall for recall in answer["per_class"])
+    per_class = dict(zip(labels, recalls, strict=True))
+    return {key: float(answer[key]) for key in ("accuracy", "macro_recall", "loss")} | {
+        "per_class": per_class
+    }
+
+
+def faster(timed: Speedup) -> dict[str, Any]:
+    """How many times faster b is than a, and both times."""
+    sides = {"a_ms": _milliseconds(timed.a), "b_ms": _milliseconds(timed.b)}
+    return {"ratio": timed.ratio, "low": timed.low, "high": timed.high, **sides}
+
+
+def _milliseconds(latency: Measurement) -> dict[str, Any]:
+    left_out = ("metric", "value", "unit", "spread")
+    about = {key: value for key, value in asdict(latency).items() if key not in left_out}
+    return {"median": latency.value, "mad": latency.spread, **about}
+
+
+def _relate(rows: list[dict[str, Any]], reference: str) -> None:
+    whole = next(row for row in rows if row["name"] == reference)
+    for row in rows:
+        for key in ("params", "macs"):
+            row[f"{key}_ratio"] = row[key] / whole[key]
+
+
+def _speedups(job: Job) -> dict[str, Any]:
+    """Reference (a) against slim (b) in turns, at every batch size of the recipe."""
+    options, reference, slim = job.recipe.steps.measure, job.full(job.reference), job.slim("recover", "prune")
+    example = job.inputs.example(1)
+    return {
+        f"batch_{size}": faster(speedup(reference, slim, example, batch_size=size, rounds=options.rounds))
+        for size in options.batch_sizes
+    }
+
+
+def _metrics(job: Job, rows: list[dict[str, Any]], reference: str) -> dict[str, Any]:
+    data = job.inputs.data
+    about = {"name": data.name, "split": SPLIT, "n": data.n(SPLIT), "bad": len(data.bad)}
+    return {
+        "schema_version": 1,
+        "task": job.recipe.task,
+        "budget": job.recipe.budget,
+        "reference": reference,
+        "input_size": list(job.inputs.frame.size),
+        "data": about,
+        "rows": rows,
+    }
+
+
+def _predictions(path: Path, job: Job, reference: Mapping[str, Any], slim: Mapping[str, Any]) -> None:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        raise UsageError("predictions.parquet needs pyarrow: pip install 'penjing[vision]'") from None
+    columns: dict[str, torch.Tensor] = {
+        "example": torch.as_tensor(getattr(job.inputs.data, SPLIT).indices),
+        "label": reference["targets"],
+        "reference": reference["predictions"],
+        "slim": slim["predictions"],
+    }
+    names = {"labels": "\n".join(job.inputs.data.labels)}
+    arrays = {name: pyarrow.array(column.to(torch.int64).numpy()) for name, column in columns.items()}
+    pyarrow.parquet.write_table(pyarrow.table(arrays).replace_schema_metadata(names), path)

@@ -1,0 +1,72 @@
+"""What a network is made of: sizes per layer, what may shrink, what may not and why."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from penjing.measure import count_params, macs_by_module, state_bytes
+from penjing.pipeline._open import open_network
+from penjing.structure import Structure, trace
+
+
+def inspect(spec: str, *, image_size: int | None = None, trust: bool = False) -> dict[str, Any]:
+    """Everything that a trace shows about a source, a saved network, or the slim network of a run.
+
+    Keys: source, input_size, params, macs (of one example), size_bytes, layers, groups, frozen, unknown_ops.
+    """
+    opened = open_network(spec, trust=trust)
+    model, size = opened.model, opened.frame.size
+    if image_size:
+        size = (size[0], image_size, image_size)
+    example = torch.randn(1, *size, generator=torch.Generator().manual_seed(0))
+    structure, macs = trace(model, example), macs_by_module(model, example)
+    return {
+        "source": spec,
+        "input_size": list(size),
+        "params": count_params(model),
+        "macs": macs[""],
+        "size_bytes": state_bytes(model),
+        "layers": _layers(model, macs),
+        "groups": _groups(structure),
+        "frozen": _frozen(structure),
+        "unknown_ops": list(structure.unknown_ops),
+    }
+
+
+def _layers(model: nn.Module, macs: Mapping[str, int]) -> list[dict[str, Any]]:
+    """Modules that hold parameters of their own or compute without children, in order."""
+    found = []
+    for path, module in model.named_modules():
+        own = sum(weight.numel() for weight in module.parameters(recurse=False))
+        leaf = not any(True for _ in module.children())
+        if own or (leaf and macs.get(path)):
+            shapes = [list(weight.shape) for weight in module.parameters(recurse=False)]
+            kind = type(module).__name__
+            found.append(
+                {"path": path, "kind": kind, "params": own, "macs": macs.get(path, 0), "shapes": shapes}
+            )
+    return found
+
+
+def _groups(structure: Structure) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": group.name,
+            "granularity": group.granularity,
+            "fidelity": group.fidelity,
+            "units": len(group),
+            "tensors": sorted({slot.name for slot in group.slots}),
+        }
+        for group in structure.groups
+    ]
+
+
+def _frozen(structure: Structure) -> list[dict[str, Any]]:
+    """By module: which dims may not shrink, and why."""
+    by_module: dict[str, list[dict[str, Any]]] = {}
+    for item in structure.frozen:
+        entry = {"parameter": item.parameter, "dim": item.dim, "count": item.count, "cause": item.cause}
+        by_module.setdefault(item.module, []).append(entry)
+    return [{"module": module, "dims": dims} for module, dims in by_module.items()]

@@ -1,0 +1,200 @@
+"""What the steps of one run share: its inputs, its networks on disk, and who listens."""
+
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import nn
+
+from penjing.core import Plan, Recipe, RunError, UsageError
+from penjing.export import load
+from penjing.pipeline._events import Event, Listener
+from penjing.pipeline._run import RunFolder
+from penjing.report import EventLog
+from penjing.sources import LoadedSource, load_source, parse_source
+from penjing.surgery import apply
+from penjing.tasks import ImageData, Task, image_classification, image_data
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Frame:
+    """What the network expects of a picture: size (C, H, W) and normalisation per channel."""
+
+    size: tuple[int, int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """Networks and data as the recipe names them; `trust` admits code that the command line named."""
+
+    recipe: Recipe
+    trust: bool = False
+
+    @functools.cached_property
+    def frame(self) -> Frame:
+        source = self.source(weights="none")
+        channels, *size = source.input_size
+        if self.recipe.image_size is not None:
+            size = [self.recipe.image_size] * 2
+        return Frame(size=(channels, *size), mean=source.mean, std=source.std)  # pyright: ignore[reportArgumentType]
+
+    @functools.cached_property
+    def data(self) -> ImageData:
+        options = self.recipe.data
+        return image_data(
+            options.source,
+            size=self.frame.size,
+            mean=self.frame.mean,
+            std=self.frame.std,
+            seed=self.recipe.seed,
+            splits=options.splits,
+            skip_bad=options.skip_bad,
+            path_column=options.path_column,
+            label_column=options.label_column,
+        )
+
+    @property
+    def classes(self) -> int:
+        return len(self.data.labels)
+
+    def task(self, label_smoothing: float = 0.0) -> Task:
+        return image_classification(label_smoothing=label_smoothing)
+
+    def source(self, *, weights: str, num_classes: int | None = None) -> LoadedSource:
+        """The recipe's network; its new head and blank weights are drawn from torch's global generator."""
+        spec = self.recipe.model
+        if parse_source(spec).kind == "folder":
+            raise UsageError(
+                f"{spec} is a saved network; --model takes a source such as timm:resnet18, --teacher both."
+            )
+        return load_source(spec, weights=weights, num_classes=num_classes, trust_files=self.trust)
+
+    def example(self, batch_size: int = 2) -> torch.Tensor:
+        """A batch of noise in the shape of the data, always the same."""
+        generator = torch.Generator().manual_seed(0)
+        noise = torch.randn(batch_size, *self.frame.size, generator=generator)
+        return noise.to(self.recipe.device)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One run under way. Networks pass from step to step through files: a resumed run sees the same."""
+
+    run: RunFolder
+    inputs: Inputs
+    listen: Listener
+
+    @property
+    def recipe(self) -> Recipe:
+        return self.run.recipe
+
+    @property
+    def reference(self) -> str:
+        """The step whose network budget and losses are relative to."""
+        return "distil" if self.recipe.teacher else "transfer"
+
+    def fresh(self) -> nn.Module:
+        """The network with a head for the task, on the run's device, values unspecified."""
+        return self.inputs.source(weights="none", num_classes=self.inputs.classes).model.to(
+            self.recipe.device
+        )
+
+    def full(self, step: str) -> nn.Module:
+        """The whole network as `step` left it."""
+        return read_state(self.fresh(), state_file(self.run.path, step))
+
+    def blank_slim(self, step: str) -> nn.Module:
+        """The structure that `step` cut, values unspecified."""
+        return apply(self.fresh(), self.plan(step))
+
+    def slim(self, step: str, structure: str) -> nn.Module:
+        """The network that `step` left in the structure that the step `structure` cut."""
+        return read_state(self.blank_slim(structure), state_file(self.run.path, step))
+
+    def plan(self, step: str) -> Plan:
+        return Plan.from_json(plan_file(self.run.path, step).read_text(encoding="utf-8"))
+
+    def teacher(self) -> nn.Module:
+        """The external teacher, ready for the task."""
+        spec = self.recipe.teacher or ""
+        if parse_source(spec).kind == "folder":
+            return load(spec).to(self.recipe.device)
+        return read_state(self.teacher_source("none").model, state_file(self.run.path, "teacher"))
+
+    def teacher_source(self, weights: str) -> LoadedSource:
+        spec, classes = self.recipe.teacher or "", self.inputs.classes
+        loaded = load_source(spec, weights=weights, num_classes=classes, trust_files=self.inputs.trust)
+        loaded.model.to(self.recipe.device)
+        return loaded
+
+    def progress(self, step: str) -> Callable[[str, int, int, Mapping[str, float]], None]:
+        """A callback for the rooms below that turns their news into events of `step`."""
+
+        def tell(stage: str, done: int, total: int, figures: Mapping[str, float]) -> None:
+            self.listen(
+                Event(kind="progress", step=step, stage=stage, done=done, total=total, figures=dict(figures))
+            )
+
+        return tell
+
+    def note(self, step: str, text: str) -> None:
+        self.listen(Event(kind="note", step=step, text=text))
+
+
+def event_log(job: Job, name: str, *, first: int = 0) -> EventLog | None:
+    """Curves under tensorboard/`name`; None, with a note, where TensorBoard is not installed."""
+    try:
+        return EventLog(job.run.path / "tensorboard" / name.replace(":", "-"), first=first)
+    except ImportError:
+        job.note(name, "no curves without TensorBoard: pip install 'penjing[report]'")
+        return None
+
+
+def state_file(folder: Path, step: str) -> Path:
+    return folder / "steps" / f"{step.replace(':', '-')}.safetensors"
+
+
+def plan_file(folder: Path, step: str) -> Path:
+    return (
+        folder / "plan.json" if step == "prune" else folder / "steps" / f"{step.replace(':', '-')}.plan.json"
+    )
+
+
+def write_plan(plan: Plan, folder: Path, step: str) -> None:
+    path = plan_file(folder, step)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(plan.to_json(), encoding="utf-8")
+
+
+def write_state(model: nn.Module, folder: Path, step: str) -> None:
+    """Every parameter and buffer of `model`, non-persistent ones too."""
+    path = state_file(folder, step)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(
+        save({name: tensor.to("cpu", copy=True).contiguous() for name, tensor in _tensors(model)})
+    )
+
+
+@torch.no_grad()
+def read_state(model: nn.Module, path: Path) -> nn.Module:
+    """`model` with the values of a file that `write_state` wrote for the same structure."""
+    try:
+        stored: dict[str, Any] = load_file(path)
+        for name, tensor in _tensors(model):
+            tensor.copy_(stored.pop(name))
+        if stored:
+            raise KeyError(next(iter(stored)))
+    except (SafetensorError, KeyError, RuntimeError, OSError) as error:
+        raise RunError(f"{path} does not hold the weights of this structure: {error}") from None
+    return model.eval()
+
+
+def _tensors(model: nn.Module) -> list[tuple[str, torch.Tensor]]:
+    return [(name, tensor.detach()) for name, tensor in (*model.named_parameters(), *model.named_buffers())]

@@ -1,0 +1,162 @@
+"""The steps that learn from data: transfer, distil, recover, and the controls that get the same recovery."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from penjing.pipeline._checkpoint import Checkpoints
+from penjing.pipeline._job import Job, event_log, write_plan, write_state
+from penjing.pipeline._shrink import absolute, cut
+from penjing.recover import Fit, TrainState, distil, recover, transfer
+from penjing.report import EventLog
+from penjing.sources import LoadedSource, find_head, parse_source
+
+SPLITS = ("train", "selection", "certification")
+
+
+def checkpoints(job: Job, step: str) -> Checkpoints:
+    return Checkpoints(folder=job.run.path / ".checkpoint", step=step.replace(":", "-"))
+
+
+def base(job: Job, out: Path, figures: dict[str, Any]) -> None:
+    """Loads network and data once, so that what cannot work fails before anything is trained."""
+    source, data = job.inputs.source(weights=job.recipe.weights), job.inputs.data
+    for split in (data.train, data.selection, data.certification):
+        job.run.remember(f"{split.name} examples", split.fingerprint)
+    if data.bad:
+        job.note("base", f"{len(data.bad)} unreadable pictures are left out, the first: {data.bad[0]}")
+    figures |= {"source": source.source, "weights": source.weights, "input_size": list(job.inputs.frame.size)}
+    figures |= {"labels": list(data.labels), "examples": {name: data.n(name) for name in SPLITS}}
+
+
+def transfer_step(job: Job, out: Path, figures: dict[str, Any]) -> None:
+    """New head, linear probe, fine-tuning of the recipe's network."""
+    source = job.inputs.source(weights=job.recipe.weights, num_classes=job.inputs.classes)
+    source.model.to(job.recipe.device)
+    _finish(job, "transfer", _transfer(job, "transfer", source), out, figures)
+
+
+def teacher_step(job: Job, out: Path, figures: dict[str, Any]) -> None:
+    """The same transfer for an external teacher; a saved network is taken as it is."""
+    if parse_source(job.recipe.teacher or "").kind == "folder":
+        figures["source"] = job.recipe.teacher
+        return
+    source = job.teacher_source(job.recipe.teacher_weights)
+    figures |= {"source": source.source, "weights": source.weights}
+    _finish(job, "teacher", _transfer(job, "teacher", source), out, figures)
+
+
+def distil_step(job: Job, out: Path, figures: dict[str, Any]) -> None:
+    """The transferred network learns from the teacher; the result is the reference."""
+    options = job.recipe.steps.distil.model_dump()
+    with _hooks(job, "distil") as hooks:
+        fit = distil(
+            job.full("transfer"), job.teacher(), job.inputs.task(), job.inputs.data, **options, **hooks
+        )
+    _finish(job, "distil", fit, out, figures)
+
+
+def recover_step(job: Job, out: Path, figures: dict[str, Any]) -> None:
+    """Accuracy won back after the cut."""
+    _finish(job, "recover", _recover(job, "recover", job.slim("prune", "prune")), out, figures)
+
+
+def scratch_step(job: Job, out: Path, figures: dict[str, Any]) -> None:
+    """The slim structure from random weights, with the same recovery: the same epochs, data and teacher."""
+    model = rescaled(job.blank_slim("prune"), job.fresh())
+    _finish(job, "control:scratch", _recover(job, "control:scratch", model), out, figures)
+
+
+def random_step(job: Job, out: Path, figures: dict[str, Any]) -> None:
+    """Random units removed to the same budget, with the same recovery."""
+    model, plan = cut(job, absolute(job, job.full(job.reference)), "random")
+    write_plan(plan, out, "control:random")
+    _finish(job, "control:random", _recover(job, "control:random", model), out, figures)
+
+
+@torch.no_grad()
+def rescaled(slim: nn.Module, whole: nn.Module) -> nn.Module:
+    """`slim`, cut from fresh random weights, with every output's variance as it was meant for `whole`.
+
+    Weights are drawn with a variance inverse to the fan-in, which the cut made smaller.
+    """
+    wide = dict(whole.named_parameters())
+    for name, weight in slim.named_parameters():
+        if weight.ndim > 1:
+            before, after = wide[name][0].numel(), weight[0].numel()
+            weight.mul_((before / after) ** 0.5)
+    return slim
+
+
+def _transfer(job: Job, step: str, source: LoadedSource) -> Fit:
+    options = job.recipe.steps.transfer.model_dump()
+    task = job.inputs.task(options.pop("label_smoothing"))
+    with _hooks(job, step) as hooks:
+        return transfer(source.model, task, job.inputs.data, head=find_head(source.model), **options, **hooks)
+
+
+def _recover(job: Job, step: str, model: nn.Module) -> Fit:
+    options = job.recipe.steps.recover.model_dump()
+    teacher = job.full(job.reference)
+    with _hooks(job, step) as hooks:
+        return recover(model, teacher, job.inputs.task(), job.inputs.data, **options, **hooks)
+
+
+@contextmanager
+def _hooks(job: Job, step: str) -> Iterator[dict[str, Any]]:
+    """What every training gets: seed, batch, progress, epoch checkpoints, curves."""
+    stored = checkpoints(job, step)
+    resume = stored.load()
+    with _curves(job, step, resume) as draw:
+
+        def keep(state: TrainState) -> None:
+            stored.save(state)
+            draw(state)
+
+        yield {
+            "batch_size": job.recipe.batch_size,
+            "augment": job.recipe.data.augment,
+            "seed": job.run.record(step)["seed"],
+            "progress": job.progress(step),
+            "checkpoint": keep,
+            "resume": resume,
+        }
+
+
+@contextmanager
+def _curves(job: Job, step: str, resume: TrainState | None) -> Iterator[Callable[[TrainState], None]]:
+    """A function that draws a state's last epoch; one set of curves for each stage of the step."""
+    logs: dict[str, EventLog | None] = {}
+
+    def draw(state: TrainState) -> None:
+        if state.stage not in logs:
+            going_on = resume is not None and resume.stage == state.stage
+            name = f"{step}-probe" if state.stage == "probe" else step
+            logs[state.stage] = event_log(job, name, first=state.epoch if going_on else 0)
+        log = logs[state.stage]
+        if log is not None:
+            log.epoch(state.epoch, state.history[-1])
+
+    try:
+        yield draw
+    finally:
+        for log in logs.values():
+            if log is not None:
+                log.close()
+
+
+def _finish(job: Job, step: str, fit: Fit, out: Path, figures: dict[str, Any]) -> None:
+    write_state(fit.model, out, step)
+    figures["best_epoch"] = fit.best_epoch
+    figures["before"] = _finite(fit.start)
+    figures["epochs"] = [_finite(row) for row in fit.history]
+
+
+def _finite(row: Mapping[str, float]) -> dict[str, float | None]:
+    """A row of a history without its time, as JSON can hold it."""
+    return {key: value if math.isfinite(value) else None for key, value in row.items() if key != "seconds"}

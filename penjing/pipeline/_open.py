@@ -1,0 +1,73 @@
+"""Networks as people name them: a source, a saved network, or a run."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from penjing.core import ArtifactError, RunError, UsageError
+from penjing.export import load
+from penjing.pipeline._job import Frame
+from penjing.sources import load_source
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opened:
+    """A network ready to run, and what it expects; `labels` is None where nothing tells its classes."""
+
+    name: str
+    model: nn.Module
+    frame: Frame
+    labels: tuple[str, ...] | None
+
+
+def open_network(spec: str, *, trust: bool = False, weights: str | None = None) -> Opened:
+    """The slim network of a run folder, a folder that `penjing.save` wrote, or a source."""
+    artifact = artifact_of(spec)
+    if artifact is None:
+        source = load_source(spec, weights=weights, trust_files=trust)
+        frame = Frame(size=source.input_size, mean=source.mean, std=source.std)
+        return Opened(name=spec, model=source.model, frame=frame, labels=None)
+    about = _about(artifact)
+    labels = about.get("labels")
+    return Opened(
+        name=spec,
+        model=load(artifact),
+        frame=_frame(about.get("preprocessing"), artifact),
+        labels=None if labels is None else tuple(labels),
+    )
+
+
+def artifact_of(spec: str) -> Path | None:
+    """The saved network that a folder is or holds; None where `spec` is no folder."""
+    folder = Path(spec)
+    if not folder.is_dir():
+        return None
+    for place in (folder, folder / "model"):
+        if (place / "structure.json").exists():
+            return place
+    if (folder / "run.json").exists():
+        raise RunError(f"{folder} holds a run without its network: it has not finished. Go on with --resume.")
+    raise UsageError(f"{folder} holds neither a run nor a saved network (no structure.json).")
+
+
+def _about(artifact: Path) -> dict[str, Any]:
+    path = artifact / "structure.json"
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise ArtifactError(f"{path} is torn or altered: {error}") from None
+
+
+def _frame(found: Any, artifact: Path) -> Frame:
+    try:
+        channels, height, width = found["input_size"]
+        mean, std = tuple(map(float, found["mean"])), tuple(map(float, found["std"]))
+        return Frame(size=(int(channels), int(height), int(width)), mean=mean, std=std)
+    except (TypeError, KeyError, ValueError):
+        raise ArtifactError(
+            f"{artifact}/structure.json does not say what inputs the network expects: save it with "
+            "preprocessing={'input_size': ..., 'mean': ..., 'std': ...}."
+        ) from None

@@ -1,0 +1,36 @@
+"""The steps of the main job, in order."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from penjing.core import Recipe
+from penjing.pipeline import _deliver, _figures, _learn, _shrink
+from penjing.pipeline._job import Job
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """`run(job, out, figures)` writes files below `out`, in their places relative to the run folder."""
+
+    name: str
+    run: Callable[[Job, Path, dict[str, Any]], None]
+
+
+def steps_of(recipe: Recipe) -> tuple[Step, ...]:
+    """The steps that a run of `recipe` takes, in order."""
+    asked = (
+        (True, "base", _learn.base),
+        (True, "transfer", _learn.transfer_step),
+        (recipe.teacher, "teacher", _learn.teacher_step),
+        (recipe.teacher, "distil", _learn.distil_step),
+        (recipe.steps.trim.blocks, "trim", _shrink.trim_step),
+        (True, "prune", _shrink.prune_step),
+        (True, "recover", _learn.recover_step),
+        (recipe.steps.controls.scratch, "control:scratch", _learn.scratch_step),
+        (recipe.steps.controls.random, "control:random", _learn.random_step),
+        (True, "measure", _figures.measure_step),
+        (True, "save", _deliver.save_step),
+    )
+    return tuple(Step(name=name, run=run) for wanted, name, run in asked if wanted)
