@@ -1,0 +1,36 @@
+"""Training that wins accuracy: transfer, distillation, recovery, and their parts for a loop of one's own."""
+
+from penjing.recover._bn import reestimate_bn as reestimate_bn
+from penjing.recover._defaults import DISTIL as DISTIL
+from penjing.recover._defaults import RECOVER as RECOVER
+from penjing.recover._defaults import TRANSFER as TRANSFER
+from penjing.recover._defaults import DistilDefaults as DistilDefaults
+from penjing.recover._defaults import RecoverDefaults as RecoverDefaults
+from penjing.recover._defaults import TransferDefaults as TransferDefaults
+from penjing.recover._distil import distil as distil
+from penjing.recover._distil import distillation_loss as distillation_loss
+from penjing.recover._distil import recover as recover
+from penjing.recover._engine import Checkpoint as Checkpoint
+from penjing.recover._engine import Fit as Fit
+from penjing.recover._epoch import train_epoch as train_epoch
+from penjing.recover._evaluate import evaluate as evaluate
+from penjing.recover._losses import DistillationLoss as DistillationLoss
+from penjing.recover._losses import Signals as Signals
+from penjing.recover._losses import find_loss as find_loss
+from penjing.recover._losses import kd_kl as kd_kl
+from penjing.recover._losses import loss_names as loss_names
+from penjing.recover._losses import register_loss as register_loss
+from penjing.recover._losses import teacher_guided as teacher_guided
+from penjing.recover._optim import Group as Group
+from penjing.recover._optim import build_optimizer as build_optimizer
+from penjing.recover._optim import param_groups as param_groups
+from penjing.recover._probe import linear_probe as linear_probe
+from penjing.recover._protocols import Data as Data
+from penjing.recover._protocols import Progress as Progress
+from penjing.recover._schedules import anneal as anneal
+from penjing.recover._schedules import constant as constant
+from penjing.recover._schedules import warmup_cosine as warmup_cosine
+from penjing.recover._schedules import warmup_linear as warmup_linear
+from penjing.recover._state import TrainState as TrainState
+from penjing.recover._training import Training as Training
+from penjing.recover._transfer import transfer as transfer

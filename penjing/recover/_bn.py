@@ -1,0 +1,102 @@
+"""Batch-norm statistics re-estimated on data."""
+
+import math
+from collections.abc import Callable, Iterable
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
+
+from penjing.core import UsageError
+from penjing.recover._evaluate import score, select
+from penjing.recover._modules import call, device_of, kept_modes, place, tensors_of, write_tensors
+from penjing.recover._protocols import Data, Task
+from penjing.recover._training import Training
+
+BATCH = 128
+
+
+def batch_norms(model: nn.Module) -> list[_NormBase]:
+    """The batch-norm modules that keep running statistics."""
+    found = [m for m in model.modules() if isinstance(m, _NormBase) and m.track_running_stats]
+    return [
+        m
+        for m in found
+        if m.running_mean is not None and not isinstance(m, nn.modules.instancenorm._InstanceNorm)
+    ]
+
+
+@torch.no_grad()
+def reestimate_bn(
+    model: nn.Module, batches: Iterable[Any], inputs: Callable[[Any], Any] | None = None
+) -> None:
+    """Replace every batch norm's running statistics, in place, by their cumulative average over `batches`.
+
+    After pruning the full network's statistics mislead (Li et al., "EagleEye: Fast Sub-net Evaluation for
+    Efficient Neural Network Pruning", ECCV 2020, section 3.3). Weights do not change; dropout is off; modes
+    and momenta come out as they were. `inputs` takes the model's inputs out of a batch (default: its first
+    part, or the batch itself). Every batch weighs the same. No batches: UsageError, and nothing is changed;
+    an error on the way leaves the old statistics.
+    """
+    norms = batch_norms(model)
+    if not norms:
+        return
+    before = {name: t.clone() for name, t in tensors_of(model).items()}
+    momenta = [norm.momentum for norm in norms]
+    with kept_modes(model):
+        try:
+            _accumulate(model, norms, batches, inputs or _first)
+        except BaseException:
+            write_tensors(model, before)
+            raise
+        finally:
+            for norm, momentum in zip(norms, momenta, strict=True):
+                norm.momentum = momentum
+
+
+def _accumulate(model: nn.Module, norms: list[_NormBase], batches: Iterable[Any], inputs: Callable) -> None:
+    model.eval()
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None
+        norm.train()
+    seen, device = 0, device_of(model)
+    for batch in batches:
+        call(model, inputs(place(batch, device)))
+        seen += 1
+    if not seen:
+        raise UsageError(
+            "reestimate_bn got no batches: pass at least one (batches are consumed; pass a fresh list)."
+        )
+
+
+def settle_bn(
+    model: nn.Module, task: Task, data: Data, training: Training, *, examples: int
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Re-estimate on `examples` training examples, and keep it if the selection split gets better.
+
+    Returns the selection figures before and after; the examples are the same for the same seed.
+    """
+    before = select(model, task, data, training)
+    if not examples or not batch_norms(model):
+        return before, before
+    own = {name: t.clone() for name, t in tensors_of(model).items()}
+    fmt = torch.channels_last if training.channels_last else None
+    batches = data.batches("train", BATCH, seed=training.seed, shuffle=True)
+    some = islice((place(batch, device_of(model), fmt) for batch in batches), math.ceil(examples / BATCH))
+    try:
+        reestimate_bn(model, some, task.inputs)
+        after = select(model, task, data, training)
+    except BaseException:
+        write_tensors(model, own)
+        raise
+    if score(after, training.monitor) > score(before, training.monitor):
+        return before, after
+    write_tensors(model, own)
+    return before, before
+
+
+def _first(batch: Any) -> Any:
+    return batch[0] if isinstance(batch, tuple | list) else batch

@@ -1,0 +1,58 @@
+"""The defaults of each step, in one place."""
+
+from dataclasses import dataclass, field
+
+from penjing.recover._training import Training
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TransferDefaults:
+    """Fine-tuning a pretrained base."""
+
+    training: Training = field(
+        default_factory=lambda: Training(
+            epochs=8, batch_size=64, lr=1e-3, weight_decay=0.05, augment="light", early_stopping=4
+        )
+    )
+    probe_epochs: int = 10
+    probe_lr: float = 3e-3
+    probe_augment: str = "none"
+    layer_decay: float = 1.0
+    regularizer: str = "weight_decay"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DistilDefaults:
+    """Teaching a student by a teacher."""
+
+    training: Training = field(
+        default_factory=lambda: Training(epochs=8, batch_size=64, lr=1e-3, weight_decay=0.05, augment="light")
+    )
+    loss: str = "kl"
+    temperature: float = 2.0
+    weight: float = 1.0
+    guide: str = "none"
+    guide_alpha: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecoverDefaults:
+    """Winning back the accuracy of a pruned network."""
+
+    training: Training = field(
+        default_factory=lambda: Training(
+            epochs=8, batch_size=64, lr=1e-3, weight_decay=0.05, warmup=0.05, augment="light"
+        )
+    )
+    loss: str = "kl"
+    temperature: float = 2.0
+    weight: float = 1.0
+    guide: str = "none"
+    guide_alpha: float = 1.0
+    bn: bool = True
+    bn_examples: int = 1024
+
+
+TRANSFER = TransferDefaults()
+DISTIL = DistilDefaults()
+RECOVER = RecoverDefaults()

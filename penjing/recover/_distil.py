@@ -1,0 +1,212 @@
+"""Knowledge distillation, and recovery after pruning."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from penjing.core import UsageError
+from penjing.recover._bn import settle_bn
+from penjing.recover._defaults import DISTIL, RECOVER
+from penjing.recover._engine import Checkpoint, Fit, Job, run
+from penjing.recover._losses import DistillationLoss, Signals, find_loss, teacher_guided
+from penjing.recover._modules import call, channels_last, device_of, kept_modes, place
+from penjing.recover._optim import param_groups
+from penjing.recover._protocols import Batch, Data, Progress, Task
+from penjing.recover._schedules import anneal
+from penjing.recover._state import TrainState
+from penjing.recover._training import Training, training_with
+
+GUIDES = ("none", "teacher-guided")
+
+
+def distillation_loss(
+    student: nn.Module,
+    teacher: nn.Module | None,
+    task: Task,
+    *,
+    loss: str | DistillationLoss = DISTIL.loss,
+    temperature: float = DISTIL.temperature,
+    weight: float = DISTIL.weight,
+    guide: str = DISTIL.guide,
+    guide_alpha: float = DISTIL.guide_alpha,
+) -> Callable[[Batch, int, int], Tensor]:
+    """The function (batch, step, total) -> scalar: task loss + weight * distance to the teacher's outputs.
+
+    Teacher and student see the same inputs; the teacher runs without gradients, in the mode it is in. With
+    guide="teacher-guided" the task loss is taken on `teacher_guided` logits, alpha falling from `guide_alpha`
+    at step 0 to 0 at the last step; it needs a task whose loss takes bare logits. teacher=None gives the task
+    loss alone.
+    """
+    distance, guided = find_loss(loss), _checked(guide, temperature, weight) == "teacher-guided"
+
+    def value(batch: Batch, step: int, total: int) -> Tensor:
+        inputs = task.inputs(batch)
+        outputs = call(student, inputs)
+        if teacher is None:
+            return task.loss(outputs, batch)
+        with torch.no_grad():
+            taught = task.logits(call(teacher, inputs))
+        own = task.logits(outputs)
+        if guided:
+            outputs = teacher_guided(own, taught, anneal(step, total, start=guide_alpha))
+        hard = task.loss(outputs, batch)
+        if not weight:
+            return hard
+        signals = Signals(
+            student=own,
+            teacher=taught,
+            targets=task.targets(batch),
+            temperature=temperature,
+            progress=step / max(1, total),
+        )
+        return hard + weight * distance(signals)
+
+    return value
+
+
+def distil(
+    student: nn.Module,
+    teacher: nn.Module,
+    task: Task,
+    data: Data,
+    *,
+    loss: str | DistillationLoss = DISTIL.loss,
+    temperature: float = DISTIL.temperature,
+    weight: float = DISTIL.weight,
+    guide: str = DISTIL.guide,
+    guide_alpha: float = DISTIL.guide_alpha,
+    progress: Progress | None = None,
+    checkpoint: Checkpoint | None = None,
+    resume: TrainState | None = None,
+    **options: Any,
+) -> Fit:
+    """Train `student`, in place, on the task and on `teacher`'s outputs (`distillation_loss`).
+
+    The teacher stays in eval mode and unchanged; it may have another architecture, but must have the same
+    classes (UsageError) and take the same inputs. Options are the fields of `Training`; the defaults are
+    `DISTIL`. Returns the student in its best epoch on the selection split.
+    """
+    training = training_with(DISTIL.training, options)
+    terms = {
+        "loss": loss,
+        "temperature": temperature,
+        "weight": weight,
+        "guide": guide,
+        "guide_alpha": guide_alpha,
+    }
+    job = _job("distil", student, teacher, task, data, training, terms)
+    return run(job, progress=progress, checkpoint=checkpoint, resume=resume)
+
+
+def recover(
+    slim: nn.Module,
+    teacher: nn.Module | None,
+    task: Task,
+    data: Data,
+    *,
+    loss: str | DistillationLoss = RECOVER.loss,
+    temperature: float = RECOVER.temperature,
+    weight: float = RECOVER.weight,
+    guide: str = RECOVER.guide,
+    guide_alpha: float = RECOVER.guide_alpha,
+    bn: bool = RECOVER.bn,
+    bn_examples: int = RECOVER.bn_examples,
+    progress: Progress | None = None,
+    checkpoint: Checkpoint | None = None,
+    resume: TrainState | None = None,
+    **options: Any,
+) -> Fit:
+    """Win back, in place, what pruning lost: a learning-rate restart with distillation from `teacher`.
+
+    The rate rises over 5% of the steps to its peak, then follows a cosine to 0 (Le & Hua, ICLR 2021).
+    `teacher` is the network before pruning, or None for the task loss alone. Before the first and after the
+    last epoch batch-norm statistics are re-estimated on `bn_examples` training examples without augmentation
+    (EagleEye, ECCV 2020) and kept where the selection split says that they help. Options are the fields of
+    `Training`; the defaults are `RECOVER`. `start` of the result also holds given_loss and given_accuracy,
+    the figures before any of this.
+    """
+    training = training_with(RECOVER.training, options)
+    terms = {
+        "loss": loss,
+        "temperature": temperature,
+        "weight": weight,
+        "guide": guide,
+        "guide_alpha": guide_alpha,
+    }
+    job = _job("recover", slim, teacher, task, data, training, terms)
+    job = replace(job, settings={**job.settings, "bn": bn, "bn_examples": bn_examples})
+    settle = partial(settle_bn, slim, task, data, training, examples=bn_examples if bn else 0)
+    with kept_modes(slim), channels_last(slim, on=training.channels_last):
+        if resume is None:
+            before, _ = settle()
+            job = replace(job, given={f"given_{name}": value for name, value in before.items()})
+        fit = run(job, progress=progress, checkpoint=checkpoint, resume=resume)
+        _, after = settle()
+    return replace(fit, selection=after)
+
+
+def _job(
+    stage: str,
+    student: nn.Module,
+    teacher: nn.Module | None,
+    task: Task,
+    data: Data,
+    training: Training,
+    terms: dict[str, Any],
+) -> Job:
+    if teacher is not None:
+        _check_teacher(student, teacher, task, data)
+
+    def mode() -> None:
+        student.train()
+        if teacher is not None:
+            teacher.eval()
+
+    named = {**terms, "loss": terms["loss"] if isinstance(terms["loss"], str) else repr(terms["loss"])}
+    return Job(
+        stage=stage,
+        model=student,
+        task=task,
+        data=data,
+        training=training,
+        groups=partial(param_groups, student, lr=training.lr, weight_decay=training.weight_decay),
+        loss=distillation_loss(student, teacher, task, **terms),
+        mode=mode,
+        settings={**named, "teacher": teacher is not None},
+        beside=() if teacher is None else (teacher,),
+    )
+
+
+def _check_teacher(student: nn.Module, teacher: nn.Module, task: Task, data: Data) -> None:
+    """Same number of outputs on one example, or a UsageError that says which and what to do."""
+    if teacher is student:
+        raise UsageError(
+            "The teacher is the student itself; pass copy.deepcopy(model) taken before the change."
+        )
+    batch = next(iter(data.batches("selection", 2)))
+    counts = []
+    for model in (student, teacher):
+        with kept_modes(model), torch.no_grad():
+            model.eval()
+            inputs = task.inputs(place(batch, device_of(model)))
+            counts.append(task.logits(call(model, inputs)).shape[-1])
+    if counts[0] != counts[1]:
+        raise UsageError(
+            f"The teacher gives {counts[1]} classes and the student {counts[0]}: "
+            "their outputs cannot be compared. Transfer the teacher to this task first "
+            "(penjing.recover.transfer), or choose one trained on its labels."
+        )
+
+
+def _checked(guide: str, temperature: float, weight: float) -> str:
+    if guide not in GUIDES:
+        raise UsageError(f"guide must be one of {', '.join(GUIDES)}, not {guide!r}.")
+    if temperature <= 0 or weight < 0:
+        raise UsageError(
+            f"temperature must be above 0 and weight at least 0, not {temperature!r} and {weight!r}."
+        )
+    return guide

@@ -1,0 +1,292 @@
+"""The training engine: epochs, selection, best epoch, checkpoints."""
+
+import hashlib
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from penjing.core import DataError, TrainingError
+from penjing.recover._ema import Average
+from penjing.recover._epoch import not_finite, train_epoch
+from penjing.recover._evaluate import score, select
+from penjing.recover._modules import channels_last, device_of, kept_modes, tensors_of, write_tensors
+from penjing.recover._optim import Group, build_optimizer, pull, set_rate
+from penjing.recover._protocols import Batch, Data, Progress, Task
+from penjing.recover._state import TrainState, check_state, fill_optimizer, optimizer_tensors
+from penjing.recover._training import Training
+
+Checkpoint = Callable[[TrainState], None]
+REPORT_EVERY = 0.1  # seconds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fit:
+    """A trained model (the one that was given, in its best epoch) and how it went.
+
+    `history` has one mapping per epoch: epoch, loss (mean training loss), lr (at the epoch's end), seconds,
+    selection_loss and selection_accuracy (or the monitored metric's name). `start` has the selection figures
+    before training, `selection` those of the model as returned; `best_epoch` 0 means that no epoch was better
+    than the start.
+    """
+
+    model: nn.Module
+    history: tuple[Mapping[str, float], ...]
+    best_epoch: int
+    seconds: float
+    start: Mapping[str, float] = field(default_factory=dict)
+    selection: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """What the engine trains.
+
+    `loss(batch, step, total)` runs the model; `groups` is called once the memory layout is set; `mode` sets
+    training mode; `settings` are the options a resumed run must share; `extra` goes into the state; `beside`
+    are other models that run (a teacher); `given` are figures for `Fit.start`; `seconds` were spent before.
+    """
+
+    stage: str
+    model: nn.Module
+    task: Task
+    data: Data
+    training: Training
+    groups: Callable[[], tuple[Group, ...]]
+    loss: Callable[[Batch, int, int], Tensor]
+    mode: Callable[[], object]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    extra: Mapping[str, Tensor] = field(default_factory=dict)
+    beside: tuple[nn.Module, ...] = ()
+    given: Mapping[str, float] = field(default_factory=dict)
+    seconds: float = 0.0
+
+
+def run(
+    job: Job,
+    *,
+    progress: Progress | None = None,
+    checkpoint: Checkpoint | None = None,
+    resume: TrainState | None = None,
+) -> Fit:
+    """Train `job.model` in place and leave it in its best epoch on the selection split.
+
+    On any error or interrupt the model comes out as it was at the end of the last whole epoch.
+    """
+    models = (job.model, *job.beside)
+    with kept_modes(*models), channels_last(*models, on=job.training.channels_last) as memory_format:
+        loop = _Loop(job, progress, memory_format)
+        try:
+            loop.begin(resume)
+            while not loop.over():
+                loop.advance()
+                if checkpoint is not None:
+                    checkpoint(loop.state())
+        except BaseException:
+            write_tensors(job.model, loop.good)
+            raise
+        write_tensors(job.model, loop.best)
+        return loop.fit()
+
+
+def steps_per_epoch(job: Job) -> int:
+    """Batches of at least two examples in one epoch."""
+    examples, size = job.data.n("train"), job.training.batch_size
+    if examples < 2:
+        raise DataError(f"Training needs at least 2 examples; the training split has {examples}.")
+    return examples // size + (examples % size > 1)
+
+
+class _Loop:
+    """The engine's working state; `TrainState` is its frozen image."""
+
+    def __init__(
+        self, job: Job, progress: Progress | None, memory_format: torch.memory_format | None
+    ) -> None:
+        self.job, self.format = job, memory_format
+        self.settings = {**job.training.to_json(), **job.settings}
+        self.good: Mapping[str, Tensor] = _copy(tensors_of(job.model))
+        self.groups = job.groups()
+        self.optimizer = build_optimizer(self.groups, job.training)
+        self.names: dict[Tensor, str] = {
+            p: n for g in self.groups for n, p in zip(g.names, g.parameters, strict=True)
+        }
+        self.factor = job.training.multiplier()
+        self.per_epoch = steps_per_epoch(job)
+        self.total = self.per_epoch * job.training.epochs
+        self.report = _Reporter(job.stage, self.total, progress)
+        self.average: Average | None = None
+        self.epoch = self.step = self.best_epoch = 0
+        self.best: Mapping[str, Tensor] = self.good
+        self.history: list[Mapping[str, float]] = []
+        self.seconds = job.seconds
+
+    def begin(self, resume: TrainState | None) -> None:
+        if resume is not None:
+            self._load(resume)
+        elif self.job.training.ema:
+            self.average = Average(self.good, self.job.training.ema)
+        if resume is None:
+            figures = self._select()
+            self.start, self.score = {**self.job.given, **figures}, score(figures, self.job.training.monitor)
+
+    def _load(self, state: TrainState) -> None:
+        check_state(state, self.job.stage, self.good, self.settings)
+        write_tensors(self.job.model, state.model)
+        if state.ema is not None:
+            self.average = Average(state.ema, self.job.training.ema)
+        fill_optimizer(self.optimizer, state.optimizer, self.names)
+        self.epoch, self.step, self.seconds = state.epoch, state.step, state.seconds
+        self.best, self.best_epoch, self.score = state.best, state.best_epoch, state.score
+        self.history, self.start = list(state.history), state.start
+        self.good = _copy(state.ema if state.ema is not None else state.model)
+
+    def over(self) -> bool:
+        patience = self.job.training.early_stopping
+        stale = patience is not None and self.epoch - self.best_epoch >= patience
+        return stale or self.epoch >= self.job.training.epochs
+
+    def advance(self) -> None:
+        """One epoch, its evaluation and its place in the history."""
+        begun, training = time.perf_counter(), self.job.training
+        loss = self._train()
+        figures = self._select()
+        if not math.isfinite(figures["loss"]):
+            lr = self.optimizer.param_groups[0]["lr"]
+            raise TrainingError(
+                not_finite(f"{self.job.stage} (selection)", self.epoch + 1, self.step, figures["loss"], lr)
+            )
+        self.epoch += 1
+        self.good = _copy(self.average.tensors if self.average else tensors_of(self.job.model))
+        reached = score(figures, training.monitor)
+        if reached > self.score:
+            self.best, self.best_epoch, self.score = self.good, self.epoch, reached
+        took = time.perf_counter() - begun
+        self.seconds += took
+        chosen = {f"selection_{name}": value for name, value in figures.items()}
+        rate = training.lr * self.factor(self.step - 1, self.total)
+        self.history.append({"epoch": self.epoch, "loss": loss, "lr": rate, "seconds": took, **chosen})
+        self.report.epoch(self.step, self.seconds, self.history[-1])
+
+    def _train(self) -> float:
+        job, training, summed, first = self.job, self.job.training, 0.0, self.step
+        with _seeded(training.seed, job.stage, self.epoch, device_of(job.model)):
+            job.mode()
+            losses = train_epoch(
+                job.model,
+                self._batches(),
+                lambda batch: job.loss(batch, self.step, self.total),
+                self.optimizer,
+                set_step=lambda step: set_rate(self.optimizer, self.groups, self.factor(step, self.total)),
+                first_step=self.step,
+                clip=training.clip,
+                bf16=training.bf16,
+                memory_format=self.format,
+                stage=job.stage,
+                epoch=self.epoch + 1,
+            )
+            begun = time.perf_counter()
+            for figure in losses:
+                self._after_step()
+                summed += figure
+                rate = training.lr * self.factor(self.step - 1, self.total)
+                self.report.step(self.step, self.seconds + time.perf_counter() - begun, figure, rate)
+        return summed / max(1, self.step - first)
+
+    def _after_step(self) -> None:
+        pull(self.groups, self.factor(self.step, self.total))
+        self.step += 1
+        if self.average:
+            self.average.update(tensors_of(self.job.model), self.step)
+
+    def _batches(self) -> Iterator[Batch]:
+        training = self.job.training
+        batches: Iterable[Batch] = self.job.data.batches(
+            "train",
+            training.batch_size,
+            augment=training.augment,
+            seed=training.seed,
+            epoch=self.epoch,
+            shuffle=True,
+        )
+        return (batch for batch in batches if len(self.job.task.targets(batch)) > 1)
+
+    def _select(self) -> dict[str, float]:
+        """Selection figures of what would be kept: the average where there is one."""
+        job = self.job
+        if self.average is None:
+            return select(job.model, job.task, job.data, job.training)
+        own = _copy(tensors_of(job.model))
+        write_tensors(job.model, self.average.tensors)
+        try:
+            return select(job.model, job.task, job.data, job.training)
+        finally:
+            write_tensors(job.model, own)
+
+    def state(self) -> TrainState:
+        model = self.good if self.average is None else _copy(tensors_of(self.job.model))
+        return TrainState(
+            stage=self.job.stage,
+            epoch=self.epoch,
+            step=self.step,
+            model=model,
+            optimizer=optimizer_tensors(self.optimizer, self.names),
+            ema=self.good if self.average is not None else None,
+            best=self.best,
+            best_epoch=self.best_epoch,
+            score=self.score,
+            extra=self.job.extra,
+            start=self.start,
+            history=tuple(self.history),
+            seconds=self.seconds,
+            settings=self.settings,
+        )
+
+    def fit(self) -> Fit:
+        row = self.history[self.best_epoch - 1] if self.best_epoch else {}
+        chosen = {name[10:]: value for name, value in row.items() if name.startswith("selection_")}
+        return Fit(
+            selection=chosen or self.start,
+            model=self.job.model,
+            history=tuple(self.history),
+            best_epoch=self.best_epoch,
+            seconds=self.seconds,
+            start=self.start,
+        )
+
+
+class _Reporter:
+    """Calls `progress` at most ten times a second, and at each epoch's end."""
+
+    def __init__(self, stage: str, total: int, progress: Progress | None) -> None:
+        self.stage, self.total, self.progress = stage, total, progress
+        self.last = 0.0
+
+    def step(self, done: int, seconds: float, loss: float, rate: float) -> None:
+        now = time.perf_counter()
+        if self.progress is not None and now - self.last >= REPORT_EVERY:
+            self.last = now
+            self.progress(self.stage, done, self.total, {"loss": loss, "lr": rate, "seconds": seconds})
+
+    def epoch(self, done: int, seconds: float, row: Mapping[str, float]) -> None:
+        if self.progress is not None:
+            self.progress(self.stage, done, self.total, {**row, "seconds": seconds})
+
+
+@contextmanager
+def _seeded(seed: int, stage: str, epoch: int, device: torch.device) -> Iterator[None]:
+    """Torch's generators seeded from (seed, stage, epoch) inside, as they were outside."""
+    devices = [device] if device.type == "cuda" else []
+    mixed = hashlib.sha256(f"{seed}/{stage}/{epoch}".encode()).digest()[:8]
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(int.from_bytes(mixed, "big") >> 1)
+        yield
+
+
+def _copy(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: t.detach().clone() for name, t in tensors.items()}

@@ -1,0 +1,31 @@
+"""What the training functions need from data and from their callers."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Protocol
+
+from penjing.tasks import Task as Task
+
+Batch = Any
+Figures = Mapping[str, float]
+Progress = Callable[[str, int, int, Figures], None]
+
+
+class Data(Protocol):
+    """Batches of the splits "train" and "selection"; `penjing.tasks.ImageData` is one.
+
+    Order and augmentation of a batch are functions of (seed, epoch) alone; `n` is the number of examples.
+    """
+
+    def n(self, split: str) -> int: ...
+
+    def batches(
+        self,
+        split: str,
+        batch_size: int,
+        *,
+        augment: Any = ...,
+        seed: int = ...,
+        epoch: int = ...,
+        shuffle: bool = ...,
+        limit: int | None = ...,
+    ) -> Iterable[Batch]: ...

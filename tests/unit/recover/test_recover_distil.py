@@ -1,0 +1,223 @@
+import copy
+
+import pytest
+import torch
+
+from penjing.core import TrainingError, UsageError
+from penjing.recover import (
+    DISTIL,
+    RECOVER,
+    Training,
+    TrainState,
+    distil,
+    distillation_loss,
+    evaluate,
+    kd_kl,
+    recover,
+    transfer,
+)
+from penjing.recover._bn import settle_bn
+
+
+OPTIONS = {"epochs": 3, "batch_size": 16, "augment": "noise", "lr": 3e-3}
+
+
+def tensors(model):
+    return {name: t.detach().clone() for name, t in (*model.named_parameters(), *model.named_buffers())}
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.fixture
+def teacher(net, task, data):
+    model = net(width=16)
+    transfer(model, task, data, head="head", epochs=6, batch_size=16, lr=1e-2)
+    return model
+
+
+def test_the_loss_is_task_loss_plus_weighted_distance(net, teacher, task, data):
+    student, batch = net(), next(iter(data.batches("train", 16)))
+    value = distillation_loss(student, teacher, task, temperature=3.0, weight=2.0)(batch, 0, 10).item()
+    own, taught = student(batch[0]).detach(), teacher(batch[0]).detach()
+    assert value == pytest.approx(float(task.loss(own, batch) + 2 * kd_kl(own, taught, 3.0)), rel=1e-6)
+
+
+def test_the_guide_is_full_at_the_first_step_and_gone_at_the_last(net, teacher, task, data):
+    student, batch = net(), next(iter(data.batches("train", 16)))
+    loss = distillation_loss(student, teacher, task, weight=0.0, guide="teacher-guided", guide_alpha=0.5)
+    own, taught = student(batch[0]).detach(), teacher(batch[0]).detach()
+    assert loss(batch, 0, 10).item() == pytest.approx(float(task.loss(own + 0.5 * taught, batch)), rel=1e-6)
+    assert loss(batch, 9, 10).item() == float(task.loss(own, batch))
+
+
+@pytest.mark.parametrize("guide", ["none", "teacher-guided"])
+def test_a_student_learns_and_the_teacher_stays(net, teacher, task, data, guide):
+    before, student = tensors(teacher), net()
+    teacher.train()
+    fit = distil(student, teacher, task, data, guide=guide, **OPTIONS)
+    assert fit.model is student
+    assert fit.selection["accuracy"] > fit.start["accuracy"] + 0.2
+    assert same(tensors(teacher), before)
+    assert all(module.training for module in teacher.modules())
+
+
+def test_a_student_that_only_matches_the_teacher_comes_close_to_it(net, teacher, task, data):
+    class Silent(type(task)):
+        def loss(self, outputs, batch):
+            return super().loss(outputs, batch) * 0.0
+
+    def distance(model):
+        with torch.no_grad():
+            images, _ = data._make("selection")
+            return float(kd_kl(model(images), teacher(images), 1.0))
+
+    student = net()
+    before = distance(student)
+    distil(student, teacher, Silent(), data, weight=1.0, **(OPTIONS | {"epochs": 6, "lr": 1e-2}))
+    assert distance(student) < 0.5 * before
+
+
+def test_both_see_the_same_view(net, teacher, task, data):
+    seen = {"student": [], "teacher": []}
+    student = net()
+    student.register_forward_pre_hook(lambda m, args: seen["student"].append(args[0]) if m.training else None)
+    distil(student, Recording(teacher, seen["teacher"]), task, data, **(OPTIONS | {"epochs": 1}))
+    assert len(seen["student"]) == 6
+    views = seen["teacher"][-len(seen["student"]) :]
+    assert all(torch.equal(a, b) for a, b in zip(seen["student"], views, strict=True))
+
+
+class Recording(torch.nn.Module):
+    def __init__(self, model, seen):
+        super().__init__()
+        self.model, self.seen = model, seen
+
+    def forward(self, x):
+        self.seen.append(x)
+        return self.model(x)
+
+
+def test_a_loss_of_ones_own_is_called_with_signals(net, teacher, task, data):
+    progress = []
+
+    def distance(signals):
+        progress.append(signals.progress)
+        assert signals.student.requires_grad
+        assert not signals.teacher.requires_grad
+        assert signals.temperature == 4.0
+        return (signals.student - signals.teacher).pow(2).mean()
+
+    distil(net(), teacher, task, data, loss=distance, temperature=4.0, **OPTIONS)
+    assert progress == sorted(progress)
+    assert progress[0] == 0.0
+    assert progress[-1] == pytest.approx(17 / 18)
+
+
+@pytest.mark.parametrize("step", [distil, recover])
+def test_a_teacher_of_other_classes_is_refused(net, task, data, step):
+    student = net()
+    before = tensors(student)
+    with pytest.raises(UsageError, match=r"teacher gives 7 classes and the student 4.*Transfer the teacher"):
+        step(student, net(classes=7), task, data, **OPTIONS)
+    assert same(tensors(student), before)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"guide": "teacher"}, "guide must be one of none, teacher-guided"),
+        ({"temperature": 0.0}, "temperature must be above 0"),
+        ({"loss": "kll"}, "Did you mean 'kl'"),
+        ({"temprature": 2.0}, "Unknown training option 'temprature'"),
+    ],
+)
+def test_options_that_cannot_work_say_so(net, teacher, task, data, options, message):
+    with pytest.raises(UsageError, match=message):
+        distil(net(), teacher, task, data, **(OPTIONS | options))
+
+
+def test_a_network_cannot_teach_itself(net, task, data):
+    model = net()
+    with pytest.raises(UsageError, match=r"copy\.deepcopy"):
+        recover(model, model, task, data, **OPTIONS)
+
+
+def hurt(model):
+    """The model with batch-norm statistics that are far off, as after pruning."""
+    slim = copy.deepcopy(model)
+    for block in slim.blocks:
+        block[1].running_mean.add_(3.0)
+        block[1].running_var.mul_(9.0)
+    return slim
+
+
+def test_recovery_re_estimates_before_training(teacher, task, data):
+    fit = recover(hurt(teacher), teacher, task, data, **(OPTIONS | {"epochs": 1}))
+    assert fit.start["accuracy"] > fit.start["given_accuracy"] + 0.2
+    assert fit.selection["accuracy"] >= fit.start["accuracy"]
+
+
+def test_re_estimation_that_does_not_help_is_taken_back(teacher, task, data):
+    before, make = tensors(teacher), data._make
+
+    def misleading(split):
+        images, targets = make(split)
+        return (torch.full_like(images, 50.0) if split == "train" else images), targets
+
+    data._make = misleading
+    given, kept = settle_bn(teacher, task, data, Training(epochs=1), examples=64)
+    assert given == kept
+    assert same(tensors(teacher), before)
+
+
+def test_without_bn_nothing_is_re_estimated(teacher, task, data):
+    fit = recover(hurt(teacher), teacher, task, data, bn=False, **(OPTIONS | {"epochs": 1, "lr": 1e-9}))
+    assert fit.start["accuracy"] == fit.start["given_accuracy"]
+
+
+def test_recovery_beats_the_cut_and_reports_what_it_returns(teacher, task, data):
+    slim = hurt(teacher)
+    with torch.no_grad():
+        slim.head.weight.mul_(torch.rand_like(slim.head.weight) > 0.5)
+    fit = recover(slim, teacher, task, data, **OPTIONS)
+    figures = evaluate(slim, task, data, "selection")
+    assert figures["accuracy"] == pytest.approx(fit.selection["accuracy"])
+    assert fit.selection["accuracy"] > fit.start["given_accuracy"]
+
+
+def test_recovery_without_a_teacher_is_plain_training(net, task, data):
+    fit = recover(net(), None, task, data, **OPTIONS)
+    assert fit.history[-1]["loss"] < fit.history[0]["loss"]
+
+
+@pytest.mark.parametrize("step", [distil, recover])
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+def test_resuming_is_exact(teacher, task, data, step, ema):
+    states, whole, options = [], hurt(teacher), OPTIONS | {"ema": ema, "guide": "teacher-guided"}
+    fit = step(whole, teacher, task, data, checkpoint=states.append, **options)
+    assert [state.epoch for state in states] == [1, 2, 3]
+    for state in states:
+        resumed = hurt(teacher)
+        stored = TrainState.from_parts(state.to_tensors(), state.to_json())
+        again = step(resumed, teacher, task, data, resume=stored, **options)
+        assert same(tensors(resumed), tensors(whole))
+        assert again.start == fit.start
+        assert again.selection == fit.selection
+
+
+def test_a_broken_loss_restores_the_student(net, teacher, task, data):
+    student = net()
+    with pytest.raises(TrainingError, match="distil became nan at epoch 1, step 1"):
+        distil(student, teacher, task, data, loss=lambda s: s.student.sum() * float("nan"), **OPTIONS)
+    assert same(tensors(student), tensors(net()))
+
+
+def test_defaults_are_what_the_functions_use(net, teacher, task, data):
+    states = []
+    distil(net(), teacher, task, data, checkpoint=states.append, **OPTIONS)
+    kept = states[0].settings
+    assert kept["temperature"] == DISTIL.temperature
+    assert kept["weight_decay"] == DISTIL.training.weight_decay
+    assert kept["optimizer"] == RECOVER.training.optimizer == "adamw"
