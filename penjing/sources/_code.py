@@ -22,9 +22,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def make(spec: SourceSpec, args: Mapping[str, JSON]) -> nn.Module:
-    """Call the factory that `spec` names with `args`. Raises SourceError when it is missing or returns no
-    network.
-    """
+    """Call the factory that `spec` names; SourceError when it is missing or returns no network."""
     model = _from_file(spec, args) if spec.kind == "file" else _from_hub(spec, args)
     if not isinstance(model, nn.Module):
         raise SourceError(

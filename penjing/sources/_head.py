@@ -11,8 +11,7 @@ AUXILIARY = ("aux", "auxlogits", "aux1", "aux2", "head_dist", "heads_dist", "aux
 
 
 def find_head(model: nn.Module) -> str:
-    """The module path of the final classifier: a Linear, or a Conv2d in networks that classify before
-    pooling.
+    """The module path of the final classifier: a Linear, or a Conv2d where pooling comes after it.
 
     timm networks say it in their configuration; elsewhere it is the last Linear or Conv2d in the order in
     which the modules were registered, auxiliary classifiers left out. Raises SourceError when there is none.

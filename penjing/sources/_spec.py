@@ -15,9 +15,7 @@ FORMS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceSpec:
-    """A parsed source: `name` is the registry's name, the path, or the repository; `factory` names the
-    callable in it.
-    """
+    """A parsed source: `name` is a registry's name, a path or a repository; `factory` a callable in it."""
 
     kind: Kind
     name: str
@@ -25,9 +23,7 @@ class SourceSpec:
 
     @property
     def runs_code(self) -> bool:
-        """True where loading runs code from outside the installed packages: never from a recipe or an
-        artifact.
-        """
+        """True where loading runs foreign code: never from a recipe or an artifact."""
         return self.kind in ("file", "hub")
 
     def __str__(self) -> str:
@@ -37,8 +33,7 @@ class SourceSpec:
 
 
 def parse_source(spec: str) -> SourceSpec:
-    """Parse `timm:NAME`, `torchvision:NAME`, `hub:OWNER/REPO:NAME`, `file:PATH.py:FACTORY` or an existing
-    folder.
+    """Parse timm:NAME, torchvision:NAME, hub:OWNER/REPO:NAME, file:PATH.py:FACTORY or a folder's path.
 
     Raises SourceError for anything else. Nothing is imported or opened, and names are not looked up yet.
     """

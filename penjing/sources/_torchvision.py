@@ -78,9 +78,7 @@ def _weights(name: str) -> Any:
 
 
 def _current_names(state: Any, *, auxiliary: bool) -> Mapping[str, Tensor]:
-    """Names of today: dots in densenet's layer names removed, auxiliary heads left out where the network has
-    none.
-    """
+    """Today's names: no dots in densenet's layers; no auxiliary heads where the network has none."""
     renamed = OrderedDict(
         (OLD_DENSENET.sub(r"\1\2", key), value)
         for key, value in state.items()

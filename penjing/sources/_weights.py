@@ -18,8 +18,7 @@ SHOWN = 8
 
 
 def read_weights(path: str | Path) -> State:
-    """The tensors of a `.safetensors` or PyTorch file, names as in the file ('module.' of DataParallel taken
-    off).
+    """The tensors of a `.safetensors` or PyTorch file, names as in it, 'module.' of DataParallel off.
 
     PyTorch files are read with `weights_only=True`; one that would run code is refused. Raises SourceError.
     """

@@ -21,7 +21,7 @@ GOLDEN = 0x9E3779B97F4A7C15
 
 
 def light(draws: Sequence[float], aspect: float) -> Affine:
-    """Turn by up to 10 degrees, shift by up to 8 % and scale by 0.9 to 1.1: right for digits and other signs."""
+    """Turn by up to 10 degrees, shift by up to 8 %, scale by 0.9 to 1.1: right for digits and signs."""
     angle = math.radians(20.0 * draws[0] - 10.0)
     zoom = 0.9 + 0.2 * draws[1]
     cos, sin = math.cos(angle) / zoom, math.sin(angle) / zoom
@@ -30,9 +30,7 @@ def light(draws: Sequence[float], aspect: float) -> Affine:
 
 
 def standard(draws: Sequence[float], aspect: float) -> Affine:
-    """A random crop of 35 to 100 % of the area, aspect 3/4 to 4/3, stretched to full size; mirrored half the
-    time.
-    """
+    """A crop of 35 to 100 % of the area, aspect 3/4 to 4/3, at full size; mirrored half the time."""
     area, stretch = 0.35 + 0.65 * draws[0], math.exp((2.0 * draws[1] - 1.0) * math.log(4.0 / 3.0))
     width, height = min(1.0, math.sqrt(area * stretch)), min(1.0, math.sqrt(area / stretch))
     centre_x, centre_y = (1.0 - width) * (2.0 * draws[2] - 1.0), (1.0 - height) * (2.0 * draws[3] - 1.0)
@@ -50,8 +48,7 @@ def policy_named(name: str) -> Policy | None:
 
 
 def augment(images: Tensor, policy: Policy, *, seed: int, epoch: int, indices: Sequence[int]) -> Tensor:
-    """Random views of float `images` [n, c, h, w], whose examples are `indices`; edges are continued
-    outwards.
+    """Random views of float `images` [n, c, h, w], whose examples are `indices`; edges continue outwards.
 
     Bit for bit the same for an example whatever else is in the batch: the maps are computed one by one, and
     only operations that IEEE 754 rounds exactly come before the resampling.

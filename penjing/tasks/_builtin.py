@@ -13,9 +13,7 @@ from penjing.tasks._examples import Example, Examples
 
 
 def builtin(name: str) -> Examples:
-    """The built-in set called `name`; raises DataError that lists the known ones or names the package to
-    install.
-    """
+    """The built-in set called `name`; DataError lists the known ones, or names the package to install."""
     if name not in BUILTIN:
         near = difflib.get_close_matches(name, BUILTIN, n=1)
         meant = f" Did you mean builtin:{near[0]}?" if near else ""

@@ -15,7 +15,7 @@ Metrics = Mapping[str, float | tuple[float, ...]]
 
 
 class Task(Protocol):
-    """What turns batches and outputs into numbers: implement it for detection, regression or anything else."""
+    """What turns batches and outputs into numbers: implement it for detection, regression, anything."""
 
     @property
     def name(self) -> str: ...
@@ -60,8 +60,7 @@ class ImageClassification:
         return _all_logits(outputs)[0]
 
     def loss(self, outputs: Any, batch: Any) -> Tensor:
-        """Mean cross entropy, with 0.4 of an auxiliary classifier's or 0.3 of each of two where outputs hold
-        them.
+        """Mean cross entropy; of one auxiliary classifier in the outputs 0.4 is added, of each of two 0.3.
 
         Weights of the auxiliary losses: Szegedy et al., Going Deeper with Convolutions, CVPR 2015, section 5
         (0.3); 0.4 for Inception v3 as torchvision's reference training has it. Networks return them in
@@ -115,9 +114,7 @@ def image_classification(
 
 
 def _all_logits(outputs: Any) -> list[Tensor]:
-    """Main logits first, then those of auxiliary classifiers, from a tensor, a (named) tuple, a dict or an
-    object.
-    """
+    """Main logits, then those of auxiliary classifiers, in a tensor, a (named) tuple, a dict or an object."""
     if isinstance(outputs, Tensor):
         return [outputs]
     if isinstance(outputs, tuple | list):

@@ -13,8 +13,7 @@ Picture = Path | bytes | np.ndarray
 
 
 class Example(NamedTuple):
-    """A picture (a file, an encoded file's bytes, or grey pixels [h, w] of uint8), its label, and what to
-    call it.
+    """A picture (a file, an encoded file's bytes, or grey pixels [h, w] of uint8), its label, its name.
 
     `part` is the split that the source itself names for it ('train', 'test', ...), or None.
     """
@@ -27,9 +26,7 @@ class Example(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Examples:
-    """Everything one source holds. `labels` are the classes in their order; `augmentation` is the policy that
-    suits.
-    """
+    """What one source holds: `labels` are the classes in order; `augmentation` is the policy that suits."""
 
     name: str
     source: str

@@ -1,4 +1,4 @@
-"""A folder of class folders: FOLDER/cat/1.png; or of parts that hold class folders: FOLDER/train/cat/1.png."""
+"""A folder of class folders: FOLDER/cat/1.png; or of parts that hold them: FOLDER/train/cat/1.png."""
 
 from pathlib import Path
 
@@ -27,8 +27,7 @@ LAYOUT = "FOLDER/CLASS/picture.png"
 
 
 def folder(path: Path) -> Examples:
-    """Pictures by class folder, deeper folders included; hidden files and other kinds of file are passed
-    over.
+    """Pictures by class folder, deeper folders included; hidden and other files are passed over.
 
     A folder whose subfolders are all named like parts (train, val, test, ...) keeps these parts. Raises
     DataError.

@@ -65,7 +65,8 @@ def _column(
     kind = datasets.Image if picture else datasets.ClassLabel
     typed = [column for column, feature in features.items() if isinstance(feature, kind)]
     named = [column for column in usual if column in features]
-    found = [asked] if asked in features else [] if asked else (typed if len(typed) == 1 else named or typed)
+    usable = typed if len(typed) == 1 else named or typed
+    found = usable if asked is None else [column for column in features if column == asked]
     if not found:
         what = "pictures" if picture else "labels"
         option = "path_column" if picture else "label_column"

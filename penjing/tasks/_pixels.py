@@ -58,9 +58,7 @@ class Streamed:
 
 
 class Loaded(NamedTuple):
-    """The store, per kept picture the sha256 of its content, which examples were kept, and what was wrong
-    with others.
-    """
+    """The store; per kept picture its content's sha256; which were kept; what was wrong with others."""
 
     pixels: Pixels
     digests: list[bytes]
@@ -71,8 +69,7 @@ class Loaded(NamedTuple):
 def load_pixels(
     examples: Sequence[Example], size: Size, *, skip_bad: bool, cache_bytes: int, threads: int | None = None
 ) -> Loaded:
-    """Read every picture once: check it, hash its content and, where all fit into `cache_bytes`, keep its
-    pixels.
+    """Read every picture once: check it, hash it and, where all fit into `cache_bytes`, keep its pixels.
 
     Pictures are cropped around their centre to the aspect of `size` (C, H, W) and resized. Raises DataError
     that names the pictures that cannot be read, unless `skip_bad`, which leaves them out and lists them.
@@ -138,7 +135,7 @@ def _from_arrays(examples: Sequence[Example], size: Size) -> Loaded:
     arrays = np.stack([np.asarray(example.picture) for example in examples])
     digests = [hashlib.sha256(repr(array.shape).encode() + array.tobytes()).digest() for array in arrays]
     chunks = torch.from_numpy(arrays).unsqueeze(1).split(CHUNK)
-    pixels = torch.cat([_fit(chunk, *arrays.shape[1:], *size[1:]) for chunk in chunks])
+    pixels = torch.cat([_fit(chunk, arrays.shape[1], arrays.shape[2], size[1], size[2]) for chunk in chunks])
     return Loaded(Cached(pixels), digests, list(range(len(examples))), ())
 
 

@@ -42,9 +42,7 @@ class Split:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Labelled:
-    """What splitting looks at: per example the sha256 of its content, its class, and the part its source put
-    it in.
-    """
+    """Per example what splitting looks at: sha256 of the content, class, the part its source put it in."""
 
     digests: Sequence[bytes]
     targets: np.ndarray
@@ -78,14 +76,17 @@ def make_splits(
         pool = list(range(len(keys)))
         chosen = _carve(data, pool, _counts(len(keys), shares or DEFAULT), keys, minimum)
     _check(data, chosen, minimum)
-    return tuple(_split(data, name, part, keys) for name, part in zip(NAMES, chosen, strict=True))  # type: ignore[return-value]
+    train, selection, certification = (
+        _split(data, name, part, keys) for name, part in zip(NAMES, chosen, strict=True)
+    )
+    return train, selection, certification
 
 
 def _split(data: Labelled, name: str, indices: Indices, keys: Sequence[bytes]) -> Split:
     ordered = tuple(sorted(indices, key=lambda i: (keys[i], i)))
     total = hashlib.sha256()
     for i in ordered:
-        label = data.labels[data.targets[i]].encode()
+        label = data.labels[int(data.targets[i])].encode()
         total.update(data.digests[i] + len(label).to_bytes(4, "big") + label)
     return Split(name=name, indices=ordered, fingerprint=total.hexdigest())
 
@@ -116,7 +117,7 @@ def _around_given(
     train, selection, certification = given
     known = {int(data.targets[i]) for i in train}
     alien = sorted(
-        {data.labels[data.targets[i]] for i in selection + certification if data.targets[i] not in known}
+        {data.labels[int(data.targets[i])] for i in selection + certification if data.targets[i] not in known}
     )
     if alien:
         raise DataError(
@@ -161,9 +162,7 @@ def _counts(total: int, shares: Sequence[float]) -> tuple[int, int, int]:
 def _carve(
     data: Labelled, pool: Indices, wanted: tuple[int, int, int], keys: Sequence[bytes], minimum: int
 ) -> tuple[Indices, Indices, Indices]:
-    """Divide `pool`, class by class, into three parts of about `wanted` sizes: exact where no two contents
-    are equal.
-    """
+    """Divide `pool`, class by class, into parts of `wanted` sizes, exactly where no contents are equal."""
     groups: dict[bytes, Indices] = {}
     for i in pool:
         groups.setdefault(data.digests[i], []).append(i)
@@ -181,7 +180,7 @@ def _carve(
 
 
 def _deal(groups: Iterable[Indices], quota: Sequence[int], chosen: tuple[Indices, Indices, Indices]) -> None:
-    """Give each group, copies first, to the part with most room; single examples to the held-out parts first."""
+    """Give groups of copies to the part with most room; then single examples, held-out parts first."""
     room = list(quota)
     for group in groups:
         if len(group) > 1:
@@ -194,9 +193,7 @@ def _deal(groups: Iterable[Indices], quota: Sequence[int], chosen: tuple[Indices
 
 
 def _quotas(sizes: np.ndarray, wanted: Sequence[int], minimum: int) -> list[tuple[int, int, int]]:
-    """Per class how many examples go to each part: proportional, with at least `minimum` in each part that is
-    wanted.
-    """
+    """Per class how many examples go to each part: in proportion, at least `minimum` where it is wanted."""
     floor = [minimum if total else 0 for total in wanted]
     left = sizes.copy()
     columns = []
@@ -209,7 +206,7 @@ def _quotas(sizes: np.ndarray, wanted: Sequence[int], minimum: int) -> list[tupl
 
 
 def _proportional(sizes: np.ndarray, total: int, floor: int, cap: np.ndarray) -> np.ndarray:
-    """Whole numbers in [floor, cap] near total·sizes/sum(sizes) that sum to `total` where that is possible."""
+    """Whole numbers in [floor, cap] near total·sizes/sum(sizes), with sum `total` where possible."""
     ideal = total * sizes / max(1, sizes.sum())
     quota = np.clip(np.floor(ideal).astype(np.int64), floor, np.maximum(cap, floor))
     while quota.sum() < total and (quota < cap).any():
@@ -238,4 +235,4 @@ def _check(data: Labelled, chosen: tuple[Indices, Indices, Indices], minimum: in
 def _too_few(few: Mapping[str, int], need: str) -> str:
     shown = ", ".join(f"{label!r} has {count}" for label, count in list(few.items())[:8])
     more = f", and {len(few) - 8} more classes" if len(few) > 8 else ""
-    return f"Too few examples: class {shown}{more}; {need}. Fix: add examples, remove the class, or change splits"
+    return f"Too few examples: class {shown}{more}; {need}. Fix: add examples, or remove the class"

@@ -54,9 +54,7 @@ def _example(path: Path, number: int, row: Row, picture: str, label: str, split:
 
 
 def _picture(path: Path, cell: Any) -> tuple[Picture, str]:
-    """A cell's picture: bytes as they are, a path relative to the file's folder; Hugging Face's {bytes, path}
-    too.
-    """
+    """A cell's picture: bytes, a path relative to the file's folder, or Hugging Face's {bytes, path}."""
     if isinstance(cell, Mapping):
         cell = cell.get("bytes") or cell.get("path") or ""
     if isinstance(cell, bytes):
