@@ -15,8 +15,16 @@ from penjing.core._errors import TraceError as TraceError
 from penjing.core._errors import TrainingError as TrainingError
 from penjing.core._errors import UsageError as UsageError
 from penjing.core._errors import VerificationError as VerificationError
+from penjing.core._graph import Graph as Graph
+from penjing.core._groups import Frozen as Frozen
+from penjing.core._groups import PruneGroup as PruneGroup
+from penjing.core._groups import Slice as Slice
 from penjing.core._measurement import Measurement as Measurement
 from penjing.core._measurement import compare as compare
+from penjing.core._plan import DropBlock as DropBlock
+from penjing.core._plan import Plan as Plan
+from penjing.core._plan import RemoveUnits as RemoveUnits
+from penjing.core._plan import SetAttribute as SetAttribute
 from penjing.core._recipe import Recipe as Recipe
 from penjing.core._recipe import read_yaml as read_yaml
 from penjing.core._recipe import refuse_code as refuse_code

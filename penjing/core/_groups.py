@@ -50,9 +50,7 @@ class PruneGroup:
         return tuple(self.slices(unit) for unit in range(len(self)))
 
     def slices(self, unit: int) -> tuple[Slice, ...]:
-        return tuple(
-            Slice(name=s.name, dim=s.dim, indices=tuple(s.index[unit].tolist())) for s in self.slots
-        )
+        return tuple(Slice(name=s.name, dim=s.dim, indices=tuple(s.index[unit].tolist())) for s in self.slots)
 
     @property
     def topology(self) -> tuple[object, ...]:

@@ -115,7 +115,9 @@ class Plan:
         try:
             body = json.loads(text)
             if body.get("schema") != SCHEMA:
-                raise PlanError(f"plan schema {body.get('schema')!r} is not {SCHEMA}: write it again with this version")
+                raise PlanError(
+                    f"plan schema {body.get('schema')!r} is not {SCHEMA}: write it again with this version"
+                )
             return Plan(
                 edits=tuple(_edit_from_dict(e) for e in body["edits"]),
                 fingerprint=str(body["fingerprint"]),
@@ -123,7 +125,9 @@ class Plan:
                 policies=tuple(str(p) for p in body["policies"]),
             )
         except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
-            raise PlanError(f"not a plan: {type(error).__name__} {error}; write it with Plan.to_json") from error
+            raise PlanError(
+                f"not a plan: {type(error).__name__} {error}; write it with Plan.to_json"
+            ) from error
 
 
 def _removals(edit: Edit) -> Iterable[tuple[str, int, Iterable[int]]]:
@@ -142,9 +146,12 @@ class _KeptIndices:
     def translate(self, edit: Edit) -> Edit:
         if isinstance(edit, RemoveUnits):
             removals = tuple(
-                Removal(name=r.name, dim=r.dim, indices=self._original(r.name, r.dim, r.indices)) for r in edit.removals
+                Removal(name=r.name, dim=r.dim, indices=self._original(r.name, r.dim, r.indices))
+                for r in edit.removals
             )
-            return RemoveUnits(group=edit.group, granularity=edit.granularity, units=edit.units, removals=removals)
+            return RemoveUnits(
+                group=edit.group, granularity=edit.granularity, units=edit.units, removals=removals
+            )
         if isinstance(edit, DropBlock):
             sizes = tuple((n, size + len(self._removed.get(n, {}).get(0, ()))) for n, size in edit.tensors)
             return DropBlock(module=edit.module, tensors=sizes)
@@ -193,7 +200,8 @@ def _edit_from_dict(body: Mapping[str, Any]) -> Edit:
             granularity=str(body["granularity"]),
             units=_unpack(body["units"]),
             removals=tuple(
-                Removal(name=str(t["name"]), dim=_size(t["dim"]), indices=_unpack(t["indices"])) for t in body["tensors"]
+                Removal(name=str(t["name"]), dim=_size(t["dim"]), indices=_unpack(t["indices"]))
+                for t in body["tensors"]
             ),
         )
     if kind == "set_attribute":
@@ -205,8 +213,12 @@ def _edit_from_dict(body: Mapping[str, Any]) -> Edit:
             value=_size(body["value"]),
         )
     if kind == "drop_block":
-        return DropBlock(module=str(body["module"]), tensors=tuple((str(n), _size(s)) for n, s in body["tensors"]))
-    raise PlanError(f"plan has an edit of unknown kind {kind!r}; known: remove_units, set_attribute, drop_block")
+        return DropBlock(
+            module=str(body["module"]), tensors=tuple((str(n), _size(s)) for n, s in body["tensors"])
+        )
+    raise PlanError(
+        f"plan has an edit of unknown kind {kind!r}; known: remove_units, set_attribute, drop_block"
+    )
 
 
 def _pack(indices: tuple[int, ...]) -> str:

@@ -1,6 +1,8 @@
 """Trace, labels, rules and groups: what a network is made of and what goes together."""
 
 from penjing.structure._atoms import Dim as Dim
+from penjing.structure._blocks import Block as Block
+from penjing.structure._blocks import residual_blocks as residual_blocks
 from penjing.structure._fingerprint import fingerprint as fingerprint
 from penjing.structure._provenance import Attr as Attr
 from penjing.structure._requirements import kept_size as kept_size

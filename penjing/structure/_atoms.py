@@ -217,7 +217,9 @@ def _components(rows: np.ndarray, axis: int, atoms: int) -> tuple[np.ndarray, np
     Returns the component of each index of the axis, of each atom, and the number of components.
     """
     size = rows.shape[axis]
-    index = np.broadcast_to(np.arange(size).reshape([-1 if j == axis else 1 for j in range(rows.ndim)]), rows.shape)
+    index = np.broadcast_to(
+        np.arange(size).reshape([-1 if j == axis else 1 for j in range(rows.ndim)]), rows.shape
+    )
     pairs = np.unique(np.stack([index.ravel(), rows.ravel()]), axis=1)
     parent = np.arange(size)
     for _ in range(size + 1):

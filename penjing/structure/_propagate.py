@@ -25,7 +25,9 @@ def propagate(facts: Facts, graph: Graph) -> None:
         outputs = rule(site)
         for value, labels in zip(call.outputs, outputs, strict=False):
             if len(labels) != len(graph.values[value].shape):
-                raise InternalError(f"the rule of {call.op} gave {len(labels)} dims to {graph.values[value].shape}")
+                raise InternalError(
+                    f"the rule of {call.op} gave {len(labels)} dims to {graph.values[value].shape}"
+                )
             facts.labels[value] = labels
     for value in graph.outputs:
         for dim in facts.labels[value]:

@@ -45,7 +45,11 @@ def live_requirements(all_facts: Sequence[Facts]) -> list[Live]:
 def _live(atoms: Atoms, facts: Facts, requirement: Requirement) -> Live | None:
     dim = atoms.expand(requirement.dim)
     expr = requirement.expr
-    sizes = {leaf: atoms.expand(facts.labels[leaf.value][leaf.dim]) for leaf in leaves(expr) if isinstance(leaf, Size)}
+    sizes = {
+        leaf: atoms.expand(facts.labels[leaf.value][leaf.dim])
+        for leaf in leaves(expr)
+        if isinstance(leaf, Size)
+    }
     attributes = tuple(dict.fromkeys(leaf for leaf in leaves(expr) if isinstance(leaf, Attr)))
     movable = [d for d in (dim, *sizes.values()) if any((c >= atoms.first).any() for c in d)]
     if not movable or isinstance(expr, Const):

@@ -47,7 +47,9 @@ class Structure:
     def group(self, name: str) -> PruneGroup:
         found = next((g for g in self.groups if g.name == name), None)
         if found is None:
-            raise UsageError(f"no group is called {name!r}; the groups are {[g.name for g in self.groups][:20]}")
+            raise UsageError(
+                f"no group is called {name!r}; the groups are {[g.name for g in self.groups][:20]}"
+            )
         return found
 
     def gone(self, selection: Mapping[str, Iterable[int]]) -> np.ndarray:
@@ -99,16 +101,22 @@ def refuse_unsupported(model: nn.Module) -> None:
     for path, module in model.named_modules():
         where = f"{path or 'the network'} ({type(module).__name__})"
         if isinstance(module, torch.jit.ScriptModule):
-            raise UsageError(f"{where} is a TorchScript module: its code cannot change; give the eager network")
+            raise UsageError(
+                f"{where} is a TorchScript module: its code cannot change; give the eager network"
+            )
         if hasattr(module, "_orig_mod"):
-            raise UsageError(f"{where} is compiled: give the network itself (model._orig_mod) and compile the result")
+            raise UsageError(
+                f"{where} is compiled: give the network itself (model._orig_mod) and compile the result"
+            )
         if hasattr(module, "parametrizations"):
             raise UsageError(
                 f"{where} has parametrizations: merge them first with "
                 "torch.nn.utils.parametrize.remove_parametrizations(module, name)"
             )
         if hasattr(module, "weight_g") and hasattr(module, "weight_v"):
-            raise UsageError(f"{where} has weight_norm: merge it first with torch.nn.utils.remove_weight_norm(module)")
+            raise UsageError(
+                f"{where} has weight_norm: merge it first with torch.nn.utils.remove_weight_norm(module)"
+            )
 
 
 def _unreached(traces: Sequence[Trace]) -> bool:
@@ -181,7 +189,9 @@ def _states(model: nn.Module, traces: Sequence[Trace], all_facts: Sequence[Facts
 
 
 def _attribute_values(model: nn.Module, all_facts: Sequence[Facts]) -> dict[Attr, int]:
-    wanted = {leaf for f in all_facts for r in f.requirements for leaf in leaves(r.expr) if isinstance(leaf, Attr)}
+    wanted = {
+        leaf for f in all_facts for r in f.requirements for leaf in leaves(r.expr) if isinstance(leaf, Attr)
+    }
     values = {}
     for attribute in wanted:
         held = model.get_submodule(attribute.module).__dict__[attribute.name]

@@ -98,7 +98,8 @@ def _on_meta(model: nn.Module, training: bool) -> Iterator[dict[str, torch.Tenso
     undo: list[tuple[dict[str, Any], str, Any]] = []
     for path, module in model.named_modules(remove_duplicate=False):
         prefix = f"{path}." if path else ""
-        for held in (module._parameters, module._buffers):
+        registered: tuple[dict[str, Any], ...] = (module._parameters, module._buffers)
+        for held in registered:
             for name, tensor in held.items():
                 if tensor is not None:
                     twin = twins.get(id(tensor))
@@ -233,7 +234,8 @@ class _Recorder(TorchDispatchMode):
         self.values: list[Value] = []
         self.calls: list[OpCall] = []
         self.constants: dict[int, torch.Tensor] = {}
-        self.function, self.sizes, self.module = "", (), ""
+        self.function, self.module = "", ""
+        self.sizes: tuple[tuple[int, Expr], ...] = ()
         self.example: ExampleInputs = None
         self._alive: list[torch.Tensor] = []
         self._modules: list[ModuleCall] = []
@@ -247,7 +249,9 @@ class _Recorder(TorchDispatchMode):
             if self._states[name] < 0:
                 self._states[name] = self._new(tensor)
         self.example = tree_map_only(torch.Tensor, self._input, example)
-        self._inputs = tuple(self.ids[id(t)] for t in tree_leaves(self.example) if isinstance(t, torch.Tensor))
+        self._inputs = tuple(
+            self.ids[id(t)] for t in tree_leaves(self.example) if isinstance(t, torch.Tensor)
+        )
 
     def _input(self, tensor: torch.Tensor) -> torch.Tensor:
         tensor = tensor.detach()
@@ -281,7 +285,9 @@ class _Recorder(TorchDispatchMode):
     def finish(self, output: Any) -> Trace:
         leaves = [t for t in tree_leaves(output) if isinstance(t, torch.Tensor)]
         if not leaves:
-            raise TraceError(f"the forward returned no tensor (a {type(output).__name__}): nothing can be followed")
+            raise TraceError(
+                f"the forward returned no tensor (a {type(output).__name__}): nothing can be followed"
+            )
         names: dict[int, list[str]] = {}
         for name, value in self._states.items():
             names.setdefault(value, []).append(name)

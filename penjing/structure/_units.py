@@ -31,7 +31,9 @@ class _Ownership:
     index: np.ndarray
 
 
-def cluster(atoms: Atoms, states: Sequence[State]) -> list[tuple[np.ndarray, list[tuple[int, int, np.ndarray]]]]:
+def cluster(
+    atoms: Atoms, states: Sequence[State]
+) -> list[tuple[np.ndarray, list[tuple[int, int, np.ndarray]]]]:
     """Atoms that own alike slices: (atoms, [(state, dim, index of shape (units, k))]). Vectorised."""
     places, owned = _ownership(atoms, states)
     if not len(owned.atoms):
@@ -39,7 +41,9 @@ def cluster(atoms: Atoms, states: Sequence[State]) -> list[tuple[np.ndarray, lis
     starts = np.flatnonzero(np.r_[True, (np.diff(owned.atoms) != 0) | (np.diff(owned.slots) != 0)])
     counts = np.diff(np.r_[starts, len(owned.atoms)])
     run_atoms = owned.atoms[starts]
-    codes = _mix(owned.slots[starts].astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + counts.astype(np.uint64))
+    codes = _mix(
+        owned.slots[starts].astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + counts.astype(np.uint64)
+    )
     first_run = np.flatnonzero(np.r_[True, np.diff(run_atoms) != 0])
     signatures = np.add.reduceat(codes, first_run)
     unique_atoms = run_atoms[first_run]
@@ -98,7 +102,9 @@ def build_groups(all_facts: Sequence[Facts], states: Sequence[State]) -> tuple[P
     }
     groups, taken = [], set()
     for members, slots in cluster(atoms, states):
-        granularity = next((k for k, mark in kinds.items() if mark[members].any()), None) or _granularity(states, slots)
+        granularity = next((k for k, mark in kinds.items() if mark[members].any()), None) or _granularity(
+            states, slots
+        )
         name = _name(states, slots, taken)
         taken.add(name)
         groups.append(
@@ -124,7 +130,9 @@ def _marked(atoms: Atoms, dims: Sequence[Dim]) -> np.ndarray:
 
 def _granularity(states: Sequence[State], slots: Sequence[tuple[int, int, np.ndarray]]) -> str:
     """channel where convolutions meet, neuron between two linear layers, embed for a linear residual stream."""
-    weights = [(len(states[s].shape), d) for s, d, _ in slots if states[s].learned and len(states[s].shape) > 1]
+    weights = [
+        (len(states[s].shape), d) for s, d, _ in slots if states[s].learned and len(states[s].shape) > 1
+    ]
     if any(rank > 2 for rank, _ in weights):
         return "channel"
     producers = sum(1 for _, dim in weights if dim == 0)
@@ -133,7 +141,9 @@ def _granularity(states: Sequence[State], slots: Sequence[tuple[int, int, np.nda
 
 def _name(states: Sequence[State], slots: Sequence[tuple[int, int, np.ndarray]], taken: set[str]) -> str:
     """After the first weight that produces the units (dim 0 of a matrix or kernel), else the first tensor."""
-    ranked = sorted(slots, key=lambda s: (s[1] != 0, len(states[s[0]].shape) < 2, not states[s[0]].learned, s[0]))
+    ranked = sorted(
+        slots, key=lambda s: (s[1] != 0, len(states[s[0]].shape) < 2, not states[s[0]].learned, s[0])
+    )
     base = name = f"{states[ranked[0][0]].names[0]}:{ranked[0][1]}"
     count = 1
     while name in taken:
@@ -149,13 +159,17 @@ def list_frozen(atoms: Atoms, states: Sequence[State]) -> tuple[Frozen, ...]:
         for dim, size in enumerate(state.shape):
             for cause, count in _causes(atoms, state, dim, size).items():
                 module = state.names[0].rpartition(".")[0]
-                found.append(Frozen(parameter=state.names[0], dim=dim, cause=cause, module=module, count=count))
+                found.append(
+                    Frozen(parameter=state.names[0], dim=dim, cause=cause, module=module, count=count)
+                )
     return tuple(found)
 
 
 def _causes(atoms: Atoms, state: State, dim: int, size: int) -> dict[str, int]:
     if state.labels is None:
-        return {"not reached by the example inputs: nothing is known about it; add an input that uses it": size}
+        return {
+            "not reached by the example inputs: nothing is known about it; add an input that uses it": size
+        }
     if not state.labels[dim]:
         return {"has a single index": size} if size else {}
     columns = atoms.expand(state.labels[dim])

@@ -56,7 +56,9 @@ def named_states(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
     yield from model.named_buffers(remove_duplicate=False)
 
 
-def _sliced(model: nn.Module, removed: Mapping[str, Mapping[int, tuple[int, ...]]]) -> dict[int, torch.Tensor]:
+def _sliced(
+    model: nn.Module, removed: Mapping[str, Mapping[int, tuple[int, ...]]]
+) -> dict[int, torch.Tensor]:
     """id of an original tensor -> its smaller twin, once per tensor however many names it has."""
     tensors = dict(named_states(model))
     unknown = [name for name in removed if name not in tensors]
@@ -88,7 +90,11 @@ def slice_tensor(tensor: torch.Tensor, dims: Mapping[int, tuple[int, ...]], name
         kept = kept.index_select(dim, mask.nonzero().flatten().to(tensor.device))
     if kept.data_ptr() == tensor.data_ptr() and not kept.is_meta:
         kept = kept.clone()
-    if tensor.dim() == 4 and not tensor.is_contiguous() and tensor.is_contiguous(memory_format=torch.channels_last):
+    if (
+        tensor.dim() == 4
+        and not tensor.is_contiguous()
+        and tensor.is_contiguous(memory_format=torch.channels_last)
+    ):
         kept = kept.contiguous(memory_format=torch.channels_last)
     return nn.Parameter(kept, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else kept
 

@@ -25,7 +25,8 @@ def plan_removal(
         raise PlanError(f"a size in the code cannot follow this removal: {broken.source.cause}")
     edits = [_remove(structure, structure.group(name), units) for name, units in chosen.items()]
     settings = [
-        SetAttribute(module=a.module, attribute=a.name, item=a.item, value=value) for a, value in attributes.items()
+        SetAttribute(module=a.module, attribute=a.name, item=a.item, value=value)
+        for a, value in attributes.items()
     ]
     settings.sort(key=lambda s: (s.module, s.attribute, s.item or 0))
     return Plan(
@@ -38,7 +39,9 @@ def plan_removal(
 
 def _remove(structure: Structure, group: PruneGroup, units: tuple[int, ...]) -> RemoveUnits:
     if len(units) >= len(group):
-        raise UsageError(f"removing {len(units)} of {len(group)} units would empty group {group.name!r}: keep one")
+        raise UsageError(
+            f"removing {len(units)} of {len(group)} units would empty group {group.name!r}: keep one"
+        )
     aliases = {state.names[0]: state.names for state in structure.states}
     chosen = np.array(units)
     removals = [

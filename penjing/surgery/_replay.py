@@ -40,7 +40,11 @@ def replay(
     device = next((t.device for t in tensors.values() if t.is_floating_point()), torch.device("cpu"))
     for position, call in enumerate(graph.calls):
         result = _step(call, held, masks.get(position, ()), device)
-        results = [result] if isinstance(result, torch.Tensor) else [r for r in result or () if isinstance(r, torch.Tensor)]
+        results = (
+            [result]
+            if isinstance(result, torch.Tensor)
+            else [r for r in result or () if isinstance(r, torch.Tensor)]
+        )
         held.update(zip(call.outputs, results, strict=False))
         for value in (*call.inputs, *call.outputs):
             if last_use.get(value, position) == position and value not in keep:
@@ -97,7 +101,9 @@ def _kept(x: torch.Tensor, masks: Sequence[Mask]) -> torch.Tensor:
     return keep
 
 
-def _moments(x: torch.Tensor, dims: Sequence[int], masks: Sequence[Mask]) -> tuple[torch.Tensor, torch.Tensor]:
+def _moments(
+    x: torch.Tensor, dims: Sequence[int], masks: Sequence[Mask]
+) -> tuple[torch.Tensor, torch.Tensor]:
     keep = _kept(x, masks).expand_as(x)
     count = keep.sum(dims, keepdim=True)
     mean = (x * keep).sum(dims, keepdim=True) / count

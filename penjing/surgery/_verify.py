@@ -89,7 +89,9 @@ def check(
         return Verification(passed=True, max_error=float("nan"), checked=checked)
     error = _exactness(base, slim, structure, removed, gone, example_inputs)
     if not error <= TOLERANCE:
-        return failed(f"outputs differ from the masked network by {error:.2e} (allowed: {TOLERANCE:.0e})", error)
+        return failed(
+            f"outputs differ from the masked network by {error:.2e} (allowed: {TOLERANCE:.0e})", error
+        )
     return Verification(passed=True, max_error=error, checked=checked)
 
 
@@ -117,7 +119,9 @@ def _removed_units(
         for dim, indices in dims.items():
             extra = set(indices) - covered.get((name, dim), set())
             if extra:
-                raise PlanError(f"the plan removes index {min(extra)} of dim {dim} of {name!r} without its whole unit")
+                raise PlanError(
+                    f"the plan removes index {min(extra)} of dim {dim} of {name!r} without its whole unit"
+                )
     return units
 
 
@@ -129,7 +133,11 @@ def _foreign_weights(slim: nn.Module, expected: nn.Module) -> str:
         other = ours[name]
         if other.shape != tensor.shape:
             return f"{name!r} has shape {tuple(other.shape)}, the plan gives {tuple(tensor.shape)}"
-        if not tensor.is_meta and not torch.equal(other.to(tensor.device), tensor) and not _both_nan(other, tensor):
+        if (
+            not tensor.is_meta
+            and not torch.equal(other.to(tensor.device), tensor)
+            and not _both_nan(other, tensor)
+        ):
             return f"{name!r} is not the original's slice: weights were trained or changed after pruning; verify before"
     return ""
 
@@ -138,7 +146,9 @@ def _both_nan(a: torch.Tensor, b: torch.Tensor) -> bool:
     return a.is_floating_point() and torch.equal(torch.nan_to_num(a), torch.nan_to_num(b.to(a.device)))
 
 
-def _structural_difference(slim: nn.Module, structure: Structure, gone: np.ndarray, example_inputs: Any) -> str:
+def _structural_difference(
+    slim: nn.Module, structure: Structure, gone: np.ndarray, example_inputs: Any
+) -> str:
     """The first place where a re-trace departs from the prediction, or nothing."""
     examples = example_inputs if isinstance(example_inputs, list) else [example_inputs]
     for position, example in enumerate(examples):
@@ -155,11 +165,15 @@ def _first_difference(structure: Structure, position: int, found: Trace, gone: n
         if before.op is not after.op:
             return f"{after.module}: runs {after.op} where the original runs {before.op}"
         if _floats(before) != _floats(after):
-            return f"{after.module}: {after.op} uses constants {_floats(after)}, the original {_floats(before)}"
+            return (
+                f"{after.module}: {after.op} uses constants {_floats(after)}, the original {_floats(before)}"
+            )
         for ours, theirs in zip(after.outputs, before.outputs, strict=True):
             shape = structure.shape_after(theirs, gone, position)
             if new.values[ours].shape != shape:
-                return f"{after.module}: {after.op} gives shape {new.values[ours].shape}, predicted was {shape}"
+                return (
+                    f"{after.module}: {after.op} gives shape {new.values[ours].shape}, predicted was {shape}"
+                )
     if len(old.calls) != len(new.calls):
         return f"it runs {len(new.calls)} operations, the original {len(old.calls)}"
     return ""
@@ -211,13 +225,19 @@ def _visible(name: str, tensor: torch.Tensor, generator: torch.Generator) -> tor
     return (1 + 0.2 * noise.clamp(-3, 3) if positive else 0.2 * noise).to(device)
 
 
-def _with_states(slim: nn.Module, states: Mapping[str, torch.Tensor], removed: Mapping[str, Any]) -> nn.Module:
+def _with_states(
+    slim: nn.Module, states: Mapping[str, torch.Tensor], removed: Mapping[str, Any]
+) -> nn.Module:
     """A float64 copy of `slim` whose tensors are slices of `states`."""
     memo: dict[int, Any] = {}
     for name, tensor in (*slim.named_parameters(), *slim.named_buffers()):
         if name in states:
             twin = slice_tensor(states[name], removed.get(name, {}), name)
-            memo[id(tensor)] = nn.Parameter(twin, False) if isinstance(tensor, nn.Parameter) and twin.is_floating_point() else twin
+            memo[id(tensor)] = (
+                nn.Parameter(twin, False)
+                if isinstance(tensor, nn.Parameter) and twin.is_floating_point()
+                else twin
+            )
     small = copy.deepcopy(slim, memo)
     return small.double().eval()
 
@@ -225,7 +245,9 @@ def _with_states(slim: nn.Module, states: Mapping[str, torch.Tensor], removed: M
 def _random_like(tensor: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     if not tensor.is_floating_point():
         return tensor.clone()
-    return torch.randn(tensor.shape, generator=generator, dtype=torch.float64).to("cpu" if tensor.is_meta else tensor.device)
+    return torch.randn(tensor.shape, generator=generator, dtype=torch.float64).to(
+        "cpu" if tensor.is_meta else tensor.device
+    )
 
 
 def _copied(inputs: Any) -> Any:
@@ -241,11 +263,15 @@ def _masked_outputs(
     device = next(iter(tensors.values())).device if tensors else torch.device("cpu")
     leaves = [t for t in tree_leaves(_copied(inputs)) if isinstance(t, torch.Tensor)]
     tensors.update(zip(graph.inputs, leaves, strict=True))
-    tensors.update({v: (t.double() if t.dtype in REDUCED else t).to(device) for v, t in traced.constants.items()})
+    tensors.update(
+        {v: (t.double() if t.dtype in REDUCED else t).to(device) for v, t in traced.constants.items()}
+    )
     return replay(graph, tensors, _masks(structure, position, gone, device))
 
 
-def _masks(structure: Structure, position: int, gone: np.ndarray, device: torch.device) -> dict[int, list[Mask]]:
+def _masks(
+    structure: Structure, position: int, gone: np.ndarray, device: torch.device
+) -> dict[int, list[Mask]]:
     graph, found = structure.traces[position].graph, {}
     for span in structure.facts[position].spanned:
         call = graph.calls[span.call]
@@ -277,8 +303,12 @@ class _PromoteCasts(TorchDispatchMode):
     """Casts to a reduced float type inside the network are promoted to float64."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = {k: torch.float64 if v in REDUCED else v for k, v in (kwargs or {}).items()} if kwargs else {}
-        return func(*[torch.float64 if isinstance(a, torch.dtype) and a in REDUCED else a for a in args], **kwargs)
+        kwargs = (
+            {k: torch.float64 if v in REDUCED else v for k, v in (kwargs or {}).items()} if kwargs else {}
+        )
+        return func(
+            *[torch.float64 if isinstance(a, torch.dtype) and a in REDUCED else a for a in args], **kwargs
+        )
 
 
 @contextmanager

@@ -74,7 +74,9 @@ def convolution(site: Site) -> list[Labels]:
     transposed, groups = bool(site.arg(6)), int(site.arg(8))
     for dim in (*site.labels(weight)[2:], *site.labels(x)[2:]):
         site.freeze(dim, "slides over this dim")
-    channels = _grouped(site, x, weight, groups, transposed) if groups > 1 else _dense(site, x, weight, transposed)
+    channels = (
+        _grouped(site, x, weight, groups, transposed) if groups > 1 else _dense(site, x, weight, transposed)
+    )
     if isinstance(bias, Ref):
         channels = site.unify(channels, site.labels(bias)[0])
     site.reduce(x, 1)

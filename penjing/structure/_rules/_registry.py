@@ -115,7 +115,9 @@ class Site:
             why = "meets a dim of fixed size"
         return self.atoms.unify(a, b, self.because(why))
 
-    def require(self, expr: Expr | None, dim: Dim, why: str = "is called with this size as a literal") -> None:
+    def require(
+        self, expr: Expr | None, dim: Dim, why: str = "is called with this size as a literal"
+    ) -> None:
         if expr is not None and dim:
             self.facts.requirements.append(Requirement(expr, dim, self.because(why)))
 
@@ -128,7 +130,9 @@ class Site:
     def _span(self, ref: Any, dim: int, renormalized: bool) -> None:
         labels = self.labels(ref)[dim]
         if labels:
-            self.facts.spanned.append(Spanned(self.index, self.call.inputs.index(ref.value), dim, renormalized))
+            self.facts.spanned.append(
+                Spanned(self.index, self.call.inputs.index(ref.value), dim, renormalized)
+            )
             if renormalized:
                 self.facts.renormalized.extend(labels)
 
@@ -161,4 +165,6 @@ def is_pointwise(op: Any) -> bool:
         return True
     name = op.overloadpacket.__name__
     packet = getattr(torch.ops.aten, name[:-1], None) if name.endswith("_") else None
-    return packet is not None and any(torch.Tag.pointwise in getattr(packet, o).tags for o in packet.overloads())
+    return packet is not None and any(
+        torch.Tag.pointwise in getattr(packet, o).tags for o in packet.overloads()
+    )

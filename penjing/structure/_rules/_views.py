@@ -74,7 +74,11 @@ def _asked(site: Site, new: Sequence[int], axis: int) -> Expr | None:
             return None if value == -1 else expr
     if call.function in ("view_as", "reshape_as"):
         return None
-    if call.function == "unflatten" and (-1, Const(-1)) in call.sizes[1:] and new[axis] not in {v for v, _ in call.sizes[1:]}:
+    if (
+        call.function == "unflatten"
+        and (-1, Const(-1)) in call.sizes[1:]
+        and new[axis] not in {v for v, _ in call.sizes[1:]}
+    ):
         return None
     return site.size_expr(new[axis])
 
@@ -136,7 +140,9 @@ def cat(site: Site) -> list[Labels]:
     output = fixed(shape)
     for axis in range(len(shape)):
         if axis == dim:
-            output[axis] = _joined(site, [site.labels(r)[axis] for r in refs], [site.shape(r)[axis] for r in refs])
+            output[axis] = _joined(
+                site, [site.labels(r)[axis] for r in refs], [site.shape(r)[axis] for r in refs]
+            )
             continue
         output[axis] = site.labels(refs[0])[axis]
         for ref in refs[1:]:
@@ -167,7 +173,14 @@ def stack(site: Site) -> list[Labels]:
     return [labels]
 
 
-@rule(aten.split, aten.split_with_sizes, aten.unsafe_split, aten.unsafe_split_with_sizes, aten.chunk, aten.split_copy)
+@rule(
+    aten.split,
+    aten.split_with_sizes,
+    aten.unsafe_split,
+    aten.unsafe_split_with_sizes,
+    aten.chunk,
+    aten.split_copy,
+)
 def split(site: Site) -> list[Labels]:
     """Pieces carry their part of the labels; each piece must keep the size the code asks for."""
     x = site.arg(0)
@@ -266,7 +279,13 @@ def roll(site: Site) -> list[Labels]:
     return [list(labels)]
 
 
-@rule(aten.constant_pad_nd, aten.reflection_pad1d, aten.reflection_pad2d, aten.replication_pad1d, aten.replication_pad2d)
+@rule(
+    aten.constant_pad_nd,
+    aten.reflection_pad1d,
+    aten.reflection_pad2d,
+    aten.replication_pad1d,
+    aten.replication_pad2d,
+)
 def pad(site: Site) -> list[Labels]:
     """Padded dims gain fixed indices at their ends."""
     x = site.arg(0)

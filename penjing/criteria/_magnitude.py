@@ -1,0 +1,61 @@
+"""Criteria that need no data: random, and the L1 and L2 norm of everything that goes with a unit."""
+
+import zlib
+
+import numpy as np
+import torch
+from torch import nn
+
+from penjing.core._groups import PruneGroup
+from penjing.criteria._registry import Context, Score, criterion
+
+
+def spread(group: PruneGroup, per_element: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Sum elementwise scores (by tensor name) over each unit's slices; float64 of shape (units,)."""
+    total = torch.zeros(len(group), dtype=torch.float64)
+    for slot in group.slots:
+        values = per_element.get(slot.name)
+        if values is None:
+            continue
+        others = [d for d in range(values.dim()) if d != slot.dim]
+        along = (values.sum(others, dtype=torch.float64) if others else values.double()).cpu()
+        total += along[torch.from_numpy(slot.index)].sum(1)
+    return total
+
+
+def _norm(power: int) -> Score:
+    def score(group: PruneGroup, model: nn.Module) -> torch.Tensor:
+        names = {slot.name for slot in group.slots}
+        parameters = {
+            n: p.detach().abs() for n, p in model.named_parameters(remove_duplicate=False) if n in names
+        }
+        return spread(group, {n: p**power for n, p in parameters.items()}) ** (1 / power)
+
+    return score
+
+
+@criterion("l1")
+def l1(model: nn.Module, context: Context) -> Score:
+    """Sum of |w| over all parameter slices of a unit (Li et al., ICLR 2017). Costs one pass over the weights.
+
+    It says nothing about how much the unit's input varies or whether later layers use it.
+    """
+    return _norm(1)
+
+
+@criterion("l2")
+def l2(model: nn.Module, context: Context) -> Score:
+    """Euclidean norm over all parameter slices of a unit (group norm, Fang et al., DepGraph, CVPR 2023, eq. 4 without
+    the per-slice weights). Costs one pass over the weights. It is no measure of the loss a removal causes.
+    """
+    return _norm(2)
+
+
+@criterion("random")
+def random(model: nn.Module, context: Context) -> Score:
+    """Uniform scores, a pure function of (seed, group name): the control every criterion has to beat."""
+
+    def score(group: PruneGroup, model: nn.Module) -> np.ndarray:
+        return np.random.default_rng([context.seed, zlib.crc32(group.name.encode())]).random(len(group))
+
+    return score

@@ -1,0 +1,69 @@
+"""One registry of criteria: names to functions that prepare a score per unit."""
+
+import difflib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from penjing.core import InternalError, UsageError
+from penjing.core._groups import PruneGroup
+
+Score = Callable[[PruneGroup, nn.Module], Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    """What a criterion may use beside the weights."""
+
+    calibration: Iterable[Any] | None = None
+    loss: Callable[[Any, Any], Any] | None = None
+    seed: int = 0
+
+
+Prepare = Callable[[nn.Module, Context], Score]
+CRITERIA: dict[str, Prepare] = {}
+
+
+def criterion(name: str) -> Callable[[Prepare], Prepare]:
+    """Register a criterion under a name; a duplicate raises."""
+
+    def register(prepare: Prepare) -> Prepare:
+        if name in CRITERIA:
+            raise InternalError(f"two criteria are called {name!r}")
+        CRITERIA[name] = prepare
+        return prepare
+
+    return register
+
+
+def prepare_criterion(which: str | Score, model: nn.Module, context: Context) -> Score:
+    """The scoring function of a registered name, or a user's own `callable(group, model) -> one score per unit`.
+
+    Higher means more important. Raises `UsageError` for an unknown name (the nearest is shown) and where a
+    criterion lacks the data it needs.
+    """
+    if callable(which):
+        return which
+    if which not in CRITERIA:
+        near = difflib.get_close_matches(str(which), CRITERIA, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise UsageError(f"no criterion is called {which!r}{hint} Known: {', '.join(sorted(CRITERIA))}")
+    return CRITERIA[which](model, context)
+
+
+def unit_scores(score: Score, group: PruneGroup, model: nn.Module) -> np.ndarray:
+    """Scores as float64 of shape (units,). Raises `UsageError` for a wrong number of scores or NaN."""
+    found = score(group, model)
+    values = np.asarray(
+        found.detach().cpu() if hasattr(found, "detach") else found, dtype=np.float64
+    ).reshape(-1)
+    if len(values) != len(group):
+        raise UsageError(
+            f"the criterion gave {len(values)} scores for {len(group)} units of group {group.name!r}"
+        )
+    if np.isnan(values).any():
+        raise UsageError(f"the criterion gave NaN for group {group.name!r}: check the weights and the loss")
+    return values

@@ -1,0 +1,91 @@
+"""Gradient criteria."""
+
+import itertools
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from penjing.core import UsageError
+from penjing.core._groups import PruneGroup
+from penjing.criteria._magnitude import spread
+from penjing.criteria._registry import Context, Score, criterion
+
+MAX_BATCHES = 50
+
+
+@criterion("taylor")
+def taylor(model: nn.Module, context: Context) -> Score:
+    """First-order change of the loss: I_g = sum over w in g of |w dL/dw| (Molchanov et al., CVPR 2019, eq. 8, with
+    absolute values instead of squares), averaged over at most 50 batches in eval mode.
+
+    Needs `calibration` and `loss`; costs one forward and backward pass per batch. It is a linear guess about
+    removing one unit alone, not the loss after removing many.
+    """
+    if context.calibration is None or context.loss is None:
+        raise UsageError(
+            "criterion 'taylor' needs calibration=batches and loss=callable(outputs, batch): "
+            "pj.prune(..., criterion='taylor', calibration=loader, loss=lambda out, batch: F.cross_entropy(out, batch[1]))"
+        )
+    importance = _accumulate(model, context)
+
+    def score(group: PruneGroup, model: nn.Module) -> torch.Tensor:
+        return spread(group, importance)
+
+    return score
+
+
+def _accumulate(model: nn.Module, context: Context) -> dict[str, torch.Tensor]:
+    assert context.calibration is not None
+    assert context.loss is not None
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    total = {name: torch.zeros_like(p) for name, p in parameters.items()}
+    batches = 0
+    with _gradients(model):
+        for batch in itertools.islice(context.calibration, MAX_BATCHES):
+            loss = context.loss(run_batch(model, batch), batch)
+            if not torch.isfinite(loss):
+                raise UsageError(
+                    f"the loss is {loss.item()} on calibration batch {batches}: check the data and the loss"
+                )
+            model.zero_grad(set_to_none=True)
+            loss.backward()
+            for name, parameter in parameters.items():
+                if parameter.grad is not None:
+                    total[name].add_((parameter.detach() * parameter.grad).abs_())
+            batches += 1
+    if not batches:
+        raise UsageError(
+            "calibration gave no batch: pass a list or a loader, not a generator that was used up"
+        )
+    return total
+
+
+@contextmanager
+def _gradients(model: nn.Module) -> Iterator[None]:
+    """Eval mode with every parameter's gradient on; modes, flags and gradients are put back."""
+    modes = [(m, m.training) for m in model.modules()]
+    flags = [(p, p.requires_grad, p.grad) for p in model.parameters()]
+    model.eval()
+    for parameter, _, _ in flags:
+        parameter.requires_grad_(True)
+        parameter.grad = None
+    try:
+        with torch.enable_grad():
+            yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+        for parameter, flag, grad in flags:
+            parameter.requires_grad_(flag)
+            parameter.grad = grad
+
+
+def run_batch(model: nn.Module, batch: Any) -> Any:
+    """The network's outputs for a batch: a tensor, (inputs, ...) with inputs first, or a dict of keyword arguments."""
+    if isinstance(batch, Mapping):
+        return model(**batch)
+    inputs = batch[0] if isinstance(batch, (tuple, list)) else batch
+    return model(**inputs) if isinstance(inputs, Mapping) else model(inputs)

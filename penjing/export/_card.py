@@ -1,0 +1,47 @@
+"""The model card beside an artifact."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+
+def model_card(body: Mapping[str, Any], slim: nn.Module, figures: Mapping[str, Any] | None) -> str:
+    """Markdown: what the network is, how to load it, and the measured figures where given."""
+    params = sum(p.numel() for p in slim.parameters())
+    dropped = sum(edit["kind"] == "drop_block" for edit in body["plan"]["edits"])
+    groups = sum(edit["kind"] == "remove_units" for edit in body["plan"]["edits"])
+    lines = [
+        f"# A smaller {body['source']}",
+        "",
+        f"A dense PyTorch network with {params:,} parameters, cut from `{body['source']}` by Penjing: units removed "
+        f"from {groups} groups, {dropped} residual blocks dropped.",
+        "",
+        "```python",
+        "import penjing as pj",
+        "",
+        'model = pj.load("path/to/this/folder")',
+        "```",
+        "",
+    ]
+    if body["task"]:
+        lines.append(f"- Task: {body['task']}")
+    if body["labels"]:
+        shown = ", ".join(body["labels"][:20])
+        lines.append(
+            f"- Labels ({len(body['labels'])}): {shown}{', ...' if len(body['labels']) > 20 else ''}"
+        )
+    if body["preprocessing"]:
+        lines.append(f"- Preprocessing: {', '.join(f'{k} {v}' for k, v in body['preprocessing'].items())}")
+    if figures:
+        lines += ["", *_table(figures)]
+    return "\n".join([*lines, ""])
+
+
+def _table(figures: Mapping[str, Any]) -> list[str]:
+    lines = ["| network | params | MACs | accuracy |", "|---|---|---|---|"]
+    for row in figures.get("rows", ()):
+        accuracy = row.get("accuracy")
+        shown = "-" if accuracy is None else f"{accuracy:.4f}"
+        lines.append(f"| {row['name']} | {row.get('params', 0):,} | {row.get('macs', 0):,} | {shown} |")
+    return lines

@@ -1,0 +1,227 @@
+"""`prune`: choose units, plan, cut, prove."""
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from penjing.core import Budget, BudgetError, PlanError, UsageError, VerificationError
+from penjing.core._groups import PruneGroup
+from penjing.core._plan import Plan, Skipped
+from penjing.criteria import Context, Score, prepare_criterion, unit_scores
+from penjing.search._cost import CostModel
+from penjing.search._select import (
+    DEFAULT_GRANULARITY,
+    Rounding,
+    Selection,
+    across,
+    check_ratio,
+    lowest,
+    prunable,
+    ratios_per_group,
+    uniform,
+)
+from penjing.structure import ExampleInputs, Structure, trace
+from penjing.surgery import Verification, apply, check, plan_removal
+
+SCOPES = ("uniform", "global")
+
+
+def prune(
+    model: nn.Module,
+    example_inputs: ExampleInputs | list[ExampleInputs],
+    ratio: float | Mapping[str, float] | None = None,
+    budget: str | Budget | None = None,
+    criterion: str | Score = "l2",
+    scope: str = "uniform",
+    granularity: Sequence[str] = DEFAULT_GRANULARITY,
+    protect: Sequence[str] = (),
+    min_kept: int = 1,
+    round_to: int = 1,
+    exact_only: bool = False,
+    calibration: Iterable[Any] | None = None,
+    loss: Callable[[Any, Any], Any] | None = None,
+    seed: int = 0,
+) -> tuple[nn.Module, Plan]:
+    """A smaller network, proven equal to the masked one, and the plan that made it. `model` is left untouched.
+
+    Give exactly one of `ratio` (share of units removed per group, inside (0, 1), or {path pattern: share}) and
+    `budget` ("macs<=0.5x", "params<=2M", comma means and). Per group, max(min_kept, round_to * floor(n (1 - ratio) /
+    round_to + 1/2)) units stay. A group that fails verification is frozen, named in `plan.skipped`, and the rest is
+    planned again.
+
+    Raises `UsageError` for arguments that cannot work, `BudgetError` (with the nearest) for a budget out of reach,
+    `TraceError` if the forward cannot be followed, `VerificationError` if nothing can be removed and proven.
+    """
+    if (ratio is None) == (budget is None):
+        raise UsageError("give exactly one of ratio and budget, e.g. ratio=0.5 or budget='macs<=0.5x'")
+    if scope not in SCOPES:
+        raise UsageError(f"scope={scope!r} is unknown; known: {', '.join(SCOPES)}")
+    if isinstance(ratio, (int, float)):
+        check_ratio(ratio)
+    structure = trace(model, example_inputs)
+    groups = prunable(structure, granularity=granularity, protect=protect, exact_only=exact_only)
+    if not groups:
+        raise VerificationError(_nothing(structure))
+    score = prepare_criterion(criterion, model, Context(calibration=calibration, loss=loss, seed=seed))
+    scores = {group.name: unit_scores(score, group, model) for group in groups}
+    chooser = _Chooser(structure, scores, Rounding(min_kept=min_kept, round_to=round_to), scope)
+    parsed = Budget.parse(budget) if isinstance(budget, str) else budget
+
+    def choose(allowed: Sequence[PruneGroup]) -> Selection:
+        if parsed is not None:
+            return chooser.for_budget(allowed, parsed)
+        assert ratio is not None
+        return chooser.for_ratio(allowed, ratio)
+
+    return _prove(model, example_inputs, structure, groups, choose)
+
+
+def _nothing(structure: Structure) -> str:
+    causes = sorted({f.cause for f in structure.frozen})[:5]
+    return "nothing in this network can shrink under these options. Frozen because: " + "; ".join(causes)
+
+
+@dataclass(frozen=True, slots=True)
+class _Chooser:
+    structure: Structure
+    scores: Mapping[str, np.ndarray]
+    rounding: Rounding
+    scope: str
+
+    def for_ratio(self, groups: Sequence[PruneGroup], ratio: float | Mapping[str, float]) -> Selection:
+        if self.scope == "global" and not isinstance(ratio, Mapping):
+            return across(groups, self.scores, ratio, self.rounding)
+        return uniform(groups, self.scores, ratios_per_group(groups, ratio), self.rounding)
+
+    def for_budget(self, groups: Sequence[PruneGroup], budget: Budget) -> Selection:
+        """The smallest ratio that meets the budget (by bisection), then units given back while it still holds."""
+        cost = _BudgetCost(self.structure, budget)
+        smallest = self._at(groups, 1 - 1e-9)
+        if cost.excess(smallest) > 1:
+            message, nearest = cost.shortfall(smallest)
+            raise BudgetError(message, nearest=nearest)
+        low, high = 0.0, 1 - 1e-9
+        for _ in range(24):
+            middle = (low + high) / 2
+            if cost.excess(self._at(groups, middle)) > 1:
+                low = middle
+            else:
+                high = middle
+        return self._give_back(groups, self._at(groups, high), cost)
+
+    def _at(self, groups: Sequence[PruneGroup], ratio: float) -> Selection:
+        if self.scope == "global":
+            return across(groups, self.scores, ratio, self.rounding)
+        return uniform(groups, self.scores, {g.name: ratio for g in groups}, self.rounding)
+
+    def _give_back(
+        self, groups: Sequence[PruneGroup], selection: Selection, cost: "_BudgetCost"
+    ) -> Selection:
+        """One more step of units to each group in turn, as long as the budget holds."""
+        for group in groups:
+            removed = len(selection.get(group.name, ()))
+            if not removed:
+                continue
+            step = min(removed, self.rounding.step(group.granularity))
+            trial = {**selection, group.name: lowest(self.scores[group.name], removed - step)}
+            if cost.excess(trial) <= 1:
+                selection = trial
+        return selection
+
+
+class _BudgetCost:
+    """How far a selection is from a budget on MACs and parameters."""
+
+    def __init__(self, structure: Structure, budget: Budget) -> None:
+        self._structure = structure
+        self._model = CostModel(structure)
+        none = structure.gone({})
+        full = {"macs": self._model.macs(none), "params": self._model.params(none)}
+        unknown = [limit.metric for limit in budget.limits if limit.metric not in full]
+        if unknown:
+            raise UsageError(
+                f"prune meets budgets in macs and params; {', '.join(unknown)} is not one of them"
+            )
+        self._limits = {limit.metric: limit.absolute(full[limit.metric]) for limit in budget.limits}
+        self._full = full
+
+    def figures(self, selection: Selection) -> dict[str, int]:
+        gone = self._structure.gone(selection)
+        return {metric: getattr(self._model, metric)(gone) for metric in self._limits}
+
+    def excess(self, selection: Selection) -> float:
+        """Largest figure / limit; the budget holds at 1 or less."""
+        return max(value / self._limits[metric] for metric, value in self.figures(selection).items())
+
+    def shortfall(self, selection: Selection) -> tuple[str, float]:
+        figures = self.figures(selection)
+        metric = max(figures, key=lambda m: figures[m] / self._limits[m])
+        reached = figures[metric]
+        share = reached / self._full[metric]
+        text = (
+            f"{metric}<={self._limits[metric]:.0f} cannot be met: the nearest that can is {metric}<={reached} "
+            f"({math.ceil(share * 1000) / 1000:g}x). Raise the budget, lower min_kept or round_to, or unprotect parts"
+        )
+        return text, float(reached)
+
+
+def _prove(
+    model: nn.Module,
+    example_inputs: Any,
+    structure: Structure,
+    groups: Sequence[PruneGroup],
+    choose: Callable[[Sequence[PruneGroup]], Selection],
+) -> tuple[nn.Module, Plan]:
+    """Cut and verify; a culprit is frozen and the rest planned again, at most once per group."""
+    allowed, skipped = list(groups), []
+    for _ in range(len(groups) + 1):
+        if not allowed:
+            break
+        selection = {name: units for name, units in choose(allowed).items() if units}
+        if not selection:
+            raise VerificationError(
+                "at this ratio no group loses a unit: raise the ratio or lower min_kept and round_to"
+            )
+        try:
+            plan = plan_removal(structure, selection, skipped=tuple(skipped))
+            slim = apply(model, plan)
+            outcome = check(model, slim, structure, plan, example_inputs)
+        except PlanError as error:
+            outcome = Verification(passed=False, max_error=float("nan"), checked=(), cause=str(error))
+        else:
+            if outcome.passed:
+                return slim, plan
+        culprit = _culprit(model, structure, example_inputs, selection)
+        skipped.append(Skipped(group=culprit, cause=outcome.cause))
+        allowed = [g for g in allowed if g.name != culprit]
+    raise VerificationError(
+        "no group could be removed and proven: " + "; ".join(f"{s.group}: {s.cause}" for s in skipped[:5])
+    )
+
+
+def _culprit(model: nn.Module, structure: Structure, example_inputs: Any, selection: Selection) -> str:
+    """A group that fails by itself, found by halving; the first of the failing set when only sets fail."""
+    suspects = dict(selection)
+    while len(suspects) > 1:
+        names = list(suspects)
+        halves = names[: len(names) // 2], names[len(names) // 2 :]
+        failing = next(
+            (h for h in halves if not _passes(model, structure, example_inputs, {n: suspects[n] for n in h})),
+            None,
+        )
+        if failing is None:
+            break
+        suspects = {n: suspects[n] for n in failing}
+    return next(iter(suspects))
+
+
+def _passes(model: nn.Module, structure: Structure, example_inputs: Any, selection: Selection) -> bool:
+    try:
+        plan = plan_removal(structure, selection)
+        return check(model, apply(model, plan), structure, plan, example_inputs).passed
+    except PlanError:
+        return False

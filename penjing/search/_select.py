@@ -1,0 +1,152 @@
+"""Which units go: per group by ratio, or across groups of identical topology."""
+
+import fnmatch
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import floor
+
+import numpy as np
+
+from penjing.core import UsageError
+from penjing.core._groups import PruneGroup
+from penjing.structure import Structure
+
+DEFAULT_GRANULARITY = ("channel", "neuron", "head", "kv_head", "embed", "expert", "hidden")
+KNOWN_GRANULARITY = (*DEFAULT_GRANULARITY, "head_dim", "group")
+ROUNDED = frozenset({"channel", "neuron", "embed", "hidden"})
+GLOBAL_FLOOR = 0.1
+
+Selection = dict[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rounding:
+    """How many of n units stay at a ratio: max(min_kept, round_to * floor(n (1 - ratio) / round_to + 1/2)), at most n.
+
+    >>> Rounding(min_kept=1, round_to=8).kept(64, 0.3, "channel")
+    48
+    >>> Rounding(min_kept=1, round_to=1).kept(5, 0.5, "channel")
+    3
+    """
+
+    min_kept: int = 1
+    round_to: int = 1
+
+    def __post_init__(self) -> None:
+        if self.min_kept < 1 or self.round_to < 1:
+            raise UsageError(f"min_kept={self.min_kept} and round_to={self.round_to} must be at least 1")
+
+    def kept(self, n: int, ratio: float, granularity: str) -> int:
+        step = self.step(granularity)
+        return min(n, max(self.min_kept, step * floor(n * (1 - ratio) / step + 0.5)))
+
+    def step(self, granularity: str) -> int:
+        return self.round_to if granularity in ROUNDED else 1
+
+
+def prunable(
+    structure: Structure, *, granularity: Sequence[str], protect: Sequence[str], exact_only: bool
+) -> tuple[PruneGroup, ...]:
+    """Groups that may shrink under these options. Raises `UsageError` for unknown names and protects that match nothing."""
+    unknown = [g for g in granularity if g not in KNOWN_GRANULARITY]
+    if unknown:
+        raise UsageError(f"unknown granularity {unknown}; known: {', '.join(KNOWN_GRANULARITY)}")
+    names = [name for state in structure.states for name in state.names]
+    for pattern in protect:
+        if not any(matches(name, pattern) for name in names):
+            raise UsageError(
+                f"protect={pattern!r} matches no module path, pattern or parameter name of this network"
+            )
+    aliases = {s.names[0]: s.names for s in structure.states}
+    return tuple(
+        group
+        for group in structure.groups
+        if group.granularity in granularity
+        and len(group) > 1
+        and not (exact_only and group.fidelity == "renormalized")
+        and not any(matches(n, p) for p in protect for slot in group.slots for n in aliases[slot.name])
+    )
+
+
+def matches(name: str, pattern: str) -> bool:
+    """Whether a tensor name is, lies under, or fits a path or glob pattern."""
+    path = name.rpartition(".")[0]
+    return (
+        name == pattern
+        or name.startswith(f"{pattern}.")
+        or fnmatch.fnmatch(name, pattern)
+        or fnmatch.fnmatch(path, pattern)
+    )
+
+
+def check_ratio(ratio: float) -> float:
+    if isinstance(ratio, bool) or not isinstance(ratio, (int, float)) or not 0 < ratio < 1:
+        raise UsageError(
+            f"ratio={ratio!r} must lie inside (0, 1): it is the share of units removed per group"
+        )
+    return float(ratio)
+
+
+def ratios_per_group(groups: Sequence[PruneGroup], ratio: float | Mapping[str, float]) -> dict[str, float]:
+    """Group name -> ratio; a mapping gives ratios by path pattern (first match wins), others are left alone."""
+    if not isinstance(ratio, Mapping):
+        return dict.fromkeys((g.name for g in groups), check_ratio(ratio))
+    found: dict[str, float] = {}
+    unused = dict.fromkeys(ratio)
+    for group in groups:
+        for pattern, value in ratio.items():
+            check_ratio(value)
+            if any(matches(slot.name, pattern) for slot in group.slots if slot.dim == 0):
+                found[group.name] = float(value)
+                unused.pop(pattern, None)
+                break
+    if unused:
+        raise UsageError(f"ratio patterns that match no prunable group: {', '.join(map(repr, unused))}")
+    return found
+
+
+def uniform(
+    groups: Sequence[PruneGroup],
+    scores: Mapping[str, np.ndarray],
+    ratios: Mapping[str, float],
+    rounding: Rounding,
+) -> Selection:
+    """The lowest-scored units of each group, by its own ratio."""
+    selection: Selection = {}
+    for group in groups:
+        if group.name in ratios:
+            kept = rounding.kept(len(group), ratios[group.name], group.granularity)
+            selection[group.name] = lowest(scores[group.name], len(group) - kept)
+    return selection
+
+
+def lowest(scores: np.ndarray, count: int) -> tuple[int, ...]:
+    """The `count` lowest-scored unit numbers; ties go by number."""
+    return tuple(sorted(np.argsort(scores, kind="stable")[:count].tolist()))
+
+
+def across(
+    groups: Sequence[PruneGroup], scores: Mapping[str, np.ndarray], ratio: float, rounding: Rounding
+) -> Selection:
+    """Units ranked together within groups of identical topology (isomorphic ranking, Fang et al., ECCV 2024).
+
+    Scores are divided by their group's mean first; at least 10% of each group stays.
+    """
+    by_topology: dict[object, list[PruneGroup]] = {}
+    for group in groups:
+        by_topology.setdefault(group.topology, []).append(group)
+    selection: Selection = {}
+    for alike in by_topology.values():
+        relative = {
+            g.name: scores[g.name] / max(float(np.mean(np.abs(scores[g.name]))), 1e-30) for g in alike
+        }
+        pooled = np.sort(np.concatenate([relative[g.name] for g in alike]))
+        wanted = round(len(pooled) * ratio)
+        threshold = pooled[wanted] if wanted < len(pooled) else np.inf
+        for group in alike:
+            below = int((relative[group.name] < threshold).sum())
+            floor_kept = max(rounding.min_kept, int(np.ceil(GLOBAL_FLOOR * len(group))))
+            kept = rounding.kept(len(group), below / len(group), group.granularity)
+            kept = min(len(group), max(kept, floor_kept))
+            selection[group.name] = lowest(scores[group.name], len(group) - kept)
+    return selection

@@ -1,0 +1,49 @@
+"""Optimizer state follows the kept slices."""
+
+import copy
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from penjing.core import UsageError
+from penjing.core._plan import Plan
+from penjing.surgery._apply import slice_tensor
+
+
+def remap_optimizer(optimizer: Optimizer, model: nn.Module, slim: nn.Module, plan: Plan) -> Optimizer:
+    """A new optimizer over `slim`'s parameters; `optimizer` (over `model`'s) is left untouched.
+
+    Groups, hyperparameters and step counts are kept; state tensors of a parameter's shape (momentum, second moments)
+    are sliced like the parameter; parameters of dropped blocks vanish. Raises `UsageError` when the optimizer holds
+    parameters that are not `model`'s.
+    """
+    theirs = {id(p): name for name, p in model.named_parameters()}
+    ours = dict(slim.named_parameters(remove_duplicate=False))
+    removed = plan.removed
+    held = [p for group in optimizer.param_groups for p in group["params"]]
+    foreign = sum(id(p) not in theirs for p in held)
+    if foreign:
+        raise UsageError(
+            f"{foreign} of the optimizer's {len(held)} parameters are not this model's: pass the model it trains"
+        )
+    memo: dict[int, Any] = {}
+    vanished: list[torch.Tensor] = []
+    for parameter in held:
+        name = theirs[id(parameter)]
+        if name not in ours:
+            vanished.append(parameter)
+            continue
+        memo[id(parameter)] = ours[name]
+        for value in optimizer.state.get(parameter, {}).values():
+            if isinstance(value, torch.Tensor) and value.shape == parameter.shape and value.dim():
+                memo[id(value)] = slice_tensor(value, removed.get(name, {}), name)
+    memo.update({id(p): p for p in vanished})
+    mapped = copy.deepcopy(optimizer, memo)
+    gone = {id(p) for p in vanished}
+    for group in mapped.param_groups:
+        group["params"] = [p for p in group["params"] if id(p) not in gone]
+    for parameter in vanished:
+        mapped.state.pop(parameter, None)
+    return mapped
