@@ -62,7 +62,8 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(
             f"module 'penjing' has no attribute {name!r}; it has {', '.join(sorted(_HOMES))}"
         )
-    return getattr(importlib.import_module(f"penjing.{_HOMES[name]}"), name)
+    room = importlib.import_module(f"penjing.{_HOMES[name]}")
+    return room if name == _HOMES[name] else getattr(room, name)
 
 
 def __dir__() -> list[str]:

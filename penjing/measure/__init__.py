@@ -1,5 +1,8 @@
 """Numbers with units: complexity, latency, memory, speed-up. Networks are left as they were."""
 
+import sys
+from types import ModuleType
+
 from penjing.measure._complexity import Complexity as Complexity
 from penjing.measure._complexity import measure as measure
 from penjing.measure._latency import Speedup as Speedup
@@ -11,3 +14,12 @@ from penjing.measure._macs import macs_by_module as macs_by_module
 from penjing.measure._memory import peak_memory as peak_memory
 from penjing.measure._state import count_params as count_params
 from penjing.measure._state import state_bytes as state_bytes
+
+
+class _Room(ModuleType):
+    """`penjing.measure` is this room, and calling it calls `measure`."""
+
+    __call__ = staticmethod(measure)
+
+
+sys.modules[__name__].__class__ = _Room

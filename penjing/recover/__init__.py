@@ -1,5 +1,8 @@
 """Training that wins accuracy: transfer, distillation, recovery, and their parts for a loop of one's own."""
 
+import sys
+from types import ModuleType
+
 from penjing.recover._bn import reestimate_bn as reestimate_bn
 from penjing.recover._defaults import DISTIL as DISTIL
 from penjing.recover._defaults import RECOVER as RECOVER
@@ -34,3 +37,12 @@ from penjing.recover._schedules import warmup_linear as warmup_linear
 from penjing.recover._state import TrainState as TrainState
 from penjing.recover._training import Training as Training
 from penjing.recover._transfer import transfer as transfer
+
+
+class _Room(ModuleType):
+    """`penjing.recover` is this room, and calling it calls `recover`."""
+
+    __call__ = staticmethod(recover)
+
+
+sys.modules[__name__].__class__ = _Room

@@ -102,7 +102,7 @@ def _kept(x: torch.Tensor, masks: Sequence[Mask]) -> torch.Tensor:
 
 
 def _moments(
-    x: torch.Tensor, dims: Sequence[int], masks: Sequence[Mask]
+    x: torch.Tensor, dims: list[int], masks: Sequence[Mask]
 ) -> tuple[torch.Tensor, torch.Tensor]:
     keep = _kept(x, masks).expand_as(x)
     count = keep.sum(dims, keepdim=True)
