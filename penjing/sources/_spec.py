@@ -46,7 +46,7 @@ def parse_source(spec: str) -> SourceSpec:
             return SourceSpec(kind=kind, name=name, factory=factory)
         form = "file:PATH.py:FACTORY" if kind == "file" else "hub:OWNER/REPO:NAME"
         raise SourceError(f"Source {spec!r} is not of the form {form}. Fix: write {form}")
-    if Path(spec).is_dir():
+    if spec and Path(spec).is_dir():
         return SourceSpec(kind="folder", name=spec)
     raise SourceError(
         f"Source {spec!r} is {_why(kind, colon, rest)}. Known forms: {FORMS}{_hint(kind, colon, spec)}"

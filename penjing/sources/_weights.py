@@ -1,6 +1,7 @@
 """Weights from files, and putting them into a network with every key accounted for."""
 
 import pickle
+import warnings
 import zipfile
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -96,7 +97,11 @@ def _read_safetensors(path: Path) -> State:
 
 def _read_torch(path: Path) -> object:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore", UserWarning
+            )  # an unusual pickle protocol, which the reader then judges
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise SourceError(
             f"Weights {str(path)!r} are refused: the file holds more than tensors and would run code when "
