@@ -119,6 +119,8 @@ def _read_all(
             pixels = decode(content, size)
         except FileNotFoundError:
             return "the file does not exist"
+        except image.UnidentifiedImageError:
+            return "not a picture of a known kind"
         except Exception as error:  # decoders of damaged files raise anything
             return f"{type(error).__name__}: {error}"
         if cache is not None:

@@ -13,6 +13,7 @@ from penjing.sources._online import reachable
 torch.set_num_threads(1)
 
 LITE = "timm:tf_efficientnet_lite0"
+CACHED = _timm._cached
 
 
 @pytest.fixture(autouse=True)
@@ -105,6 +106,36 @@ def test_timm_reads_what_an_earlier_download_left(monkeypatch: pytest.MonkeyPatc
     assert torch.equal(headless["layer4.1.conv2.weight"], state["layer4.1.conv2.weight"])
     with pytest.raises(SourceError, match=r"fc.weight"):
         load_source("timm:resnet18", weights="pretrained", args={"num_classes": 3})
+
+
+def test_where_an_earlier_download_is_looked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked = []
+
+    def look_up(repository: str, filename: str, revision: str | None) -> str | None:
+        asked.append((repository, filename, revision))
+        return "/cache/w.bin" if filename == "pytorch_model.bin" else None
+
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", look_up)
+    assert CACHED({"hf_hub_id": "timm/net@v2"}) == Path("/cache/w.bin")
+    assert asked == [("timm/net", "model.safetensors", "v2"), ("timm/net", "pytorch_model.bin", "v2")]
+    assert CACHED({"hf_hub_id": "timm/net", "hf_hub_filename": "own.bin"}) == Path("/cache/w.bin")
+    assert CACHED({"url": "https://example.org/w.pth"}) is None
+    cache(tmp_path, "w.pth", {})
+    assert (
+        CACHED({"url": "https://example.org/w.pth"}) == tmp_path / "torch" / "hub" / "checkpoints" / "w.pth"
+    )
+
+
+def test_a_download_that_fails_says_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "torn.safetensors").write_bytes(b"torn")
+    monkeypatch.setattr(_timm, "_cached", lambda config: tmp_path / "torn.safetensors")
+    with pytest.raises(SourceError, match=r"timm:resnet18 cannot be fetched .*--weights FILE"):
+        load_source("timm:resnet18", weights="pretrained")
+    folder = tmp_path / "torch" / "hub" / "checkpoints"
+    folder.mkdir(parents=True)
+    (folder / "resnet18-f37072fd.pth").write_bytes(b"torn")
+    with pytest.raises(SourceError, match=r"torchvision:resnet18 cannot be fetched .*--weights FILE"):
+        load_source("torchvision:resnet18", weights="pretrained")
 
 
 def cache(tmp_path: Path, filename: str, state: dict) -> None:
