@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from penjing.structure._atoms import Atoms, Dim
-from penjing.structure._provenance import Attr, Const, Expr, Size, evaluate, leaves
+from penjing.structure._provenance import Attr, Expr, Size, evaluate, leaves
 from penjing.structure._rules import Facts, Requirement
 
 
@@ -27,12 +27,8 @@ class Live:
 
 
 def live_requirements(all_facts: Sequence[Facts]) -> list[Live]:
-    """Requirements on dims that may shrink, without those that hold by construction. Freezes literals first."""
+    """Requirements on dims that may shrink, without those that hold by construction."""
     atoms = all_facts[0].atoms
-    for facts in all_facts:
-        for requirement in facts.requirements:
-            if isinstance(requirement.expr, Const):
-                atoms.freeze(requirement.dim, requirement.cause)
     found: list[Live] = []
     for facts in all_facts:
         for requirement in facts.requirements:
@@ -52,7 +48,7 @@ def _live(atoms: Atoms, facts: Facts, requirement: Requirement) -> Live | None:
     }
     attributes = tuple(dict.fromkeys(leaf for leaf in leaves(expr) if isinstance(leaf, Attr)))
     movable = [d for d in (dim, *sizes.values()) if any((c >= atoms.first).any() for c in d)]
-    if not movable or isinstance(expr, Const):
+    if not movable:
         return None
     if isinstance(expr, Size) and len(dim) == len(sizes[expr]):
         if all(np.array_equal(a, b) for a, b in zip(dim, sizes[expr], strict=True)):

@@ -39,6 +39,7 @@ class Structure:
     states: tuple[State, ...] = field(repr=False)
     live: tuple[Live, ...] = field(repr=False)
     attributes: Mapping[Attr, int] = field(repr=False)
+    cache: dict[tuple[int, int], tuple[Dim, ...]] = field(repr=False, default_factory=dict)
 
     @property
     def graph(self) -> Graph:
@@ -68,8 +69,12 @@ class Structure:
 
     def dims(self, value: int, trace: int = 0) -> tuple[Dim, ...]:
         """Labels of a value of a trace, over unbound roots."""
-        facts = self.facts[trace]
-        return tuple(facts.atoms.expand(d) if d else d for d in facts.labels[value])
+        found = self.cache.get((trace, value))
+        if found is None:
+            facts = self.facts[trace]
+            found = tuple(facts.atoms.expand(d) if d else d for d in facts.labels[value])
+            self.cache[trace, value] = found
+        return found
 
     def shape_after(self, value: int, gone: np.ndarray, trace: int = 0) -> tuple[int, ...]:
         """The value's shape once the atoms in `gone` are removed."""

@@ -118,7 +118,9 @@ class Site:
     def require(
         self, expr: Expr | None, dim: Dim, why: str = "is called with this size as a literal"
     ) -> None:
-        if expr is not None and dim:
+        if isinstance(expr, Const):
+            self.freeze(dim, why)
+        elif expr is not None and dim:
             self.facts.requirements.append(Requirement(expr, dim, self.because(why)))
 
     def reduce(self, ref: Any, dim: int) -> None:
