@@ -1,0 +1,12 @@
+"""Recipe in, run folder out: the main job in steps that survive being cut off; looks at networks."""
+
+from penjing.pipeline._compare import compare as compare
+from penjing.pipeline._demo import demo_recipe as demo_recipe
+from penjing.pipeline._events import Event as Event
+from penjing.pipeline._events import Listener as Listener
+from penjing.pipeline._events import silent as silent
+from penjing.pipeline._inspect import inspect as inspect
+from penjing.pipeline._predict import predict as predict
+from penjing.pipeline._run import stored_recipe as stored_recipe
+from penjing.pipeline._shape import shape as shape
+from penjing.pipeline._steps import steps_of as steps_of

@@ -42,7 +42,7 @@ def compare(
         "data": {"name": sides[0].data.name, "split": SPLIT, "n": len(first)},
         "reference": a,
         "rows": rows,
-        "speedup": _speedups(*sides, batch_sizes),
+        "speedup": _speedups(sides[0], sides[1], batch_sizes),
         "agreement": float((answers[0]["predictions"] == answers[1]["predictions"]).double().mean()),
         "only_a_right": int((first & ~second).sum()),
         "only_b_right": int((second & ~first).sum()),

@@ -4,11 +4,12 @@ from pathlib import Path
 from typing import Any
 
 from penjing.export import save
+from penjing.pipeline._files import read_json
 from penjing.pipeline._job import Job
 
 
 def save_step(job: Job, out: Path, figures: dict[str, Any]) -> None:
-    """Writes model/."""
+    """Writes model/, with the measured figures in its card."""
     source = job.inputs.source(weights="none", num_classes=job.inputs.classes)
     frame = job.inputs.frame
     save(
@@ -20,4 +21,5 @@ def save_step(job: Job, out: Path, figures: dict[str, Any]) -> None:
         task=job.recipe.task,
         labels=job.inputs.data.labels,
         preprocessing={"input_size": list(frame.size), "mean": list(frame.mean), "std": list(frame.std)},
+        figures=read_json(job.run.path / "metrics.json"),
     )

@@ -1,6 +1,5 @@
 """Networks as people name them: a source, a saved network, or a run."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from penjing.core import ArtifactError, RunError, UsageError
-from penjing.export import load
+from penjing.export import load, read_structure
 from penjing.pipeline._job import Frame
 from penjing.sources import load_source
 
@@ -30,7 +29,7 @@ def open_network(spec: str, *, trust: bool = False, weights: str | None = None) 
         source = load_source(spec, weights=weights, trust_files=trust)
         frame = Frame(size=source.input_size, mean=source.mean, std=source.std)
         return Opened(name=spec, model=source.model, frame=frame, labels=None)
-    about = _about(artifact)
+    about = read_structure(artifact)
     labels = about.get("labels")
     return Opened(
         name=spec,
@@ -51,14 +50,6 @@ def artifact_of(spec: str) -> Path | None:
     if (folder / "run.json").exists():
         raise RunError(f"{folder} holds a run without its network: it has not finished. Go on with --resume.")
     raise UsageError(f"{folder} holds neither a run nor a saved network (no structure.json).")
-
-
-def _about(artifact: Path) -> dict[str, Any]:
-    path = artifact / "structure.json"
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        raise ArtifactError(f"{path} is torn or altered: {error}") from None
 
 
 def _frame(found: Any, artifact: Path) -> Frame:

@@ -1,0 +1,169 @@
+"""How a run shows itself: drawn, as lines, as JSON, or not at all."""
+
+import json
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from penjing.pipeline import Event
+from penjing.report import plain, table, verdict
+
+
+class Screen(Protocol):
+    """Hears the events of a run, then shows its result."""
+
+    def hear(self, event: Event) -> None: ...
+
+    def result(self, metrics: Mapping[str, Any], out: str) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def screen(*, as_json: bool, quiet: bool) -> Screen:
+    """The screen that fits the options and the terminal."""
+    if as_json:
+        return JsonScreen()
+    if quiet:
+        return QuietScreen()
+    return DrawnScreen() if sys.stderr.isatty() else LineScreen()
+
+
+class QuietScreen:
+    """Nothing but errors, which are not its business."""
+
+    def hear(self, event: Event) -> None: ...
+
+    def result(self, metrics: Mapping[str, Any], out: str) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class JsonScreen(QuietScreen):
+    """One JSON object a line on stdout: every event, then the result."""
+
+    def hear(self, event: Event) -> None:
+        said = {"event": event.kind, "step": event.step}
+        if event.kind == "progress":
+            said |= {"stage": event.stage, "done": event.done, "total": event.total}
+        say_json(said | ({"text": event.text} if event.text else {}) | {"figures": dict(event.figures)})
+
+    def result(self, metrics: Mapping[str, Any], out: str) -> None:
+        say_json({"event": "result", "out": out, "verdict": verdict(metrics), "metrics": metrics})
+
+
+class LineScreen:
+    """One line on stderr per finished step, with the time left by prediction; the result on stdout."""
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+
+    def hear(self, event: Event) -> None:
+        self.clock.hear(event)
+        if event.kind == "note":
+            print(f"note: {event.text}", file=sys.stderr)
+        elif event.kind == "skip":
+            print(f"{event.step}: finished before", file=sys.stderr)
+        elif event.kind == "start":
+            print(f"{event.step} ... (about {duration(self.clock.left())} left)", file=sys.stderr, flush=True)
+
+    def result(self, metrics: Mapping[str, Any], out: str) -> None:
+        print(verdict(metrics))
+        if sys.stdout.isatty():
+            Console().print(table(metrics))
+        else:
+            print(plain(metrics))
+        print(f"run: {out}   network: {out}/model")
+
+    def close(self) -> None: ...
+
+
+class DrawnScreen(LineScreen):
+    """A bar for the whole run on stderr, with the step, its figures and the time left."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        columns = ("{task.description}", BarColumn(), "{task.percentage:>3.0f}%", "{task.fields[figures]}")
+        texts = (TextColumn(column) if isinstance(column, str) else column for column in columns)
+        left = TextColumn("about {task.fields[left]} left")
+        self.bar = Progress(*texts, TimeElapsedColumn(), left, console=Console(stderr=True), transient=True)
+        self.task = self.bar.add_task("starting", total=1.0, figures="", left="?")
+        self.bar.start()
+
+    def hear(self, event: Event) -> None:
+        self.clock.hear(event)
+        if event.kind == "note":
+            self.bar.console.print(f"note: {event.text}", highlight=False, markup=False)
+        known = ("loss", "lr", "selection_accuracy")
+        figures = " ".join(f"{key} {event.figures[key]:.4g}" for key in known if key in event.figures)
+        name = event.step + (f" ({event.stage})" if event.stage not in ("", event.step) else "")
+        self.bar.update(
+            self.task,
+            description=name or "starting",
+            completed=self.clock.share(),
+            figures=figures,
+            left=duration(self.clock.left()),
+        )
+
+    def close(self) -> None:
+        self.bar.stop()
+
+
+class Clock:
+    """Time left: the predicted seconds of what is to come, scaled by how the prediction has fared."""
+
+    def __init__(self) -> None:
+        self.predicted: dict[str, float] = {}
+        self.done = 0.0
+        self.within = 0.0
+        self.step = ""
+        self.begun = time.monotonic()
+
+    def hear(self, event: Event) -> None:
+        if event.kind == "plan":
+            self.predicted = {step: float(seconds) for step, seconds in event.figures.items()}
+            self.begun = time.monotonic()
+        elif event.kind == "start":
+            self.step, self.within = event.step, 0.0
+        elif event.kind == "progress" and event.total:
+            self.within = max(self.within, event.done / event.total)
+        elif event.kind == "skip":
+            self.predicted.pop(event.step, None)
+        elif event.kind == "finish":
+            self.done += self.predicted.get(event.step, 0.0)
+            self.step, self.within = "", 0.0
+
+    def share(self) -> float:
+        """The share of the predicted work that is done, in [0, 1]."""
+        total = sum(self.predicted.values())
+        return min(1.0, self._worked() / total) if total else 0.0
+
+    def left(self) -> float:
+        """Seconds to go; the prediction counts for as much as ten seconds of experience."""
+        worked = self._worked()
+        pace = (time.monotonic() - self.begun + 10.0) / (worked + 10.0)
+        return max(0.0, sum(self.predicted.values()) - worked) * pace
+
+    def _worked(self) -> float:
+        return self.done + self.within * self.predicted.get(self.step, 0.0)
+
+
+def say_json(value: Mapping[str, Any]) -> None:
+    print(json.dumps(value, allow_nan=False, default=float), flush=True)
+
+
+def duration(seconds: float) -> str:
+    """Seconds for people.
+
+    >>> duration(8), duration(95), duration(7500)
+    ('8 s', '1 min 35 s', '2 h 5 min')
+    """
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
