@@ -1,7 +1,8 @@
 """Batch-norm statistics re-estimated on data."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from itertools import islice
 from typing import Any
 
@@ -54,6 +55,21 @@ def reestimate_bn(
         finally:
             for norm, momentum in zip(norms, momenta, strict=True):
                 norm.momentum = momentum
+
+
+@contextmanager
+def least_momentum(model: nn.Module, least: float) -> Iterator[None]:
+    """Batch norms average with a momentum of at least `least` inside, and with their own again outside."""
+    norms = batch_norms(model)
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        if norm.momentum is not None:
+            norm.momentum = max(norm.momentum, least)
+    try:
+        yield
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
 
 
 def _accumulate(model: nn.Module, norms: list[_NormBase], batches: Iterable[Any], inputs: Callable) -> None:

@@ -11,12 +11,12 @@ class TransferDefaults:
 
     training: Training = field(
         default_factory=lambda: Training(
-            epochs=8, batch_size=64, lr=1e-3, weight_decay=0.05, augment="light", early_stopping=4
+            epochs=8, batch_size=64, lr=1e-3, weight_decay=0.05, augment=True, early_stopping=4
         )
     )
     probe_epochs: int = 10
     probe_lr: float = 3e-3
-    probe_augment: str = "none"
+    probe_augment: bool | str = False
     layer_decay: float = 1.0
     regularizer: str = "weight_decay"
 
@@ -26,7 +26,7 @@ class DistilDefaults:
     """Teaching a student by a teacher."""
 
     training: Training = field(
-        default_factory=lambda: Training(epochs=8, batch_size=64, lr=1e-3, weight_decay=0.05, augment="light")
+        default_factory=lambda: Training(epochs=8, batch_size=64, lr=1e-3, weight_decay=0.05, augment=True)
     )
     loss: str = "kl"
     temperature: float = 2.0
@@ -41,7 +41,7 @@ class RecoverDefaults:
 
     training: Training = field(
         default_factory=lambda: Training(
-            epochs=8, batch_size=64, lr=1e-3, weight_decay=0.05, warmup=0.05, augment="light"
+            epochs=8, batch_size=64, lr=1e-3, weight_decay=0.05, warmup=0.05, augment=True
         )
     )
     loss: str = "kl"

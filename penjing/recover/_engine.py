@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from penjing.core import DataError, TrainingError
+from penjing.recover._bn import least_momentum
 from penjing.recover._ema import Average
 from penjing.recover._epoch import not_finite, train_epoch
 from penjing.recover._evaluate import score, select
@@ -79,7 +80,12 @@ def run(
     On any error or interrupt the model comes out as it was at the end of the last whole epoch.
     """
     models = (job.model, *job.beside)
-    with kept_modes(*models), channels_last(*models, on=job.training.channels_last) as memory_format:
+    training = job.training
+    with (
+        kept_modes(*models),
+        least_momentum(job.model, training.bn_momentum),
+        channels_last(*models, on=training.channels_last) as memory_format,
+    ):
         loop = _Loop(job, progress, memory_format)
         try:
             loop.begin(resume)

@@ -67,7 +67,9 @@ def linear_probe(
     nothing.
     """
     module = find_module(model, head)
-    features = cache_features(model, module, task, data, training) if training.augment == "none" else None
+    features = (
+        cache_features(model, module, task, data, training) if training.augment in (False, "none") else None
+    )
     whole = features is None
     trained = model if whole else module
 

@@ -24,7 +24,9 @@ class Training:
     without improvement on the selection split before stopping, None is off. monitor: the metric that chooses
     the best epoch, larger is better ("loss": smaller is better); ties go to the smaller loss. channels_last:
     the memory layout of weights and pictures while training. bf16: autocast forward passes to bfloat16.
-    seed: with the epoch it determines order, augmentation and dropout.
+    bn_momentum: the least momentum of batch-norm statistics while training; some networks come with 0.01,
+    which a short training never catches up with; 0 leaves them alone. seed: with the epoch it determines
+    order, augmentation and dropout.
     """
 
     epochs: int
@@ -38,12 +40,13 @@ class Training:
     floor: float = 0.0
     ema: float = 0.0
     clip: float | None = None
-    augment: str = "none"
+    augment: bool | str = False
     early_stopping: int | None = None
     monitor: str = "accuracy"
     eval_batch_size: int = 256
     channels_last: bool = True
     bf16: bool = False
+    bn_momentum: float = 0.1
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -55,7 +58,7 @@ class Training:
         _one_of("schedule", self.schedule, SCHEDULES)
         for name in ("lr", "clip"):
             _inside(name, getattr(self, name), 0, float("inf"), open_low=True)
-        for name in ("momentum", "warmup", "floor", "ema"):
+        for name in ("momentum", "warmup", "floor", "ema", "bn_momentum"):
             _inside(name, getattr(self, name), 0, 1)
         _inside("weight_decay", self.weight_decay, 0, float("inf"))
 

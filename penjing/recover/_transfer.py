@@ -28,7 +28,7 @@ def transfer(
     head: str,
     probe_epochs: int = TRANSFER.probe_epochs,
     probe_lr: float = TRANSFER.probe_lr,
-    probe_augment: str = TRANSFER.probe_augment,
+    probe_augment: bool | str = TRANSFER.probe_augment,
     head_lr: float | None = None,
     layer_decay: float = TRANSFER.layer_decay,
     regularizer: str = TRANSFER.regularizer,

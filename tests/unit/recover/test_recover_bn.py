@@ -4,6 +4,7 @@ from torch import nn
 
 from penjing.core import UsageError
 from penjing.recover import reestimate_bn
+from penjing.recover._bn import least_momentum
 
 
 def test_statistics_become_the_mean_over_batches_and_nothing_else_moves(net):
@@ -49,3 +50,14 @@ def test_inputs_are_taken_out_of_a_batch(net):
     model, batch = net(), {"pictures": torch.randn(8, 1, 8, 8)}
     reestimate_bn(model, [batch], lambda b: b["pictures"])
     assert int(model.blocks[0][1].num_batches_tracked) == 1
+
+
+def test_a_slow_momentum_is_raised_while_training_and_given_back(net):
+    model = net()
+    model.blocks[0][1].momentum, model.blocks[1][1].momentum = 0.01, None
+    with least_momentum(model, 0.1):
+        assert (model.blocks[0][1].momentum, model.blocks[1][1].momentum) == (0.1, None)
+    with pytest.raises(InterruptedError), least_momentum(model, 0.0):
+        assert model.blocks[0][1].momentum == 0.01
+        raise InterruptedError
+    assert (model.blocks[0][1].momentum, model.blocks[1][1].momentum) == (0.01, None)

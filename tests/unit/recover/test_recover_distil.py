@@ -18,7 +18,6 @@ from penjing.recover import (
 )
 from penjing.recover._bn import settle_bn
 
-
 OPTIONS = {"epochs": 3, "batch_size": 16, "augment": "noise", "lr": 3e-3}
 
 
