@@ -68,7 +68,7 @@ def demo(
 @app.command()
 def shape(
     recipe: Annotated[
-        str | None, typer.Argument(metavar="[RECIPE.yaml]", help="Settings; options go before it.")
+        str | None, typer.Argument(metavar="[RECIPE.yaml]", help="Settings; options given here win.")
     ] = None,
     task: Annotated[str | None, typer.Option(help="image-classification")] = None,
     model: Annotated[

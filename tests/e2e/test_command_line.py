@@ -6,10 +6,15 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from penjing.cli import main
+
+Ran = subprocess.CompletedProcess[str]
 COMMAND = (sys.executable, "-c", "from penjing.cli import main; main()")
 NETWORK = """
 from torch import nn
@@ -51,7 +56,7 @@ steps:
 """
 
 
-def penjing(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+def penjing(*arguments: object, cwd: Path) -> Ran:
     return subprocess.run(
         [*COMMAND, *map(str, arguments)],
         cwd=cwd,
@@ -86,12 +91,38 @@ SHAPE = ("shape", "tiny.yaml", "--model", "file:net.py:tiny")
 
 
 @pytest.fixture(scope="module")
-def whole(desk: Path) -> subprocess.CompletedProcess[str]:
+def whole(desk: Path) -> Ran:
     """An unbroken run in desk/whole."""
     return penjing(*SHAPE, "--out", "whole", "--json", cwd=desk)
 
 
-def test_a_whole_run_leaves_everything(desk: Path, whole: subprocess.CompletedProcess[str]):
+@dataclass(frozen=True)
+class Answer:
+    code: int
+    out: str
+    err: str
+
+
+Ask = Callable[..., Answer]
+
+
+@pytest.fixture
+def here(desk: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    """The same command in this process, which saves its start."""
+
+    def ask(*arguments: str) -> Answer:
+        monkeypatch.chdir(desk)
+        monkeypatch.setattr(sys, "argv", ["penjing", *arguments])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        said = capsys.readouterr()
+        return Answer(int(ended.value.code or 0), said.out, said.err)
+
+    return ask
+
+
+def test_a_whole_run_leaves_everything(desk: Path, whole: Ran):
     assert whole.returncode == 0, whole.stderr
     folder = desk / "whole"
     metrics = json.loads((folder / "metrics.json").read_text())
@@ -114,7 +145,7 @@ def test_a_whole_run_leaves_everything(desk: Path, whole: subprocess.CompletedPr
     assert not [path for path in folder.rglob("*") if path.suffix in (".pt", ".pth", ".pkl")]
 
 
-def test_predictions_agree_with_the_metrics(desk: Path, whole: subprocess.CompletedProcess[str]):
+def test_predictions_agree_with_the_metrics(desk: Path, whole: Ran):
     parquet = pytest.importorskip("pyarrow.parquet")
     table = parquet.read_table(desk / "whole" / "predictions.parquet").to_pydict()
     rows = {row["name"]: row for row in json.loads((desk / "whole" / "metrics.json").read_text())["rows"]}
@@ -124,7 +155,7 @@ def test_predictions_agree_with_the_metrics(desk: Path, whole: subprocess.Comple
         assert sum(right) / len(right) == pytest.approx(rows[row]["accuracy"])
 
 
-def test_json_is_lines_on_stdout_and_nothing_else(whole: subprocess.CompletedProcess[str]):
+def test_json_is_lines_on_stdout_and_nothing_else(whole: Ran):
     events = [json.loads(line) for line in whole.stdout.splitlines()]
     assert [event["step"] for event in events if event["event"] == "finish"] == [
         "base", "transfer", "prune", "recover", "control:scratch", "measure", "save",
@@ -135,7 +166,7 @@ def test_json_is_lines_on_stdout_and_nothing_else(whole: subprocess.CompletedPro
     assert events[-1]["metrics"]["rows"][0]["name"] == "base"
 
 
-def test_defaults_are_filled_in(desk: Path, whole: subprocess.CompletedProcess[str]):
+def test_defaults_are_filled_in(desk: Path, whole: Ran):
     import yaml
 
     recipe = yaml.safe_load((desk / "whole" / "recipe.yaml").read_text())
@@ -156,71 +187,75 @@ def _killed_in(step: str, desk: Path, out: str) -> None:
     process.communicate()
 
 
-def test_kill_and_resume_end_as_if_unbroken(desk: Path, whole: subprocess.CompletedProcess[str]):
+def test_kill_and_resume_end_as_if_unbroken(desk: Path, whole: Ran, here: Ask):
     _killed_in("recover", desk, "broken")
     ledger = json.loads((desk / "broken" / "run.json").read_text())
     assert [record["name"] for record in ledger["steps"] if record["state"] == "finished"] == [
         "base", "transfer", "prune",
     ]  # fmt: skip
-    refused = penjing(*SHAPE, "--out", "broken", cwd=desk)
-    assert refused.returncode == 2
-    assert "--resume" in refused.stderr
+    refused = here(*SHAPE, "--out", "broken")
+    assert refused.code == 2
+    assert "--resume" in refused.err
     resumed = penjing(*SHAPE, "--out", "broken", "--resume", "--quiet", cwd=desk)
     assert (resumed.returncode, resumed.stdout, resumed.stderr) == (0, "", "")
     for name in ("model/model.safetensors", "plan.json", "predictions.parquet", "recipe.yaml", "run.json"):
         assert (desk / "broken" / name).read_bytes() == (desk / "whole" / name).read_bytes(), name
 
 
-def test_a_second_process_is_refused_and_an_interrupt_says_how_to_go_on(desk: Path):
+def test_a_second_process_is_refused_and_an_interrupt_says_how_to_go_on(desk: Path, here: Ask):
     process = _start(*SHAPE, "--out", "busy", "--quiet", cwd=desk)
     while not (desk / "busy" / "run.json").exists():
         assert process.poll() is None, process.communicate()
         time.sleep(0.01)
-    refused = penjing(*SHAPE, "--out", "busy", "--resume", cwd=desk)
+    refused = here(*SHAPE, "--out", "busy", "--resume")
     assert process.poll() is None, "the first run ended too early for this test"
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)
-    assert refused.returncode == 2
-    assert f"pid {process.pid}" in refused.stderr
+    assert refused.code == 2
+    assert f"pid {process.pid}" in refused.err
     assert process.returncode == 130
     assert "penjing shape --model file:net.py:tiny --out busy --resume" in said
     assert json.loads((desk / "busy" / "run.json").read_text())["state"] == "stopped"
 
 
-def test_a_folder_with_another_run_is_refused_with_both_named(
-    desk: Path, whole: subprocess.CompletedProcess[str]
-):
+def test_a_folder_with_another_run_is_refused_with_both_named(desk: Path, whole: Ran, here: Ask):
     before = {path: path.stat().st_mtime_ns for path in (desk / "whole").rglob("*")}
-    found = penjing(*SHAPE, "--out", "whole", "--seed", "7", cwd=desk)
-    assert found.returncode == 2
-    assert "seed: 0 there, 7 asked" in found.stderr
-    assert "Traceback" not in found.stderr
+    found = here(*SHAPE, "--out", "whole", "--seed", "7")
+    assert found.code == 2
+    assert "seed: 0 there, 7 asked" in found.err
+    assert "Traceback" not in found.err
     assert {path: path.stat().st_mtime_ns for path in (desk / "whole").rglob("*")} == before
 
 
-def test_a_finished_run_is_shown_again(desk: Path, whole: subprocess.CompletedProcess[str]):
-    found = penjing(*SHAPE, "--out", "whole", cwd=desk)
-    assert found.returncode == 0
-    assert found.stdout.splitlines()[0] == json.loads(whole.stdout.splitlines()[-1])["verdict"]
+def test_a_finished_run_is_shown_again(whole: Ran, here: Ask):
+    found = here(*SHAPE, "--out", "whole")
+    assert found.code == 0
+    assert found.out.splitlines()[0] == json.loads(whole.stdout.splitlines()[-1])["verdict"]
 
 
-def test_a_harmed_file_is_refused_by_name(desk: Path, whole: subprocess.CompletedProcess[str]):
+def test_a_harmed_file_is_refused_by_name(desk: Path, whole: Ran, here: Ask):
     path = desk / "whole" / "plan.json"
     content = path.read_bytes()
     try:
         path.write_bytes(content[:-1])
-        found = penjing(*SHAPE, "--out", "whole", "--resume", cwd=desk)
+        found = here(*SHAPE, "--out", "whole", "--resume")
     finally:
         path.write_bytes(content)
-    assert found.returncode == 2
-    assert "plan.json" in found.stderr
+    assert found.code == 2
+    assert "plan.json" in found.err
 
 
-def test_a_dry_run_writes_nothing(desk: Path):
+def test_code_of_a_stored_recipe_runs_only_when_named_again(whole: Ran, here: Ask):
+    found = here("shape", "--out", "whole", "--resume")
+    assert found.code == 2
+    assert "--model file:net.py:tiny" in found.err
+
+
+def test_a_dry_run_writes_nothing(desk: Path, here: Ask):
     before = sorted(desk.rglob("*"))
-    found = penjing(*SHAPE, "--out", "dry", "--dry-run", "--json", cwd=desk)
-    assert found.returncode == 0, found.stderr
-    said = json.loads(found.stdout)
+    found = here(*SHAPE, "--out", "dry", "--dry-run", "--json")
+    assert found.code == 0, found.err
+    said = json.loads(found.out)
     assert list(said["seconds"]) == [
         "base",
         "transfer",
@@ -232,15 +267,14 @@ def test_a_dry_run_writes_nothing(desk: Path):
     ]
     assert all(seconds > 0 for seconds in said["seconds"].values())
     assert said["recipe"]["budget"] == "macs<=0.5x"
-    assert [
-        path for path in sorted(desk.rglob("*")) if path not in before and "__pycache__" not in str(path)
-    ] == []
+    after = [path for path in sorted(desk.rglob("*")) if "__pycache__" not in str(path)]
+    assert after == [path for path in before if "__pycache__" not in str(path)]
 
 
-def test_a_budget_out_of_reach_exits_with_4_and_the_nearest(desk: Path):
-    found = penjing(*SHAPE, "--out", "far", "--budget", "macs<=10", "--json", cwd=desk)
-    assert found.returncode == 4, found.stderr
-    said = json.loads(found.stdout.splitlines()[-1])
+def test_a_budget_out_of_reach_exits_with_4_and_the_nearest(here: Ask):
+    found = here(*SHAPE, "--out", "far", "--budget", "macs<=10", "--json")
+    assert found.code == 4, found.err
+    said = json.loads(found.out.splitlines()[-1])
     assert said["event"] == "error"
     assert said["nearest"] > 10
-    assert "Traceback" not in found.stderr
+    assert "Traceback" not in found.err
