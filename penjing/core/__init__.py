@@ -24,6 +24,7 @@ from penjing.core._measurement import compare as compare
 from penjing.core._plan import DropBlock as DropBlock
 from penjing.core._plan import Plan as Plan
 from penjing.core._plan import RemoveUnits as RemoveUnits
+from penjing.core._plan import ReplaceComponent as ReplaceComponent
 from penjing.core._plan import SetAttribute as SetAttribute
 from penjing.core._recipe import Recipe as Recipe
 from penjing.core._recipe import read_yaml as read_yaml

@@ -49,7 +49,15 @@ class DropBlock:
     tensors: tuple[tuple[str, int], ...]
 
 
-Edit = RemoveUnits | SetAttribute | DropBlock
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplaceComponent:
+    """A module that becomes a twin of ours with the same tensors; `kind` is a name in surgery's registry."""
+
+    module: str
+    kind: str
+
+
+Edit = RemoveUnits | SetAttribute | DropBlock | ReplaceComponent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,6 +197,8 @@ def _edit_to_dict(edit: Edit) -> dict[str, Any]:
             "item": edit.item,
             "value": edit.value,
         }
+    if isinstance(edit, ReplaceComponent):
+        return {"kind": "replace_component", "module": edit.module, "component": edit.kind}
     return {"kind": "drop_block", "module": edit.module, "tensors": [list(t) for t in edit.tensors]}
 
 
@@ -216,9 +226,10 @@ def _edit_from_dict(body: Mapping[str, Any]) -> Edit:
         return DropBlock(
             module=str(body["module"]), tensors=tuple((str(n), _size(s)) for n, s in body["tensors"])
         )
-    raise PlanError(
-        f"plan has an edit of unknown kind {kind!r}; known: remove_units, set_attribute, drop_block"
-    )
+    if kind == "replace_component":
+        return ReplaceComponent(module=str(body["module"]), kind=str(body["component"]))
+    known = "remove_units, set_attribute, drop_block, replace_component"
+    raise PlanError(f"plan has an edit of unknown kind {kind!r}; known: {known}")
 
 
 def _pack(indices: tuple[int, ...]) -> str:

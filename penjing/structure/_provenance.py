@@ -130,27 +130,36 @@ _MODULE_INTERNALS = frozenset(nn.Module().__dict__) | {"_flat_weights", "_flat_w
 
 
 class AttributeWatch:
-    """Turns a network's integer attributes into `TracedInt`s and puts them back on exit."""
+    """Turns a network's integer attributes into `TracedInt`s; on exit every module's attributes are as they were,
+    caches that the forward filled included.
+    """
 
     def __init__(self, model: nn.Module) -> None:
         self._model = model
-        self._before: list[tuple[dict[str, Any], str, Any]] = []
+        self._before: list[tuple[dict[str, Any], dict[str, Any]]] = []
+        self._held: list[tuple[dict[Any, Any] | list[Any], Any]] = []
 
     def __enter__(self) -> "AttributeWatch":
         for path, module in self._model.named_modules():
             attributes = module.__dict__
-            for name, value in list(attributes.items()):
-                if name in _MODULE_INTERNALS:
-                    continue
-                traced = _traced(value, path, name)
-                if traced is not value:
-                    self._before.append((attributes, name, value))
-                    attributes[name] = traced
+            own = {name: value for name, value in attributes.items() if name not in _MODULE_INTERNALS}
+            self._before.append((attributes, own))
+            self._held.extend((v, v.copy()) for v in own.values() if type(v) in (dict, list))
+            for name, value in own.items():
+                attributes[name] = _traced(value, path, name)
         return self
 
     def __exit__(self, *error: object) -> None:
-        for attributes, name, value in self._before:
-            attributes[name] = value
+        for attributes, own in self._before:
+            for name in [n for n in attributes if n not in own and n not in _MODULE_INTERNALS]:
+                del attributes[name]
+            attributes.update(own)
+        for held, content in self._held:
+            if isinstance(held, dict):
+                held.clear()
+                held.update(content)
+            else:
+                held[:] = content
 
 
 def _traced(value: Any, path: str, name: str) -> Any:

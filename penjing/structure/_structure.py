@@ -13,6 +13,7 @@ from penjing.core import TraceError, UsageError
 from penjing.core._graph import Graph
 from penjing.core._groups import Frozen, PruneGroup
 from penjing.structure._atoms import Atoms, Dim
+from penjing.structure._attention import replaceable_modules
 from penjing.structure._fingerprint import fingerprint
 from penjing.structure._propagate import propagate
 from penjing.structure._provenance import Attr, Size, leaves
@@ -39,6 +40,7 @@ class Structure:
     states: tuple[State, ...] = field(repr=False)
     live: tuple[Live, ...] = field(repr=False)
     attributes: Mapping[Attr, int] = field(repr=False)
+    replaceable: Mapping[str, str] = field(repr=False)
     cache: dict[tuple[int, int], tuple[Dim, ...]] = field(repr=False, default_factory=dict)
 
     @property
@@ -176,6 +178,7 @@ def analyse(model: nn.Module, traces: Sequence[Trace]) -> Structure:
         states=tuple(states),
         live=tuple(live),
         attributes=attributes,
+        replaceable=replaceable_modules(model),
     )
 
 
@@ -222,13 +225,16 @@ def _settle(
             return groups, live, tuple(policies)
         for group, item in broken:
             expr = item.source.expr
-            if isinstance(expr, Size) and id(item.source) not in tied:
+            others = item.source.partners
+            if isinstance(expr, Size):
+                others = (item.facts.labels[expr.value][expr.dim],)
+            others = tuple(other for other in others if other)
+            if others and id(item.source) not in tied:
                 tied.add(id(item.source))
                 policies[f"tied: {item.source.cause}"] = None
-                other = item.facts.labels[expr.value][expr.dim]
-                if other:
+                for other in others:
                     atoms.unify(item.source.dim, other, item.source.cause)
-                    continue
+                continue
             atoms.freeze((np.array(group.atoms, dtype=np.int64),), item.source.cause)
 
 
@@ -253,9 +259,20 @@ def _probe(
         for item in items:
             for attribute in item.attributes:
                 related.update((id(i), i) for i in by_attribute[attribute])
-        gone = np.zeros(count, dtype=bool)
-        gone[groups[position].atoms[0]] = True
-        failed = solve(list(related.values()), gone, attributes.__getitem__).broken
+        failed = _first_broken(groups[position], list(related.values()), count, attributes)
         if failed is not None:
             broken.append((groups[position], failed))
     return broken
+
+
+def _first_broken(
+    group: PruneGroup, items: Sequence[Live], count: int, attributes: Mapping[Attr, int]
+) -> Live | None:
+    """What breaks when one unit goes, or half of them (a size rounded down can hide one unit)."""
+    for units in sorted({1, len(group) // 2} - {0}):
+        gone = np.zeros(count, dtype=bool)
+        gone[list(group.atoms[:units])] = True
+        failed = solve(items, gone, attributes.__getitem__).broken
+        if failed is not None:
+            return failed
+    return None

@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 from penjing.core import TraceError, UsageError
 from penjing.core._graph import Graph, ModuleCall, OpCall, Ref, Value
+from penjing.structure._attention import attention_freed
 from penjing.structure._provenance import AttributeWatch, Expr, Size, TracedInt, expression
 
 ExampleInputs = Any
@@ -64,6 +65,7 @@ def trace_forward(model: nn.Module, example: ExampleInputs, *, training: bool = 
         stack.enter_context(torch.no_grad())
         states = stack.enter_context(_on_meta(model, training))
         stack.enter_context(_fast_paths_off())
+        stack.enter_context(attention_freed(model))
         recorder.begin(states, example)
         stack.enter_context(AttributeWatch(model))
         stack.enter_context(_module_calls(model, recorder))

@@ -82,7 +82,9 @@ def _ownership(atoms: Atoms, states: Sequence[State]) -> tuple[list[tuple[int, i
     free = owner >= atoms.first
     owner, slot, index = owner[free], slot[free], index[free]
     order = np.lexsort((index, slot, owner))
-    return places, _Ownership(owner[order], slot[order], index[order])
+    owner, slot, index = owner[order], slot[order], index[order]
+    new = np.r_[True, (np.diff(owner) != 0) | (np.diff(slot) != 0) | (np.diff(index) != 0)][: len(owner)]
+    return places, _Ownership(owner[new], slot[new], index[new])
 
 
 def _mix(x: np.ndarray) -> np.ndarray:

@@ -8,8 +8,9 @@ import torch
 from torch import nn
 
 from penjing.core import PlanError
-from penjing.core._plan import DropBlock, Plan, SetAttribute
+from penjing.core._plan import DropBlock, Plan, ReplaceComponent, SetAttribute
 from penjing.structure import fingerprint
+from penjing.surgery._components import replace_component
 from penjing.surgery._records import rebuild_records
 
 
@@ -34,7 +35,9 @@ def apply(model: nn.Module, plan: Plan) -> nn.Module:
     memo.update(_sliced(model, removed))
     slim = copy.deepcopy(model, memo)
     for edit in plan.edits:
-        if isinstance(edit, SetAttribute):
+        if isinstance(edit, ReplaceComponent):
+            replace_component(_submodule(slim, edit.module), edit)
+        elif isinstance(edit, SetAttribute):
             _set(slim, edit)
     changed = {name.rpartition(".")[0] for name in removed}
     for path, module in slim.named_modules(remove_duplicate=False):

@@ -6,7 +6,7 @@ import numpy as np
 
 from penjing.core import PlanError, UsageError
 from penjing.core._groups import PruneGroup
-from penjing.core._plan import Plan, Removal, RemoveUnits, SetAttribute, Skipped
+from penjing.core._plan import Plan, Removal, RemoveUnits, ReplaceComponent, SetAttribute, Skipped
 from penjing.structure import Structure
 
 
@@ -29,8 +29,14 @@ def plan_removal(
         for a, value in attributes.items()
     ]
     settings.sort(key=lambda s: (s.module, s.attribute, s.item or 0))
+    changed = {removal.name for edit in edits for removal in edit.removals}
+    twins = [
+        ReplaceComponent(module=path, kind=kind)
+        for path, kind in structure.replaceable.items()
+        if any(name.startswith(f"{path}." if path else "") for name in changed)
+    ]
     return Plan(
-        edits=(*edits, *settings),
+        edits=(*edits, *twins, *settings),
         fingerprint=structure.fingerprint,
         skipped=skipped,
         policies=structure.policies,

@@ -40,6 +40,11 @@ def _group_norm(module: Any) -> None:
         module.num_channels = module.weight.shape[0]
 
 
+def _layer_norm(module: Any) -> None:
+    if module.weight is not None:
+        module.normalized_shape = tuple(module.weight.shape)
+
+
 def _embedding(module: Any) -> None:
     module.num_embeddings, module.embedding_dim = module.weight.shape
 
@@ -48,11 +53,12 @@ def _prelu(module: Any) -> None:
     module.num_parameters = module.weight.shape[0]
 
 
-_RECORDS: tuple[tuple[type, Callable[[Any], None]], ...] = (
+_RECORDS: tuple[tuple[type | tuple[type, ...], Callable[[Any], None]], ...] = (
     (nn.Linear, _linear),
     (_ConvNd, _convolution),
     (_NormBase, _norm),
     (nn.GroupNorm, _group_norm),
+    ((nn.LayerNorm, nn.RMSNorm), _layer_norm),
     (nn.Embedding, _embedding),
     (nn.EmbeddingBag, _embedding),
     (nn.PReLU, _prelu),

@@ -48,8 +48,11 @@ for _packet in EINSUMS:
 
 
 def _name_heads(site: Site, terms: list[list[str]], known: dict[str, Dim]) -> None:
-    """A batched product of two activations is attention: its batch dim holds heads, the others head dims."""
-    if "b" not in known:
+    """A batched product of two activations is attention: its batch dim holds heads, the others head dims.
+
+    Where the batch dim holds none (single-headed attention over pixels), the inner dims are ordinary channels.
+    """
+    if not known.get("b"):
         return
     states = site.graph.names
     if any(site.arg(i).value in states for i, letters in enumerate(terms) if letters != ["_"]):

@@ -1,11 +1,9 @@
 """Ops that keep the place of every element: pointwise, copies, factories."""
 
-from typing import Any
-
 import torch
 
 from penjing.core._graph import Ref
-from penjing.structure._atoms import FIXED
+from penjing.structure._atoms import FIXED, Dim
 from penjing.structure._provenance import Size
 from penjing.structure._rules._registry import Labels, Site, fixed, rule
 
@@ -17,7 +15,7 @@ aten = torch.ops.aten
     aten.copy_, aten.copy, aten.bernoulli_, aten.bernoulli, aten.dropout, aten.hardswish, aten.hardswish_,
     aten.masked_fill, aten.masked_fill_, aten.where, aten.tril, aten.triu, aten.nan_to_num, aten.uniform_, aten.normal_,
     aten.rand_like, aten.randn_like, aten.zeros_like, aten.ones_like, aten.full_like, aten.empty_like,
-    aten.fill, aten.fill_, aten.zero_, aten.threshold, aten.threshold_,
+    aten.fill, aten.fill_, aten.zero_, aten.threshold, aten.threshold_, aten._prelu_kernel,
 )  # fmt: skip
 def pointwise(site: Site) -> list[Labels]:
     """Broadcast all inputs; dims of equal size are the same dim."""
@@ -46,10 +44,11 @@ def _broadcast(site: Site, position: int) -> Labels:
 def factory(site: Site) -> list[Labels]:
     """A new tensor; a dim whose size was read from a labelled dim carries its labels."""
     shape = site.output_shape()
-    return [[_sized_by(site, n) for n in shape]]
+    return [[sized_by(site, n) for n in shape]]
 
 
-def _sized_by(site: Site, size: int) -> Any:
+def sized_by(site: Site, size: int) -> Dim:
+    """Labels of the dim that a size was read from, none for other sizes."""
     expr = site.size_expr(size)
     if isinstance(expr, Size):
         return site.facts.labels[expr.value][expr.dim]

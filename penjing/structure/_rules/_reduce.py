@@ -19,7 +19,17 @@ def total(site: Site) -> list[Labels]:
 
 @rule(aten.mean, aten.amax, aten.amin, aten.var, aten.std, aten.var_mean, aten.std_mean, aten.logsumexp)
 def statistic(site: Site) -> list[Labels]:
+    if site.call.function == "rms_norm":
+        _normalised_shape(site)
     return _over(site, renormalized=True)
+
+
+def _normalised_shape(site: Site) -> None:
+    """`F.rms_norm` refuses a weight whose size is not the normalized_shape it is called with."""
+    x = site.arg(0)
+    for axis in _axes(site, len(site.shape(x)))[0]:
+        size = site.shape(x)[axis]
+        site.require(site.size_expr(size), site.labels(x)[axis], "normalises over a literal size")
 
 
 def _over(site: Site, renormalized: bool) -> list[Labels]:

@@ -37,11 +37,15 @@ def rule(*packets: Any) -> Callable[[Rule], Rule]:
 
 @dataclass(frozen=True, slots=True)
 class Requirement:
-    """The code computes this dim's size by `expr`: after pruning both must agree, or the dim is frozen."""
+    """The code computes this dim's size by `expr`: after pruning both must agree, or the dim is frozen.
+
+    `partners` are dims of the same size that it may be tied with, index by index, before it is frozen.
+    """
 
     expr: Expr
     dim: Dim
     cause: str
+    partners: tuple[Dim, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,12 +120,16 @@ class Site:
         return self.atoms.unify(a, b, self.because(why))
 
     def require(
-        self, expr: Expr | None, dim: Dim, why: str = "is called with this size as a literal"
+        self,
+        expr: Expr | None,
+        dim: Dim,
+        why: str = "is called with this size as a literal",
+        partners: tuple[Dim, ...] = (),
     ) -> None:
         if isinstance(expr, Const):
             self.freeze(dim, why)
         elif expr is not None and dim:
-            self.facts.requirements.append(Requirement(expr, dim, self.because(why)))
+            self.facts.requirements.append(Requirement(expr, dim, self.because(why), partners))
 
     def reduce(self, ref: Any, dim: int) -> None:
         self._span(ref, dim, renormalized=False)

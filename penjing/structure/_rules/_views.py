@@ -9,7 +9,7 @@ import torch
 from penjing.core._graph import Ref
 from penjing.structure._atoms import FIXED, Dim
 from penjing.structure._provenance import Arith, Const, Expr, Size
-from penjing.structure._rules._elementwise import freeze_everything
+from penjing.structure._rules._elementwise import freeze_everything, sized_by
 from penjing.structure._rules._registry import Labels, Site, fixed, merge_dims, rule
 
 aten = torch.ops.aten
@@ -128,7 +128,14 @@ def expand(site: Site) -> list[Labels]:
             sizes = site.arg(1)
             if site.call.function == "expand" and sizes[-axis] != -1:
                 site.require(site.size_expr(new[-axis]), labels[-axis], "expands to a literal size")
+        elif old[-axis] == 1:
+            output[-axis] = _repeated(site, new[-axis])
     return [output]
+
+
+def _repeated(site: Site, size: int) -> Dim:
+    """Labels of an axis that repeats a single index: free where a library function sizes it by its own inputs."""
+    return sized_by(site, size) if site.call.function == "expand" else (site.atoms.fresh(size),)
 
 
 @rule(aten.cat)
@@ -187,16 +194,14 @@ def split(site: Site) -> list[Labels]:
     rank = len(site.shape(x))
     dim = site.arg(2, 0) % rank
     whole = site.labels(x)
-    outputs, start = [], 0
-    for position in range(len(site.call.outputs)):
-        size = site.output_shape(position)[dim]
-        piece = cut(whole[dim], start, start + size)
-        labels = [piece if a == dim else d for a, d in enumerate(whole)]
-        last = position == len(site.call.outputs) - 1
-        site.require(_piece_size(site, x, dim, size, last), piece, "splits into pieces of this size")
-        outputs.append(labels)
-        start += size
-    return outputs
+    sizes = [site.output_shape(position)[dim] for position in range(len(site.call.outputs))]
+    ends = np.cumsum(sizes).tolist()
+    pieces = [cut(whole[dim], end - size, end) for size, end in zip(sizes, ends, strict=True)]
+    for position, (size, piece) in enumerate(zip(sizes, pieces, strict=True)):
+        expr = _piece_size(site, x, dim, size, position == len(sizes) - 1)
+        alike = tuple(other for other, n in zip(pieces, sizes, strict=True) if n == size and other is not piece)
+        site.require(expr, piece, "splits into pieces of this size", alike)
+    return [[piece if a == dim else d for a, d in enumerate(whole)] for piece in pieces]
 
 
 def cut(dim: Dim, start: int, stop: int, step: int = 1) -> Dim:
@@ -324,6 +329,29 @@ def pixel_shuffle(site: Site) -> list[Labels]:
     return [[*labels[:-3], channel, FIXED, FIXED]]
 
 
+@rule(aten.pixel_unshuffle)
+def pixel_unshuffle(site: Site) -> list[Labels]:
+    """(.., C, rH, rW) -> (.., C r r, H, W): the r x r block of a channel goes with it."""
+    x, factor = site.arg(0), site.arg(1)
+    labels = site.labels(x)
+    for dim in labels[-2:]:
+        site.freeze(dim, "gathers pixels of this dim")
+    channels = merge_dims((labels[-3], FIXED), (site.shape(x)[-3], factor**2))
+    return [[*labels[:-3], channels, FIXED, FIXED]]
+
+
+@rule(aten.glu)
+def glu(site: Site) -> list[Labels]:
+    """x = (value, gate) -> value * sigmoid(gate): index i of one half goes with index i of the other."""
+    x = site.arg(0)
+    labels, shape = list(site.labels(x)), site.shape(x)
+    axis = site.arg(1, -1) % len(shape)
+    half = shape[axis] // 2
+    if labels[axis]:
+        labels[axis] = site.unify(cut(labels[axis], 0, half), cut(labels[axis], half, 2 * half))
+    return [labels]
+
+
 @rule(aten.channel_shuffle, aten.native_channel_shuffle)
 def channel_shuffle(site: Site) -> list[Labels]:
     """(g, c/g) channels are transposed: index pairs tie across groups, the groups stay."""
@@ -331,6 +359,7 @@ def channel_shuffle(site: Site) -> list[Labels]:
     labels, shape = list(site.labels(x)), site.shape(x)
     if labels[1]:
         group, place = site.atoms.reshape(labels[1], (groups, shape[1] // groups))
+        site.facts.kinds.append(("group", group))
         site.require(site.size_expr(groups), group, "shuffles this number of groups")
         labels[1] = merge_dims((place, group), (shape[1] // groups, groups))
     return [labels]
@@ -363,6 +392,8 @@ def index(site: Site) -> list[Labels]:
         return freeze_everything(site, "indexes with a mask")
     for i in taken:
         site.freeze(labels[i], "is indexed by position")
+        for dim in site.labels(indices[i]):
+            site.freeze(dim, "holds positions")
     rank = max(len(site.shape(indices[i])) for i in taken)
     others = [d for i, d in enumerate(labels) if i not in taken]
     adjacent = taken == list(range(taken[0], taken[-1] + 1))
@@ -379,4 +410,6 @@ def embedding(site: Site) -> list[Labels]:
     """A row per token id: the ids stay, the embedding width may shrink."""
     weight, ids = site.labels(site.arg(0)), site.shape(site.arg(1))
     site.freeze(weight[0], "looks rows up by id")
+    for dim in site.labels(site.arg(1)):
+        site.freeze(dim, "holds ids")
     return [[*fixed(ids), weight[1]]]
