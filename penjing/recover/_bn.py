@@ -88,22 +88,30 @@ def _accumulate(model: nn.Module, norms: list[_NormBase], batches: Iterable[Any]
         )
 
 
+def adapt_bn(model: nn.Module, task: Task, data: Data, training: Training, *, examples: int) -> None:
+    """`reestimate_bn` on `examples` random training examples without augmentation; 0 does nothing."""
+    if not examples:
+        return
+    memory_format = torch.channels_last if training.channels_last else None
+    batches = islice(
+        data.batches("train", BATCH, seed=training.seed, shuffle=True), math.ceil(examples / BATCH)
+    )
+    reestimate_bn(model, (place(batch, device_of(model), memory_format) for batch in batches), task.inputs)
+
+
 def settle_bn(
     model: nn.Module, task: Task, data: Data, training: Training, *, examples: int
 ) -> tuple[dict[str, float], dict[str, float]]:
-    """Re-estimate on `examples` training examples, and keep it if the selection split gets better.
+    """`adapt_bn`, taken back unless the selection split gets better.
 
-    Returns the selection figures before and after; the examples are the same for the same seed.
+    Returns the selection figures before it and those of the model as it is left.
     """
     before = select(model, task, data, training)
     if not examples or not batch_norms(model):
         return before, before
     own = {name: t.clone() for name, t in tensors_of(model).items()}
-    fmt = torch.channels_last if training.channels_last else None
-    batches = data.batches("train", BATCH, seed=training.seed, shuffle=True)
-    some = islice((place(batch, device_of(model), fmt) for batch in batches), math.ceil(examples / BATCH))
     try:
-        reestimate_bn(model, some, task.inputs)
+        adapt_bn(model, task, data, training, examples=examples)
         after = select(model, task, data, training)
     except BaseException:
         write_tensors(model, own)

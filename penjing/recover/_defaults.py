@@ -19,6 +19,7 @@ class TransferDefaults:
     probe_augment: bool | str = False
     layer_decay: float = 1.0
     regularizer: str = "weight_decay"
+    bn_examples: int = 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +50,6 @@ class RecoverDefaults:
     weight: float = 1.0
     guide: str = "none"
     guide_alpha: float = 1.0
-    bn: bool = True
     bn_examples: int = 1024
 
 

@@ -113,7 +113,6 @@ def recover(
     weight: float = RECOVER.weight,
     guide: str = RECOVER.guide,
     guide_alpha: float = RECOVER.guide_alpha,
-    bn: bool = RECOVER.bn,
     bn_examples: int = RECOVER.bn_examples,
     progress: Progress | None = None,
     checkpoint: Checkpoint | None = None,
@@ -125,9 +124,9 @@ def recover(
     The rate rises over 5% of the steps to its peak, then follows a cosine to 0 (Le & Hua, ICLR 2021).
     `teacher` is the network before pruning, or None for the task loss alone. Before the first and after the
     last epoch batch-norm statistics are re-estimated on `bn_examples` training examples without augmentation
-    (EagleEye, ECCV 2020) and kept where the selection split says that they help. Options are the fields of
-    `Training`; the defaults are `RECOVER`. `start` of the result also holds given_loss and given_accuracy,
-    the figures before any of this.
+    (EagleEye, ECCV 2020) and kept where the selection split says that they help; 0 is off. Options are the
+    fields of `Training`; the defaults are `RECOVER`. `start` of the result also holds given_loss and
+    given_accuracy, the figures before any of this.
     """
     training = training_with(RECOVER.training, options)
     terms = {
@@ -138,8 +137,8 @@ def recover(
         "guide_alpha": guide_alpha,
     }
     job = _job("recover", slim, teacher, task, data, training, terms)
-    job = replace(job, settings={**job.settings, "bn": bn, "bn_examples": bn_examples})
-    settle = partial(settle_bn, slim, task, data, training, examples=bn_examples if bn else 0)
+    job = replace(job, settings={**job.settings, "bn_examples": bn_examples})
+    settle = partial(settle_bn, slim, task, data, training, examples=bn_examples)
     with kept_modes(slim), channels_last(slim, on=training.channels_last):
         if resume is None:
             before, _ = settle()

@@ -8,10 +8,11 @@ from typing import Any
 from torch import Tensor, nn
 
 from penjing.core import UsageError
+from penjing.recover._bn import adapt_bn, settle_bn
 from penjing.recover._defaults import TRANSFER
 from penjing.recover._engine import Checkpoint, Fit, Job, run
-from penjing.recover._modules import call, tensors_of
-from penjing.recover._optim import param_groups
+from penjing.recover._modules import call, channels_last, kept_modes, tensors_of
+from penjing.recover._optim import Group, param_groups
 from penjing.recover._probe import find_module, linear_probe
 from penjing.recover._protocols import Data, Progress, Task
 from penjing.recover._state import TrainState
@@ -32,6 +33,7 @@ def transfer(
     head_lr: float | None = None,
     layer_decay: float = TRANSFER.layer_decay,
     regularizer: str = TRANSFER.regularizer,
+    bn_examples: int = TRANSFER.bn_examples,
     progress: Progress | None = None,
     checkpoint: Checkpoint | None = None,
     resume: TrainState | None = None,
@@ -42,47 +44,78 @@ def transfer(
     Minimises the mean task loss + lambda * R. R is weight decay, or with regularizer="l2sp" the squared
     distance to the weights at the start for the body and plain decay for the head (L2-SP, Li et al., ICML
     2018, eq. 3), decoupled from the gradient as in AdamW; lambda is `weight_decay`. `head` is the module path
-    of the classifier, already replaced by one for this task. Options are the fields of `Training`; the
-    defaults are `TRANSFER`. Returns the model in its best epoch on the selection split, with the history of
-    the fine-tuning and the figures after the probe in `start`. To resume, pass the model as the first run got
-    it.
+    of the classifier, already replaced by one for this task. Batch-norm statistics are re-estimated on
+    `bn_examples` training examples before the probe, so that the head learns on the features that
+    fine-tuning starts from (AdaBN, Li et al., 2016), and after the last epoch where that helps; 0 is off.
+    Options are the fields of `Training`; the defaults are `TRANSFER`. Returns the model in its best epoch on
+    the selection split, with the history of the fine-tuning and the figures after the probe in `start`. To
+    resume, pass the model as the first run got it.
     """
     training = _checked(training_with(TRANSFER.training, options), regularizer, layer_decay)
     find_module(model, head)
     anchors = _anchors(model, head, resume) if regularizer == "l2sp" else {}
+    rates = {"head": head, "head_lr": head_lr, "layer_decay": layer_decay}
+    probing = replace(training, epochs=probe_epochs or 1, lr=probe_lr, augment=probe_augment)
     seconds = 0.0
-    if probe_epochs and (resume is None or resume.stage == "probe"):
-        probing = replace(
-            training, epochs=probe_epochs, lr=probe_lr, augment=probe_augment, early_stopping=None, ema=0.0
+    with kept_modes(model), channels_last(model, on=training.channels_last):
+        if resume is None or resume.stage == "probe":
+            adapt_bn(model, task, data, training, examples=bn_examples)
+            if probe_epochs:
+                save = _with_extra(checkpoint, anchors)
+                probe = _probe(model, task, data, probing, head, progress, save, resume)
+                seconds, resume = probe.seconds, None
+        job = Job(
+            stage="transfer",
+            model=model,
+            task=task,
+            data=data,
+            training=training,
+            groups=partial(_groups, model, training, anchors, **rates),
+            loss=lambda batch, step, total: task.loss(call(model, task.inputs(batch)), batch),
+            mode=model.train,
+            settings={**rates, "regularizer": regularizer, "bn_examples": bn_examples},
+            extra=anchors,
+            seconds=seconds,
         )
-        save = _with_extra(checkpoint, anchors)
-        fit = linear_probe(
-            model, task, data, probing, head=head, progress=progress, checkpoint=save, resume=resume
-        )
-        seconds, resume = fit.seconds, None
-    job = Job(
-        stage="transfer",
-        model=model,
-        task=task,
-        data=data,
-        training=training,
-        groups=partial(
-            param_groups,
-            model,
-            lr=training.lr,
-            weight_decay=training.weight_decay,
-            head=head,
-            head_lr=head_lr,
-            layer_decay=layer_decay,
-            anchors=anchors or None,
-        ),
-        loss=lambda batch, step, total: task.loss(call(model, task.inputs(batch)), batch),
-        mode=model.train,
-        settings={"head": head, "head_lr": head_lr, "layer_decay": layer_decay, "regularizer": regularizer},
-        extra=anchors,
-        seconds=seconds,
+        fit = run(job, progress=progress, checkpoint=checkpoint, resume=resume)
+        _, after = settle_bn(model, task, data, training, examples=bn_examples)
+    return replace(fit, selection=after)
+
+
+def _probe(
+    model: nn.Module,
+    task: Task,
+    data: Data,
+    training: Training,
+    head: str,
+    progress: Progress | None,
+    checkpoint: Checkpoint | None,
+    resume: TrainState | None,
+) -> Fit:
+    training = replace(training, early_stopping=None, ema=0.0)
+    return linear_probe(
+        model, task, data, training, head=head, progress=progress, checkpoint=checkpoint, resume=resume
     )
-    return run(job, progress=progress, checkpoint=checkpoint, resume=resume)
+
+
+def _groups(
+    model: nn.Module,
+    training: Training,
+    anchors: Mapping[str, Tensor],
+    *,
+    head: str,
+    head_lr: float | None,
+    layer_decay: float,
+) -> tuple[Group, ...]:
+    return param_groups(
+        model,
+        lr=training.lr,
+        weight_decay=training.weight_decay,
+        head=head,
+        head_lr=head_lr,
+        layer_decay=layer_decay,
+        anchors=anchors or None,
+    )
 
 
 def _checked(training: Training, regularizer: str, layer_decay: float) -> Training:

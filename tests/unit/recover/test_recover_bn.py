@@ -57,7 +57,12 @@ def test_a_slow_momentum_is_raised_while_training_and_given_back(net):
     model.blocks[0][1].momentum, model.blocks[1][1].momentum = 0.01, None
     with least_momentum(model, 0.1):
         assert (model.blocks[0][1].momentum, model.blocks[1][1].momentum) == (0.1, None)
-    with pytest.raises(InterruptedError), least_momentum(model, 0.0):
-        assert model.blocks[0][1].momentum == 0.01
-        raise InterruptedError
+
+    def fail():
+        with least_momentum(model, 0.0):
+            assert model.blocks[0][1].momentum == 0.01
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        fail()
     assert (model.blocks[0][1].momentum, model.blocks[1][1].momentum) == (0.01, None)

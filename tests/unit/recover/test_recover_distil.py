@@ -172,7 +172,7 @@ def test_re_estimation_that_does_not_help_is_taken_back(teacher, task, data):
 
 
 def test_without_bn_nothing_is_re_estimated(teacher, task, data):
-    fit = recover(hurt(teacher), teacher, task, data, bn=False, **(OPTIONS | {"epochs": 1, "lr": 1e-9}))
+    fit = recover(hurt(teacher), teacher, task, data, bn_examples=0, **(OPTIONS | {"epochs": 1, "lr": 1e-9}))
     assert fit.start["accuracy"] == fit.start["given_accuracy"]
 
 

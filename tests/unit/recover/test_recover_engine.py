@@ -8,13 +8,22 @@ import torch
 from safetensors.torch import load, save
 
 from penjing.core import DataError, TrainingError, UsageError
-from penjing.recover import TrainState, evaluate, transfer
+from penjing.recover import TrainState, evaluate, reestimate_bn, transfer
 from penjing.recover import _engine as engine
 
-OPTIONS = {"head": "head", "probe_epochs": 1, "epochs": 4, "batch_size": 16, "augment": "noise", "lr": 3e-3}
+OPTIONS = {
+    "head": "head",
+    "probe_epochs": 1,
+    "epochs": 4,
+    "batch_size": 16,
+    "augment": "noise",
+    "lr": 3e-3,
+    "bn_examples": 0,
+}
 CASES = {
     "plain": {},
     "ema": {"ema": 0.9},
+    "bn": {"bn_examples": 90},
     "sgd": {"optimizer": "sgd", "lr": 0.05, "clip": 1.0},
     "l2sp": {"regularizer": "l2sp", "layer_decay": 0.7, "weight_decay": 0.5},
     "plain probe": {"probe_augment": "noise", "probe_epochs": 2},
@@ -286,6 +295,19 @@ def test_a_head_that_does_not_end_the_network_is_probed_in_full(net, task, data)
     states = []
     transfer(model, task, data, checkpoint=states.append, **(OPTIONS | {"head": "0.head"}))
     assert states[0].settings["cached"] is False
+
+
+def test_the_probe_sees_the_features_that_fine_tuning_starts_from(net, task, data):
+    model = net()
+    for block in model.blocks:
+        block[1].running_mean.add_(5.0)
+    expected = copy.deepcopy(model)
+    some = [images for images, _ in data.batches("train", 128, shuffle=True)]
+    reestimate_bn(expected, some)
+    with pytest.raises(InterruptedError):
+        transfer(model, task, data, checkpoint=stop_after(1, []), **(OPTIONS | {"bn_examples": 97}))
+    # the same pictures in channels_last: fp32 sums in another order
+    torch.testing.assert_close(model.blocks[1][1].running_mean, expected.blocks[1][1].running_mean)
 
 
 def test_ema_keeps_the_average(net, task, data):
