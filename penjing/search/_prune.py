@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from penjing.core import Budget, BudgetError, PlanError, UsageError, VerificationError
+from penjing.core import Budget, BudgetError, PlanError, TraceError, UsageError, VerificationError
 from penjing.core._groups import PruneGroup
 from penjing.core._plan import Plan, Skipped
 from penjing.criteria import Context, Score, prepare_criterion, unit_scores
@@ -190,7 +190,7 @@ def _prove(
             plan = plan_removal(structure, selection, skipped=tuple(skipped))
             slim = apply(model, plan)
             outcome = check(model, slim, structure, plan, example_inputs)
-        except PlanError as error:
+        except (PlanError, TraceError) as error:
             outcome = Verification(passed=False, max_error=float("nan"), checked=(), cause=str(error))
         else:
             if outcome.passed:
@@ -223,5 +223,5 @@ def _passes(model: nn.Module, structure: Structure, example_inputs: Any, selecti
     try:
         plan = plan_removal(structure, selection)
         return check(model, apply(model, plan), structure, plan, example_inputs).passed
-    except PlanError:
+    except (PlanError, TraceError):
         return False

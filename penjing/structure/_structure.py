@@ -223,7 +223,10 @@ def _settle(
         broken = _probe(groups, live, len(atoms), attributes)
         if not broken:
             return groups, live, tuple(policies)
+        settled: set[int] = set()
         for group, item in broken:
+            if id(item.source) in settled:
+                continue
             expr = item.source.expr
             others = item.source.partners
             if isinstance(expr, Size):
@@ -231,6 +234,7 @@ def _settle(
             others = tuple(other for other in others if other)
             if others and id(item.source) not in tied:
                 tied.add(id(item.source))
+                settled.add(id(item.source))
                 policies[f"tied: {item.source.cause}"] = None
                 for other in others:
                     atoms.unify(item.source.dim, other, item.source.cause)

@@ -24,17 +24,22 @@ class State:
 
 @dataclass(frozen=True, slots=True)
 class _Ownership:
-    """(atom, slot, index) triples sorted by atom, then slot, then index."""
+    """(atom, slot, index) triples sorted by atom, slot, index, with the label column each comes from."""
 
     atoms: np.ndarray
     slots: np.ndarray
     index: np.ndarray
+    columns: np.ndarray
 
 
 def cluster(
-    atoms: Atoms, states: Sequence[State]
+    atoms: Atoms, states: Sequence[State], kinds: np.ndarray
 ) -> list[tuple[np.ndarray, list[tuple[int, int, np.ndarray]]]]:
-    """Atoms that own alike slices: (atoms, [(state, dim, index of shape (units, k))]). Vectorised."""
+    """Atoms that own alike slices: (atoms, [(state, dim, index of shape (units, k))]). Vectorised.
+
+    Atoms of another kind (`kinds`: int per atom) or label column are not alike: 8 heads and 8 head dims own as many
+    indices of the same tensors.
+    """
     places, owned = _ownership(atoms, states)
     if not len(owned.atoms):
         return []
@@ -45,8 +50,9 @@ def cluster(
         owned.slots[starts].astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + counts.astype(np.uint64)
     )
     first_run = np.flatnonzero(np.r_[True, np.diff(run_atoms) != 0])
-    signatures = np.add.reduceat(codes, first_run)
     unique_atoms = run_atoms[first_run]
+    roles = owned.columns[starts[first_run]] + 256 * kinds[unique_atoms]
+    signatures = np.add.reduceat(codes, first_run) + _mix(roles.astype(np.uint64))
     runs_per_atom = np.diff(np.r_[first_run, len(run_atoms)])
     found = []
     _, inverse = np.unique(signatures, return_inverse=True)
@@ -67,24 +73,24 @@ def cluster(
 
 def _ownership(atoms: Atoms, states: Sequence[State]) -> tuple[list[tuple[int, int]], _Ownership]:
     places: list[tuple[int, int]] = []
-    columns: list[tuple[np.ndarray, int]] = []
+    columns: list[tuple[np.ndarray, int, int]] = []
     for position, state in enumerate(states):
         for dim, labels in enumerate(state.labels or ()):
             if labels:
-                columns.extend((column, len(places)) for column in atoms.expand(labels))
+                columns.extend((column, len(places), k) for k, column in enumerate(atoms.expand(labels)))
                 places.append((position, dim))
     if not columns:
         empty = np.empty(0, dtype=np.int64)
-        return places, _Ownership(empty, empty, empty)
-    owner = np.concatenate([c for c, _ in columns])
-    slot = np.concatenate([np.full(len(c), s) for c, s in columns])
-    index = np.concatenate([np.arange(len(c)) for c, _ in columns])
-    free = owner >= atoms.first
-    owner, slot, index = owner[free], slot[free], index[free]
-    order = np.lexsort((index, slot, owner))
-    owner, slot, index = owner[order], slot[order], index[order]
+        return places, _Ownership(empty, empty, empty, empty)
+    owner = np.concatenate([c for c, _, _ in columns])
+    slot = np.concatenate([np.full(len(c), s) for c, s, _ in columns])
+    index = np.concatenate([np.arange(len(c)) for c, _, _ in columns])
+    column = np.concatenate([np.full(len(c), k) for c, _, k in columns])
+    order = np.lexsort((column, index, slot, owner))
+    order = order[owner[order] >= atoms.first]
+    owner, slot, index, column = owner[order], slot[order], index[order], column[order]
     new = np.r_[True, (np.diff(owner) != 0) | (np.diff(slot) != 0) | (np.diff(index) != 0)][: len(owner)]
-    return places, _Ownership(owner[new], slot[new], index[new])
+    return places, _Ownership(owner[new], slot[new], index[new], column[new])
 
 
 def _mix(x: np.ndarray) -> np.ndarray:
@@ -102,10 +108,13 @@ def build_groups(all_facts: Sequence[Facts], states: Sequence[State]) -> tuple[P
         kind: _marked(atoms, [dim for f in all_facts for k, dim in f.kinds if k == kind])
         for kind in ("head_dim", "head", "group")
     }
+    codes = sum((2**i * mark for i, mark in enumerate(kinds.values())), np.zeros(len(atoms), dtype=np.int64))
+    found = cluster(atoms, states, codes)
+    coarse = _coarse({i: slots for i, (members, slots) in enumerate(found) if not codes[members].any()})
     groups, taken = [], set()
-    for members, slots in cluster(atoms, states):
-        granularity = next((k for k, mark in kinds.items() if mark[members].any()), None) or _granularity(
-            states, slots
+    for position, (members, slots) in enumerate(found):
+        granularity = next((k for k, mark in kinds.items() if mark[members].any()), None) or (
+            "group" if position in coarse else _granularity(states, slots)
         )
         name = _name(states, slots, taken)
         taken.add(name)
@@ -119,6 +128,22 @@ def build_groups(all_facts: Sequence[Facts], states: Sequence[State]) -> tuple[P
             )
         )
     return tuple(groups)
+
+
+def _coarse(found: Mapping[int, list[tuple[int, int, np.ndarray]]]) -> set[int]:
+    """Groups whose indices another group of more units cuts the other way (2 shuffled halves of 32 places each).
+
+    Pruning both would remove a share of what is left after a share: only the finer is an ordinary channel.
+    """
+    owner: dict[tuple[int, int], dict[int, int]] = {}
+    coarse: set[int] = set()
+    for position in sorted(found, key=lambda p: -len(found[p][0][2])):
+        for state, dim, index in found[position]:
+            held = owner.setdefault((state, dim), {})
+            for i in index.ravel().tolist():
+                if held.setdefault(i, position) != position:
+                    coarse.add(position)
+    return coarse
 
 
 def _marked(atoms: Atoms, dims: Sequence[Dim]) -> np.ndarray:

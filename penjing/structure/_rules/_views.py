@@ -199,7 +199,9 @@ def split(site: Site) -> list[Labels]:
     pieces = [cut(whole[dim], end - size, end) for size, end in zip(sizes, ends, strict=True)]
     for position, (size, piece) in enumerate(zip(sizes, pieces, strict=True)):
         expr = _piece_size(site, x, dim, size, position == len(sizes) - 1)
-        alike = tuple(other for other, n in zip(pieces, sizes, strict=True) if n == size and other is not piece)
+        alike = tuple(
+            other for other, n in zip(pieces, sizes, strict=True) if n == size and other is not piece
+        )
         site.require(expr, piece, "splits into pieces of this size", alike)
     return [[piece if a == dim else d for a, d in enumerate(whole)] for piece in pieces]
 
