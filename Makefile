@@ -27,6 +27,7 @@ zoo: $(DEV)
 	$(ONE_THREAD) $(BIN)/python benchmarks/zoo.py
 
 bench: $(DEV)
+	$(BIN)/python -m pip install --quiet torch-pruning==1.6.1
 	$(ONE_THREAD) $(BIN)/python benchmarks/engine.py
 
 clean:

@@ -367,11 +367,16 @@ def _result_tensors(result: Any) -> list[torch.Tensor]:
     return []
 
 
+def _makes_floats(func: Any, kwargs: Mapping[str, Any]) -> bool:
+    dtype = kwargs.get("dtype")
+    return func.overloadpacket is not aten.arange if dtype is None else dtype.is_floating_point
+
+
 def _run(func: Any, tensors: list[torch.Tensor], args: Any, kwargs: Any) -> Any:
-    """Run an op on meta when any input is, else for real; factories asked for meta give real small tensors."""
+    """Run an op on meta when any input is, else for real; integer factories asked for meta give real tensors."""
     meta = [t.is_meta for t in tensors]
     if not any(meta):
-        if kwargs.get("device") is not None:
+        if kwargs.get("device") is not None and not _makes_floats(func, kwargs):
             kwargs = {**kwargs, "device": torch.device("cpu")}
         return func(*args, **kwargs)
     if func is aten._local_scalar_dense.default:

@@ -53,6 +53,15 @@ def _prelu(module: Any) -> None:
     module.num_parameters = module.weight.shape[0]
 
 
+def _recurrent(module: Any) -> None:
+    module.input_size = module.weight_ih_l0.shape[1]
+    module.hidden_size = module.weight_hh_l0.shape[0] // _GATES.get(module.mode, 1)
+    if module.proj_size:
+        module.proj_size = module.weight_hr_l0.shape[0]
+
+
+_GATES = {"LSTM": 4, "GRU": 3}
+
 _RECORDS: tuple[tuple[type | tuple[type, ...], Callable[[Any], None]], ...] = (
     (nn.Linear, _linear),
     (_ConvNd, _convolution),
@@ -62,4 +71,5 @@ _RECORDS: tuple[tuple[type | tuple[type, ...], Callable[[Any], None]], ...] = (
     (nn.Embedding, _embedding),
     (nn.EmbeddingBag, _embedding),
     (nn.PReLU, _prelu),
+    (nn.RNNBase, _recurrent),
 )

@@ -4,7 +4,7 @@ import torch
 
 from penjing.core._graph import Ref
 from penjing.structure._atoms import FIXED, Dim
-from penjing.structure._provenance import Size
+from penjing.structure._provenance import Const, Size
 from penjing.structure._rules._registry import Labels, Site, fixed, rule
 
 aten = torch.ops.aten
@@ -42,7 +42,7 @@ def _broadcast(site: Site, position: int) -> Labels:
     aten.empty_strided, aten.new_empty_strided, aten.tril_indices, aten.triu_indices,
 )  # fmt: skip
 def factory(site: Site) -> list[Labels]:
-    """A new tensor; a dim whose size was read from a labelled dim carries its labels."""
+    """A new tensor; a dim sized by a labelled dim carries its labels, one sized by an attribute follows it."""
     shape = site.output_shape()
     return [[sized_by(site, n) for n in shape]]
 
@@ -52,7 +52,11 @@ def sized_by(site: Site, size: int) -> Dim:
     expr = site.size_expr(size)
     if isinstance(expr, Size):
         return site.facts.labels[expr.value][expr.dim]
-    return FIXED
+    if isinstance(expr, Const) or size < 2:
+        return FIXED
+    new = (site.atoms.fresh(size),)
+    site.require(expr, new)
+    return new
 
 
 @rule(aten._local_scalar_dense, aten.equal, aten.is_nonzero, aten.item, aten.allclose)

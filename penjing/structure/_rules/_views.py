@@ -14,6 +14,7 @@ from penjing.structure._rules._registry import Labels, Site, fixed, merge_dims, 
 
 aten = torch.ops.aten
 
+USER_SPLITS = {"split", "split_with_sizes", "unsafe_split", "unsafe_split_with_sizes", "hsplit", "vsplit"}
 USER_SIZED = {"view", "reshape", "unflatten", "view_as", "reshape_as", "multi_head_attention_forward"}
 
 
@@ -211,8 +212,10 @@ def cut(dim: Dim, start: int, stop: int, step: int = 1) -> Dim:
 
 
 def _piece_size(site: Site, x: Ref, dim: int, size: int, last: bool) -> Expr | None:
-    if site.call.function in ("chunk", "unsafe_chunk", "tensor_split"):
-        count = site.call.sizes[0][1] if site.call.sizes else Const(len(site.call.outputs))
+    function = site.call.function
+    if function not in USER_SPLITS:
+        chunks = function in ("chunk", "unsafe_chunk", "tensor_split") and site.call.sizes
+        count = site.call.sizes[0][1] if chunks else Const(len(site.call.outputs))
         whole = Size(x.value, dim)
         ceiling = Arith("floordiv", Arith("sub", Arith("add", whole, count), Const(1)), count)
         parts = len(site.call.outputs)
