@@ -97,6 +97,7 @@ class DrawnScreen(LineScreen):
         self.clock.hear(event)
         if event.kind == "note":
             self.bar.console.print(f"note: {event.text}", highlight=False, markup=False)
+            return
         known = ("loss", "lr", "selection_accuracy")
         figures = " ".join(f"{key} {event.figures[key]:.4g}" for key in known if key in event.figures)
         name = event.step + (f" ({event.stage})" if event.stage not in ("", event.step) else "")

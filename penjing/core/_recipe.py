@@ -31,11 +31,11 @@ class _Part(BaseModel):
 
 
 class DataOptions(_Part):
-    """Which examples, how they are split, and how training pictures are varied."""
+    """Which examples, how they are split, and how training pictures are varied (null: as suits the data)."""
 
     source: str
     splits: tuple[Share, Share, Share] | None = None
-    augment: Literal["none", "light", "standard"] = "light"
+    augment: Literal["none", "light", "standard"] | None = None
     skip_bad: bool = False
     path_column: str | None = None
     label_column: str | None = None
@@ -52,6 +52,7 @@ class _Training(_Part):
     warmup: Annotated[float, Field(ge=0, le=1)] = 0.05
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
     clip: Positive | None = None
+    bn_momentum: Annotated[float, Field(ge=0, le=1)] = 0.1
     early_stopping: Count | None = None
 
 
@@ -63,6 +64,7 @@ class TransferOptions(_Training):
     head_lr: Positive | None = None
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
     regularizer: Literal["weight_decay", "l2sp"] = "weight_decay"
+    bn_examples: Annotated[int, Field(ge=0)] = 1024
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     early_stopping: Count | None = 4
 
@@ -97,8 +99,7 @@ class PruneOptions(_Part):
 class RecoverOptions(DistilOptions):
     """Accuracy won back: learning-rate restart, distillation from the network before pruning, batch norm."""
 
-    bn: bool = True
-    bn_examples: Count = 1024
+    bn_examples: Annotated[int, Field(ge=0)] = 1024
 
 
 class ControlOptions(_Part):

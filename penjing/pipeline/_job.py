@@ -58,6 +58,7 @@ class Inputs:
             skip_bad=options.skip_bad,
             path_column=options.path_column,
             label_column=options.label_column,
+            augmentation=options.augment,
         )
 
     @property

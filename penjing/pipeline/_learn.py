@@ -120,7 +120,7 @@ def _hooks(job: Job, step: str) -> Iterator[dict[str, Any]]:
 
         yield {
             "batch_size": job.recipe.batch_size,
-            "augment": job.recipe.data.augment,
+            "augment": True,
             "seed": job.run.record(step)["seed"],
             "progress": job.progress(step),
             "checkpoint": keep,

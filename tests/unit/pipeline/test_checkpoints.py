@@ -36,7 +36,12 @@ def test_a_state_comes_back_as_it_was(tmp_path: Path):
         assert back.model[name].dtype == tensor.dtype
         assert torch.equal(back.model[name], tensor)
     assert torch.equal(back.optimizer["w/exp_avg"], state.optimizer["w/exp_avg"])
-    assert (back.epoch, back.score, back.history, back.settings) == (3, state.score, state.history, state.settings)
+    assert (back.epoch, back.score, back.history, back.settings) == (
+        3,
+        state.score,
+        state.history,
+        state.settings,
+    )
 
 
 def test_only_the_latest_is_kept_and_clear_leaves_nothing(tmp_path: Path):

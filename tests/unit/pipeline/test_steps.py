@@ -1,0 +1,105 @@
+"""What the steps take from the recipe, and what they refuse."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from penjing.core import Recipe, RunError, UsageError
+from penjing.pipeline import demo_recipe, steps_of
+from penjing.pipeline._files import publish
+from penjing.pipeline._job import read_state, state_file, write_state
+from penjing.pipeline._learn import rescaled
+from penjing.pipeline._shrink import check_budget
+from penjing.recover import DISTIL, RECOVER, TRANSFER
+
+BASE = {
+    "task": "image-classification",
+    "model": "timm:resnet18",
+    "data": "builtin:digits",
+    "budget": "macs<=0.5x",
+}
+
+
+def _names(**change: object) -> list[str]:
+    return [step.name for step in steps_of(Recipe.of(BASE | change))]
+
+
+def test_steps_follow_the_recipe():
+    assert _names() == ["base", "transfer", "prune", "recover", "control:scratch", "measure", "save"]
+    assert _names(teacher="timm:resnet50")[:4] == ["base", "transfer", "teacher", "distil"]
+    assert "trim" in _names(steps={"trim": {"blocks": 2}})
+    assert "control:random" in _names(steps={"controls": {"random": True, "scratch": False}})
+    assert "control:scratch" not in _names(steps={"controls": {"scratch": False}})
+
+
+@pytest.mark.parametrize(
+    ("step", "defaults"),
+    [("transfer", TRANSFER), ("distil", DISTIL), ("recover", RECOVER)],
+    ids=lambda item: str(item)[:8],
+)
+def test_the_recipe_has_the_defaults_of_the_training_functions(step: str, defaults: object):
+    """The recipe lives below the functions and repeats their defaults; they may not drift apart."""
+    theirs = {**defaults.training.to_json(), **{k: v for k, v in asdict(defaults).items() if k != "training"}}  # type: ignore[attr-defined]
+    ours = getattr(Recipe.of(BASE).steps, step).model_dump()
+    assert {key: theirs[key] for key in ours if key in theirs} == {
+        key: ours[key] for key in ours if key in theirs
+    }
+    assert set(ours) - set(theirs) <= {"head_lr", "label_smoothing"}
+
+
+@pytest.mark.parametrize("budget", ["latency<=0.5x", "size<=5MB", "macs<=0.5x,memory<=64MB"])
+def test_a_budget_on_time_or_bytes_is_refused_with_what_works(budget: str):
+    with pytest.raises(UsageError, match="macs and params"):
+        check_budget(Recipe.of(BASE | {"budget": budget}))
+
+
+def test_the_demo_is_a_recipe_on_its_own_splits():
+    recipe = demo_recipe(seed=3)
+    assert recipe.seed == 3
+    assert recipe.data.splits == (2500, 500, 2000)
+    assert recipe.model == "timm:tf_efficientnet_lite0"
+
+
+def test_the_demo_recipe_in_the_repository_is_the_demo():
+    assert Recipe.load(Path(__file__).parents[3] / "recipes" / "demo.yaml") == demo_recipe()
+
+
+def test_states_come_back_with_buffers_that_no_state_dict_has(tmp_path: Path):
+    model = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
+    model.register_buffer("table", torch.randn(4), persistent=False)
+    write_state(model, tmp_path, "recover")
+    other = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
+    other.register_buffer("table", torch.zeros(4), persistent=False)
+    read_state(other, state_file(tmp_path, "recover"))
+    assert torch.equal(other.table, model.table)  # type: ignore[arg-type]
+    assert torch.equal(other[0].weight, model[0].weight)
+    assert not other.training
+
+
+@pytest.mark.parametrize("width", [2, 5])
+def test_a_state_of_another_structure_is_refused(tmp_path: Path, width: int):
+    write_state(nn.Sequential(nn.Linear(3, 2)), tmp_path, "recover")
+    other = nn.Linear(3, 2) if width == 2 else nn.Sequential(nn.Linear(3, width))
+    with pytest.raises(RunError, match="does not hold the weights"):
+        read_state(other, state_file(tmp_path, "recover"))
+
+
+def test_scratch_weights_keep_the_variance_of_the_outputs():
+    whole, slim = nn.Linear(400, 8, bias=False), nn.Linear(100, 8, bias=False)
+    slim.weight.data = whole.weight.data[:, :100].clone()
+    inputs = torch.randn(2000, 400)
+    before = whole(inputs).var().item()
+    assert rescaled(slim, whole)(inputs[:, :100]).var().item() == pytest.approx(before, rel=0.2)
+
+
+def test_publishing_keeps_relative_places(tmp_path: Path):
+    staging, target = tmp_path / "s", tmp_path / "t"
+    (staging / "model").mkdir(parents=True)
+    target.mkdir()
+    (staging / "model" / "a").write_text("a")
+    (staging / "b").write_text("b")
+    assert publish(staging, target) == ("b", "model/a")
+    assert (target / "model" / "a").read_text() == "a"
