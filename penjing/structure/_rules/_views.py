@@ -161,6 +161,7 @@ def cat(site: Site) -> list[Labels]:
 def _joined(site: Site, dims: list[Dim], sizes: list[int]) -> Dim:
     if not any(dims):
         return FIXED
+    dims = [site.atoms.expand(d) if d else d for d in dims]  # a column that froze says nothing next to a free one
     width = max(len(d) for d in dims)
     still = site.atoms.frozen(site.because("joins a part of fixed size"))
     columns: list[list[np.ndarray]] = [[] for _ in range(width)]
