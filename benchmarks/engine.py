@@ -21,14 +21,27 @@ from penjing.surgery import apply, check, plan_removal
 
 HERE = Path(__file__).parent
 NETWORKS = (
-    "resnet18 resnet50 resnext50_32x4d vgg16_bn densenet121 googlenet mobilenet_v2 mobilenet_v3_small "
-    "shufflenet_v2_x1_0 efficientnet_b0 regnet_y_400mf squeezenet1_1 convnext_tiny"
-).split()
+    "resnet18",
+    "resnet50",
+    "resnext50_32x4d",
+    "vgg16_bn",
+    "densenet121",
+    "googlenet",
+    "mobilenet_v2",
+    "mobilenet_v3_small",
+    "shufflenet_v2_x1_0",
+    "efficientnet_b0",
+    "regnet_y_400mf",
+    "squeezenet1_1",
+    "convnext_tiny",
+)
 
 
 def ours(model: torch.nn.Module, example: torch.Tensor, proof: bool) -> None:
     structure = pj.trace(model, example)
-    halves = {g.name: range(len(g) // 2) for g in structure.groups if g.granularity == "channel" and len(g) > 1}
+    halves = {
+        g.name: range(len(g) // 2) for g in structure.groups if g.granularity == "channel" and len(g) > 1
+    }
     plan = plan_removal(structure, halves)
     outcome = check(model, apply(model, plan), structure, plan, example, exact=proof)
     if not outcome.passed:
@@ -43,7 +56,9 @@ def peer(model: torch.nn.Module, example: torch.Tensor) -> None:
         example,
         importance=torch_pruning.importance.MagnitudeImportance(p=2),
         pruning_ratio=0.5,
-        ignored_layers=[m for m in model.modules() if isinstance(m, torch.nn.Linear) and m.out_features == 1000],
+        ignored_layers=[
+            m for m in model.modules() if isinstance(m, torch.nn.Linear) and m.out_features == 1000
+        ],
     )
     pruner.step()
     with torch.no_grad():
@@ -69,7 +84,9 @@ def medians(name: str, repeats: int) -> dict[str, float | str]:
         runs["proven"].append(timed(ours, model, example, True))
         runs["unproven"].append(timed(ours, model, example, False))
         runs["peer"].append(timed(peer, model, example))
-    return {k: next((r for r in v if isinstance(r, str)), None) or statistics.median(v) for k, v in runs.items()}  # type: ignore[type-var]
+    return {
+        k: next((r for r in v if isinstance(r, str)), None) or statistics.median(v) for k, v in runs.items()
+    }  # type: ignore[type-var]
 
 
 def geometric_mean(values: list[float]) -> float:
@@ -91,7 +108,9 @@ def main() -> None:
             with_proof.append(theirs / proven)
             without.append(theirs / unproven)
             ratio = [f"{with_proof[-1]:.1f}x", f"{without[-1]:.1f}x"]
-        lines.append(f"| {name} | {shown['proven']} | {shown['unproven']} | {shown['peer']} | {ratio[0]} | {ratio[1]} |")
+        lines.append(
+            f"| {name} | {shown['proven']} | {shown['unproven']} | {shown['peer']} | {ratio[0]} | {ratio[1]} |"
+        )
         print(lines[-1], flush=True)
     head = [
         "# Engine: seconds from a network to a smaller one",

@@ -72,7 +72,9 @@ def run_process(name: str, size: int) -> dict[str, Any]:
     command = [sys.executable, __file__, "--worker", name, str(size)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, env=environment, check=False)
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=TIMEOUT, env=environment, check=False
+        )
     except subprocess.TimeoutExpired:
         return {"status": f"no answer in {TIMEOUT} s"}
     if done.returncode:

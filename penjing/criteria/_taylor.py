@@ -27,7 +27,8 @@ def taylor(model: nn.Module, context: Context) -> Score:
     if context.calibration is None or context.loss is None:
         raise UsageError(
             "criterion 'taylor' needs calibration=batches and loss=callable(outputs, batch): "
-            "pj.prune(..., criterion='taylor', calibration=loader, loss=lambda out, batch: F.cross_entropy(out, batch[1]))"
+            "pj.prune(..., criterion='taylor', calibration=loader, "
+            "loss=lambda out, batch: F.cross_entropy(out, batch[1]))"
         )
     importance = _accumulate(model, context)
 

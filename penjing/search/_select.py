@@ -47,7 +47,10 @@ class Rounding:
 def prunable(
     structure: Structure, *, granularity: Sequence[str], protect: Sequence[str], exact_only: bool
 ) -> tuple[PruneGroup, ...]:
-    """Groups that may shrink under these options. Raises `UsageError` for unknown names and protects that match nothing."""
+    """Groups that may shrink under these options.
+
+    Raises `UsageError` for unknown granularities and for protects that match nothing.
+    """
     unknown = [g for g in granularity if g not in KNOWN_GRANULARITY]
     if unknown:
         raise UsageError(f"unknown granularity {unknown}; known: {', '.join(KNOWN_GRANULARITY)}")

@@ -98,7 +98,7 @@ class Atoms:
         if not a or not b:
             self.freeze(a or b, cause)
             return a or b
-        if _same(a, b):
+        if same_labels(a, b):
             return a
         if len(a) == 1 and len(b) == 1:
             self._union(a[0], b[0])
@@ -201,7 +201,7 @@ class Atoms:
         return labels
 
 
-def _same(a: Dim, b: Dim) -> bool:
+def same_labels(a: Dim, b: Dim) -> bool:
     return len(a) == len(b) and all(np.array_equal(x, y) for x, y in zip(a, b, strict=True))
 
 

@@ -31,7 +31,9 @@ class FreeMultiheadAttention(nn.MultiheadAttention):
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         batched = query.dim() == 3
         flip = batched and not self.batch_first
-        inputs = [t.transpose(0, 1) if flip else t if batched else t.unsqueeze(0) for t in (query, key, value)]
+        inputs = [
+            t.transpose(0, 1) if flip else t if batched else t.unsqueeze(0) for t in (query, key, value)
+        ]
         q, k, v = self._project(*inputs)
         mask = self._mask(q, attn_mask, key_padding_mask)
         if self.bias_k is not None or self.add_zero_attn:
@@ -68,7 +70,9 @@ class FreeMultiheadAttention(nn.MultiheadAttention):
             if found.dim() == 3:
                 found = found.unflatten(0, (-1, self.num_heads))
         if padding is not None:
-            blocked = _additive(padding if padding.dim() == 2 else padding.unsqueeze(0), q.dtype)[:, None, None, :]
+            blocked = _additive(padding if padding.dim() == 2 else padding.unsqueeze(0), q.dtype)[
+                :, None, None, :
+            ]
             found = blocked if found is None else found + blocked
         return found
 

@@ -9,7 +9,7 @@ attributes to set and which dims must stay because a literal fixes their size.
 import operator
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Union
+from typing import Any
 
 import torch
 from torch import nn
@@ -48,7 +48,7 @@ class Arith:
     right: "Expr"
 
 
-Expr = Union[Const, Size, Attr, Arith]
+Expr = Const | Size | Attr | Arith
 
 _ARITHMETIC: dict[str, Callable[[int, int], int]] = {
     "add": operator.add,

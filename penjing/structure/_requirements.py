@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from penjing.structure._atoms import Atoms, Dim
+from penjing.structure._atoms import Atoms, Dim, same_labels
 from penjing.structure._provenance import Attr, Expr, Size, evaluate, leaves
 from penjing.structure._rules import Facts, Requirement
 
@@ -50,9 +50,8 @@ def _live(atoms: Atoms, facts: Facts, requirement: Requirement) -> Live | None:
     movable = [d for d in (dim, *sizes.values()) if any((c >= atoms.first).any() for c in d)]
     if not movable:
         return None
-    if isinstance(expr, Size) and len(dim) == len(sizes[expr]):
-        if all(np.array_equal(a, b) for a, b in zip(dim, sizes[expr], strict=True)):
-            return None
+    if isinstance(expr, Size) and same_labels(dim, sizes[expr]):
+        return None
     return Live(requirement, facts, dim, sizes, attributes)
 
 

@@ -100,7 +100,7 @@ def _on_meta(model: nn.Module, training: bool) -> Iterator[dict[str, torch.Tenso
     undo: list[tuple[dict[str, Any], str, Any]] = []
     for path, module in model.named_modules(remove_duplicate=False):
         prefix = f"{path}." if path else ""
-        registered: tuple[dict[str, Any], ...] = (module._parameters, module._buffers)
+        registered: list[Any] = [module._parameters, module._buffers]
         for held in registered:
             for name, tensor in held.items():
                 if tensor is not None:

@@ -19,5 +19,7 @@ def replace_component(module: nn.Module, edit: ReplaceComponent) -> None:
         raise PlanError(f"the plan asks for component {edit.kind!r}; known: {', '.join(REPLACEMENTS)}")
     fits, change = REPLACEMENTS[edit.kind]
     if not fits(module):
-        raise PlanError(f"{edit.module!r} is a {type(module).__name__}, for which {edit.kind!r} cannot stand in")
+        raise PlanError(
+            f"{edit.module!r} is a {type(module).__name__}, for which {edit.kind!r} cannot stand in"
+        )
     change(module)

@@ -103,9 +103,7 @@ def _kept(x: torch.Tensor, masks: Sequence[Mask]) -> torch.Tensor:
     return keep
 
 
-def _moments(
-    x: torch.Tensor, dims: list[int], masks: Sequence[Mask]
-) -> tuple[torch.Tensor, torch.Tensor]:
+def _moments(x: torch.Tensor, dims: list[int], masks: Sequence[Mask]) -> tuple[torch.Tensor, torch.Tensor]:
     keep = _kept(x, masks).expand_as(x)
     count = keep.sum(dims, keepdim=True)
     mean = (x * keep).sum(dims, keepdim=True) / count
@@ -165,6 +163,17 @@ def _filled(fill: float) -> Callable[..., Any]:
     return formula
 
 
+def _of_the_kept(call: OpCall, args: list[Any], kwargs: Any, masks: Sequence[Mask]) -> Any:
+    """The statistic over the kept indices alone."""
+    x = args[0]
+    for mask in masks:
+        lost = torch.zeros(x.shape[mask.dim], dtype=torch.bool, device=x.device).index_fill(
+            0, mask.removed, True
+        )
+        x = x.index_select(mask.dim, (~lost).nonzero().flatten())
+    return call.op(x, *args[1:], **kwargs)
+
+
 _FORMULAS: dict[Any, Callable[..., Any]] = {
     aten.native_layer_norm: _layer_norm,
     aten._fused_rms_norm: _rms_norm,
@@ -176,4 +185,5 @@ _FORMULAS: dict[Any, Callable[..., Any]] = {
     aten.logsumexp: _filled(float("-inf")),
     aten.amax: _filled(float("-inf")),
     aten.amin: _filled(float("inf")),
+    **dict.fromkeys((aten.var, aten.std, aten.var_mean, aten.std_mean), _of_the_kept),
 }

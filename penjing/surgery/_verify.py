@@ -88,7 +88,9 @@ def check(
     try:
         cause = _structural_difference(slim, structure, gone, example_inputs)
         if cause or not exact:
-            return failed(cause) if cause else Verification(passed=True, max_error=float("nan"), checked=checked)
+            return (
+                failed(cause) if cause else Verification(passed=True, max_error=float("nan"), checked=checked)
+            )
         error = _exactness(base, slim, structure, removed, gone, example_inputs)
     except (TraceError, RuntimeError) as error:
         return failed(f"the smaller network does not run: {error}")
@@ -257,6 +259,9 @@ def _with_states(
         if isinstance(module, nn.RMSNorm) and isinstance(traced, nn.RMSNorm) and module.eps is None:
             dtype = traced.weight.dtype if traced.weight is not None else torch.get_default_dtype()
             module.eps = torch.finfo(dtype).eps  # None means the eps of the dtype: it is part of the network
+        for name, value in module.__dict__.items():
+            if isinstance(value, torch.Tensor) and value.is_floating_point():
+                module.__dict__[name] = value.double()
     return small.double().eval()
 
 

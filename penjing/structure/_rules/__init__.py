@@ -1,6 +1,8 @@
 """What every op does to dims: one registry, one file per family."""
 
 from penjing.structure._rules import _contract as _contract
+from penjing.structure._rules import _cuts as _cuts
+from penjing.structure._rules import _index as _index
 from penjing.structure._rules import _reduce as _reduce
 from penjing.structure._rules import _views as _views
 from penjing.structure._rules._elementwise import pointwise as pointwise

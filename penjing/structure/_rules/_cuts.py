@@ -1,0 +1,149 @@
+"""Ops that cut tensors apart and join them."""
+
+import numpy as np
+import torch
+
+from penjing.core._graph import Ref
+from penjing.structure._atoms import FIXED, Dim
+from penjing.structure._provenance import Arith, Const, Expr, Size
+from penjing.structure._rules._registry import Labels, Site, fixed, rule
+
+aten = torch.ops.aten
+
+USER_SPLITS = {"split", "split_with_sizes", "unsafe_split", "unsafe_split_with_sizes", "hsplit", "vsplit"}
+
+
+@rule(aten.cat)
+def cat(site: Site) -> list[Labels]:
+    """Labels one after another along `dim`; elsewhere all inputs share their dims."""
+    refs = [r for r in site.arg(0) if site.shape(r) != (0,)]
+    shape = site.output_shape()
+    dim = site.arg(1, 0) % len(shape)
+    output = fixed(shape)
+    for axis in range(len(shape)):
+        if axis == dim:
+            output[axis] = joined(
+                site, [site.labels(r)[axis] for r in refs], [site.shape(r)[axis] for r in refs]
+            )
+            continue
+        output[axis] = site.labels(refs[0])[axis]
+        for ref in refs[1:]:
+            output[axis] = site.unify(output[axis], site.labels(ref)[axis])
+    return [output]
+
+
+def joined(site: Site, dims: list[Dim], sizes: list[int]) -> Dim:
+    if not any(dims):
+        return FIXED
+    dims = [
+        site.atoms.expand(d) if d else d for d in dims
+    ]  # a column that froze says nothing next to a free one
+    width = max(len(d) for d in dims)
+    still = site.atoms.frozen(site.because("joins a part of fixed size"))
+    columns: list[list[np.ndarray]] = [[] for _ in range(width)]
+    for dim, size in zip(dims, sizes, strict=True):
+        own = dim or (np.full(size, still, dtype=np.int64),)
+        for i in range(width):
+            columns[i].append(own[min(i, len(own) - 1)])
+    return tuple(np.concatenate(c) for c in columns)
+
+
+@rule(aten.stack)
+def stack(site: Site) -> list[Labels]:
+    refs = site.arg(0)
+    labels = list(site.labels(refs[0]))
+    for ref in refs[1:]:
+        labels = [site.unify(a, b) for a, b in zip(labels, site.labels(ref), strict=True)]
+    labels.insert(site.arg(1, 0) % (len(labels) + 1), FIXED)
+    return [labels]
+
+
+@rule(
+    aten.split,
+    aten.split_with_sizes,
+    aten.unsafe_split,
+    aten.unsafe_split_with_sizes,
+    aten.chunk,
+    aten.split_copy,
+)
+def split(site: Site) -> list[Labels]:
+    """Pieces carry their part of the labels; each piece must keep the size the code asks for."""
+    x = site.arg(0)
+    rank = len(site.shape(x))
+    dim = site.arg(2, 0) % rank
+    whole = site.labels(x)
+    sizes = [site.output_shape(position)[dim] for position in range(len(site.call.outputs))]
+    ends = np.cumsum(sizes).tolist()
+    pieces = [cut(whole[dim], end - size, end) for size, end in zip(sizes, ends, strict=True)]
+    for position, (size, piece) in enumerate(zip(sizes, pieces, strict=True)):
+        expr = _piece_size(site, x, dim, size, position == len(sizes) - 1)
+        alike = tuple(
+            other for other, n in zip(pieces, sizes, strict=True) if n == size and other is not piece
+        )
+        site.require(expr, piece, "splits into pieces of this size", alike)
+    return [[piece if a == dim else d for a, d in enumerate(whole)] for piece in pieces]
+
+
+def cut(dim: Dim, start: int, stop: int, step: int = 1) -> Dim:
+    return tuple(c[start:stop:step] for c in dim)
+
+
+def _piece_size(site: Site, x: Ref, dim: int, size: int, last: bool) -> Expr | None:
+    function = site.call.function
+    if function not in USER_SPLITS:
+        chunks = function in ("chunk", "unsafe_chunk", "tensor_split") and site.call.sizes
+        count = site.call.sizes[0][1] if chunks else Const(len(site.call.outputs))
+        whole = Size(x.value, dim)
+        ceiling = Arith("floordiv", Arith("sub", Arith("add", whole, count), Const(1)), count)
+        parts = len(site.call.outputs)
+        return Arith("sub", whole, Arith("mul", ceiling, Const(parts - 1))) if last else ceiling
+    return site.size_expr(size)
+
+
+@rule(aten.slice, aten.narrow, aten.slice_copy)
+def slice_(site: Site) -> list[Labels]:
+    """A cut at computed or literal places: what lies before each place must keep its count."""
+    x = site.arg(0)
+    labels, shape = list(site.labels(x)), site.shape(x)
+    dim = site.arg(1, 0) % len(shape)
+    size, own = shape[dim], labels[dim]
+    if site.call.op.overloadpacket is aten.narrow:
+        start, stop, step = site.arg(2), site.arg(2) + site.arg(3), 1
+    else:
+        start, stop, step = site.arg(2), site.arg(3), site.arg(4, 1)
+    first, last, _ = slice(start, stop, step).indices(size)
+    if own and (first, last, step) != (0, size, 1):
+        if step != 1:
+            site.freeze(own, "takes every n-th index")
+        _keep_place(site, own, size, first, start)
+        _keep_place(site, own, size, last, stop)
+    labels[dim] = cut(own, first, last, step)
+    return [labels]
+
+
+def _keep_place(site: Site, own: Dim, size: int, place: int, given: int | None) -> None:
+    if place in (0, size) or given is None:
+        return
+    if given < 0:
+        site.require(_negated(site.size_expr(given)), cut(own, place, size), "cuts at a literal index")
+    else:
+        site.require(site.size_expr(given), cut(own, 0, place), "cuts at a literal index")
+
+
+def _negated(expr: Expr) -> Expr:
+    return Arith("sub", Const(0), expr)
+
+
+@rule(aten.select, aten.select_copy)
+def select(site: Site) -> list[Labels]:
+    labels = list(site.labels(site.arg(0)))
+    axis = site.arg(1) % len(labels)
+    site.freeze(labels.pop(axis), "picks one index of this dim")
+    return [labels]
+
+
+@rule(aten.unbind, aten.unbind_copy)
+def unbind(site: Site) -> list[Labels]:
+    labels = list(site.labels(site.arg(0)))
+    site.freeze(labels.pop(site.arg(1, 0) % len(labels)), "takes this dim apart")
+    return [list(labels) for _ in site.call.outputs]
