@@ -1,0 +1,162 @@
+"""One line per op: `conv a -> the op -> conv i -> conv b`, so that something can always be pruned.
+
+`FOLLOWED` ops let the channels of `a` go through them; for `STAYS` the channels of `a` are kept, with the op named as
+the cause, and only what lies behind shrinks.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from small_networks import BUILDERS, Body, Network, conv, image
+from torch import nn
+
+aten = torch.ops.aten
+Step = Callable[[Any, torch.Tensor], torch.Tensor]
+
+FOLLOWED: dict[str, Step] = {
+    "adaptive average pool": lambda m, h: F.adaptive_avg_pool2d(h, 2),
+    "adaptive average pool 3d": lambda m, h: F.adaptive_avg_pool3d(h[..., None], (2, 2, 1)).squeeze(-1),
+    "adaptive max pool 3d": lambda m, h: F.adaptive_max_pool3d(h[..., None], (2, 2, 1)).squeeze(-1),
+    "average pool 1d": lambda m, h: F.avg_pool1d(h.flatten(2), 2)[..., None],
+    "average pool 3d": lambda m, h: F.avg_pool3d(h[..., None], (2, 2, 1)).squeeze(-1),
+    "nearest 1d": lambda m, h: F.interpolate(h.flatten(2), scale_factor=2)[..., None],
+    "nearest 2d": lambda m, h: F.interpolate(h, scale_factor=2),
+    "nearest 3d": lambda m, h: F.interpolate(h[..., None], scale_factor=2)[..., 0],
+    "linear 1d": lambda m, h: F.interpolate(h.flatten(2), scale_factor=2, mode="linear")[..., None],
+    "trilinear": lambda m, h: F.interpolate(h[..., None], size=(3, 3, 1), mode="trilinear").squeeze(-1),
+    "bicubic": lambda m, h: F.interpolate(h, scale_factor=2, mode="bicubic"),
+    "bilinear, antialiased": lambda m, h: F.interpolate(h, size=(3, 3), mode="bilinear", antialias=True),
+    "bicubic, antialiased": lambda m, h: F.interpolate(h, size=(3, 3), mode="bicubic", antialias=True),
+    "reflection pad 1d": lambda m, h: F.pad(h.flatten(2), (1, 1), mode="reflect")[..., None],
+    "replication pad 1d": lambda m, h: F.pad(h.flatten(2), (1, 1), mode="replicate")[..., None],
+    "replication pad 2d": lambda m, h: F.pad(h, (1, 1, 1, 1), mode="replicate"),
+    "hardswish": lambda m, h: F.hardswish(h),
+    "hardswish in place": lambda m, h: F.hardswish(h + 0, inplace=True),
+    "threshold": lambda m, h: F.threshold(h, 0.1, 0.0),
+    "threshold in place": lambda m, h: F.threshold(h + 0, 0.1, 0.0, inplace=True),
+    "masked fill": lambda m, h: h.masked_fill(h < 0, 0.0),
+    "masked fill in place": lambda m, h: (h + 0).masked_fill_(h < 0, 0.0),
+    "where": lambda m, h: torch.where(h > 0, h, 0.1 * h),
+    "nan to num": lambda m, h: torch.nan_to_num(h),
+    "lower triangle": lambda m, h: h.tril(),
+    "upper triangle": lambda m, h: h.triu(),
+    "cast": lambda m, h: h.double().to(h.dtype),
+    "detach": lambda m, h: h.detach(),
+    "alias": lambda m, h: aten.alias(h),
+    "copy": lambda m, h: aten.copy(torch.zeros_like(h), h),
+    "copy in place": lambda m, h: torch.empty_like(h).copy_(h),
+    "fill": lambda m, h: h + aten.fill(h, 1.0),
+    "fill in place": lambda m, h: h + torch.empty_like(h).fill_(2.0),
+    "zero in place": lambda m, h: h + torch.empty_like(h).zero_(),
+    "ones like": lambda m, h: h * torch.ones_like(h),
+    "full like": lambda m, h: h * torch.full_like(h, 0.5),
+    "new zeros": lambda m, h: h + h.new_zeros(h.shape),
+    "new ones": lambda m, h: h + h.new_ones(h.size()),
+    "new full": lambda m, h: h + h.new_full(h.shape, 3.0),
+    "zeros": lambda m, h: h + torch.zeros(h.shape),
+    "ones": lambda m, h: h + torch.ones(h.shape[1], 1, 1),
+    "full": lambda m, h: h + torch.full((h.shape[1], 1, 1), 2.0),
+    "scalar tensor": lambda m, h: h * aten.scalar_tensor(2.0),
+    "arange": lambda m, h: h + torch.arange(h.shape[-1]),
+    "linspace": lambda m, h: h + torch.linspace(0, 1, h.shape[-1]),
+    "eye": lambda m, h: h + torch.eye(h.shape[-1]),
+    "minimum over channels": lambda m, h: h * h.amin(1, keepdim=True),
+    "log-sum-exp over channels": lambda m, h: h * h.logsumexp(1, keepdim=True),
+    "numpy transpose": lambda m, h: h.mT.mT,
+    "in-place transpose": lambda m, h: (h + 0).transpose_(2, 3),
+    "in-place unsqueeze": lambda m, h: (h + 0).unsqueeze_(-1).squeeze_(-1),
+    "index of pixels": lambda m, h: h[:, :, torch.tensor([0, 2, 1])],
+    "cumulated pixels": lambda m, h: h.cumsum(2),
+    "log-cumulated pixels": lambda m, h: h.logcumsumexp(3),
+    "rolled pixels": lambda m, h: h.roll(1, 2),
+    "first row": lambda m, h: h[:, :, 0][..., None],
+    "narrowed pixels": lambda m, h: h.narrow(2, 1, 3),
+    "matrix by vector": lambda m, h: (h.flatten(0, 2) @ m.v).view(h.shape[0], -1, 6, 1),
+    "the first channel stays": lambda m, h: h[:, :1],
+    "the fourth channel stays": lambda m, h: h[:, 3:4] * h,
+    "spread of channels": lambda m, h: h / (1 + h.std(1, keepdim=True)),
+    "variance of channels": lambda m, h: h / (1 + h.var(1, keepdim=True, correction=0)),
+    "variance and mean": lambda m, h: h - torch.var_mean(h, 1, keepdim=True)[1],
+    "spread and mean": lambda m, h: h / (1 + torch.std_mean(h, 1, keepdim=True)[0]),
+    "copied views": lambda m, h: aten.slice_copy(aten.view_copy(h, h.shape), 2, 1, 3),
+    "copied pieces": lambda m, h: torch.cat([p * 2 for p in aten.split_copy(h, h.shape[1] // 2, 1)], 1),
+    "copied rows": lambda m, h: torch.stack(aten.unbind_copy(aten.expand_copy(h, (-1, -1, -1, -1)), 2), 2),
+    "copied row": lambda m, h: aten.select_copy(h, 2, 0)[..., None],
+    "narrowed by hand": lambda m, h: aten.narrow(h, 3, 1, 2),
+    "unsafe pieces": lambda m, h: torch.cat(torch.unsafe_chunk(h, 2, 1)[::-1], 1),
+    "shuffled natively": lambda m, h: aten.native_channel_shuffle(h, 2),
+    "unsafe index": lambda m, h: aten._unsafe_index(h, [None, None, torch.tensor([0, 1])]),
+    "unsafe view": lambda m, h: aten._unsafe_view(h, h.shape),
+    "batched bias": lambda m, h: torch.baddbmm(
+        h.flatten(2), h.flatten(2), m.square.expand(2, 36, 36)
+    ).view_as(h),
+}
+
+STAYS: dict[str, Step] = {
+    "cumulated channels": lambda m, h: h.cumsum(1),
+    "rolled channels": lambda m, h: h.roll(1, 1),
+    "sorted channels": lambda m, h: h.sort(1)[0],
+    "best channels": lambda m, h: h.topk(4, 1)[0],
+    "gathered channels": lambda m, h: h.gather(1, torch.zeros(2, 8, 6, 6, dtype=torch.long)),
+    "scattered": lambda m, h: h.scatter(1, torch.zeros(2, 1, 6, 6, dtype=torch.long), h[:, :1]),
+    "chosen channels": lambda m, h: h.index_select(1, torch.tensor([0, 2, 4])),
+    "indexed channels": lambda m, h: h[:, torch.tensor([0, 2, 4])],
+    "every other channel": lambda m, h: h[:, ::2],
+    "unfolded": lambda m, h: F.unfold(h, 3).unsqueeze(-1),
+    "unfolded channels": lambda m, h: h.unfold(1, 2, 2).flatten(-2),
+    "folded": lambda m, h: F.fold(F.unfold(h, 3), (6, 6), 3),
+    "sampled": lambda m, h: F.grid_sample(h, h.new_zeros(2, 4, 4, 2), align_corners=False),
+    "cumulated product": lambda m, h: h.cumprod(1),
+    "product": lambda m, h: h * h.prod(1, keepdim=True),
+    "largest": lambda m, h: h * h.max(1, keepdim=True)[0],
+    "smallest": lambda m, h: h * h.min(1, keepdim=True)[0],
+    "median": lambda m, h: h * h.median(1, keepdim=True)[0],
+    "place of the largest": lambda m, h: h * h.argmax(1, keepdim=True),
+    "place of the smallest": lambda m, h: h * h.argmin(1, keepdim=True),
+    "any": lambda m, h: h * (h > 0).any(1, keepdim=True),
+    "all": lambda m, h: h * (h > 0).all(1, keepdim=True),
+    "written in place": lambda m, h: h.index_put((torch.tensor([0]),), h.new_ones(())),
+    "slice written": lambda m, h: aten.slice_scatter(h, h[:, :2] * 2, 1, 0, 2),
+    "index written": lambda m, h: aten.select_scatter(h, h[:, 0] * 2, 1, 0),
+    "strided by hand": lambda m, h: h.as_strided((2, 8, 6, 6), h.stride()),
+    "diagonal": lambda m, h: h * h.diagonal(dim1=2, dim2=3)[..., None],
+    "wrapped pixels": lambda m, h: F.pad(h, (1, 1, 1, 1), mode="circular"),
+}
+
+
+TAKE_STATISTICS = (
+    "minimum over channels", "log-sum-exp over channels", "spread of channels", "variance of channels",
+    "variance and mean", "spread and mean",
+)  # fmt: skip
+
+
+def around(name: str, step: Step, kept: bool) -> Callable[[int], Network]:
+    def build(c: int) -> Network:
+        a, v = conv(3, 8), nn.Parameter(torch.randn(6))
+        with torch.no_grad():
+            width = step(Body(step, v=v, square=nn.Parameter(torch.eye(36))), a(image())).shape[1]
+        model = Body(
+            lambda m, x: m.b(F.relu(m.i(step(m, m.a(x))))),
+            a=a,
+            i=conv(width, c),
+            b=conv(c, 5),
+            v=v,
+            square=nn.Parameter(torch.eye(36)),
+        )
+        return Network(
+            model=model,
+            example=image(),
+            shrinks=("i.weight", "b.weight") if kept else ("a.weight", "i.weight", "b.weight"),
+            zeroing=name not in TAKE_STATISTICS,
+        )
+
+    return build
+
+
+OP_BUILDERS = {
+    **{name: around(name, step, False) for name, step in FOLLOWED.items()},
+    **{name: around(name, step, True) for name, step in STAYS.items()},
+}
+ALL_BUILDERS = {**BUILDERS, **OP_BUILDERS}
