@@ -11,7 +11,7 @@ from torch import nn
 
 from penjing.pipeline._checkpoint import Checkpoints
 from penjing.pipeline._job import Job, event_log, write_plan, write_state
-from penjing.pipeline._shrink import absolute, cut
+from penjing.pipeline._shrink import cut, rehearse
 from penjing.recover import Fit, TrainState, distil, recover, transfer
 from penjing.report import EventLog
 from penjing.sources import LoadedSource, find_head, parse_source
@@ -30,6 +30,7 @@ def base(job: Job, out: Path, figures: dict[str, Any]) -> None:
         job.run.remember(f"{split.name} examples", split.fingerprint)
     if data.bad:
         job.note("base", f"{len(data.bad)} unreadable pictures are left out, the first: {data.bad[0]}")
+    rehearse(job)
     figures |= {"source": source.source, "weights": source.weights, "input_size": list(job.inputs.frame.size)}
     figures |= {"labels": list(data.labels), "examples": {name: data.n(name) for name in SPLITS}}
 
@@ -47,6 +48,7 @@ def teacher_step(job: Job, out: Path, figures: dict[str, Any]) -> None:
         figures["source"] = job.recipe.teacher
         return
     source = job.teacher_source(job.recipe.teacher_weights)
+    rehearse(job)
     figures |= {"source": source.source, "weights": source.weights}
     _finish(job, "teacher", _transfer(job, "teacher", source), out, figures)
 
@@ -74,7 +76,7 @@ def scratch_step(job: Job, out: Path, figures: dict[str, Any]) -> None:
 
 def random_step(job: Job, out: Path, figures: dict[str, Any]) -> None:
     """Random units removed to the same budget, with the same recovery."""
-    model, plan = cut(job, absolute(job, job.full(job.reference)), "random")
+    model, plan = cut(job, "random")
     write_plan(plan, out, "control:random")
     _finish(job, "control:random", _recover(job, "control:random", model), out, figures)
 

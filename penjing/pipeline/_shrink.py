@@ -8,8 +8,9 @@ import torch
 from torch import nn
 
 from penjing.core import Budget, Plan, Recipe, UsageError
+from penjing.criteria import CRITERIA, Context, prepare_criterion
 from penjing.measure import count_macs, count_params
-from penjing.pipeline._job import Job, event_log, plan_file, write_plan, write_state
+from penjing.pipeline._job import Job, event_log, write_plan, write_state
 from penjing.search import prune, trim
 
 REACHABLE = ("macs", "params")
@@ -43,7 +44,7 @@ def trim_step(job: Job, out: Path, figures: dict[str, Any]) -> None:
 def prune_step(job: Job, out: Path, figures: dict[str, Any]) -> None:
     """Removes units until the budget of the recipe, relative to the reference, is met."""
     whole = job.full(job.reference)
-    slim, plan = cut(job, absolute(job, whole), job.recipe.steps.prune.criterion)
+    slim, plan = cut(job, job.recipe.steps.prune.criterion)
     write_plan(plan, out, "prune")
     write_state(slim, out, "prune")
     figures["before"], figures["after"] = _sizes(job, whole), _sizes(job, slim)
@@ -51,11 +52,30 @@ def prune_step(job: Job, out: Path, figures: dict[str, Any]) -> None:
     figures["skipped"] = [f"{skipped.group}: {skipped.cause}" for skipped in plan.skipped]
 
 
-def cut(job: Job, budget: str, criterion: str) -> tuple[nn.Module, Plan]:
-    """The trimmed (or whole) network cut to `budget`, and its plan in the whole network's coordinates."""
-    options, trimmed = job.recipe.steps.prune, plan_file(job.run.path, "trim").exists()
-    model = job.slim("trim", "trim") if trimmed else job.full(job.reference)
-    slim, plan = prune(
+def cut(job: Job, criterion: str) -> tuple[nn.Module, Plan]:
+    """The trimmed (or whole) network cut to the budget, and its plan in the whole network's coordinates."""
+    whole, options = job.full(job.reference), job.recipe.steps
+    budget = _absolute(job, whole)
+    if not options.trim.blocks:
+        return _prune(job, whole, budget, criterion, options.prune.calibration)
+    slim, plan = _prune(job, job.slim("trim", "trim"), budget, criterion, options.prune.calibration)
+    return slim, job.plan("trim").then(plan)
+
+
+def rehearse(job: Job) -> None:
+    """Cuts the untrained network once: a budget out of reach or a wrong option fails before any training."""
+    whole, options = job.fresh(), job.recipe.steps
+    if options.prune.criterion not in CRITERIA:
+        prepare_criterion(options.prune.criterion, whole, Context())
+    if not options.trim.blocks:
+        _prune(job, whole, _absolute(job, whole), "l2", calibration=1)
+
+
+def _prune(
+    job: Job, model: nn.Module, budget: str, criterion: str, calibration: int
+) -> tuple[nn.Module, Plan]:
+    options = job.recipe.steps.prune
+    return prune(
         model,
         job.inputs.example(1),
         budget=budget,
@@ -63,11 +83,10 @@ def cut(job: Job, budget: str, criterion: str) -> tuple[nn.Module, Plan]:
         scope=options.scope,
         round_to=options.round_to,
         protect=options.protect,
-        calibration=_calibration(job, options.calibration),
+        calibration=_calibration(job, calibration),
         loss=job.inputs.task().loss,
         seed=job.recipe.seed,
     )
-    return slim, job.plan("trim").then(plan) if trimmed else plan
 
 
 def _draw(job: Job, whole: nn.Module, slim: nn.Module, figures: Mapping[str, Any]) -> None:
@@ -82,7 +101,7 @@ def _layers(model: nn.Module) -> dict[str, tuple[int, ...]]:
     return {name: tuple(weight.shape) for name, weight in model.named_parameters() if weight.ndim > 1}
 
 
-def absolute(job: Job, reference: nn.Module) -> str:
+def _absolute(job: Job, reference: nn.Module) -> str:
     """The recipe's budget in counts, so that it means the same once blocks are gone."""
     sizes = _sizes(job, reference)
     limits = Budget.parse(job.recipe.budget).limits
