@@ -11,7 +11,7 @@ class TransferDefaults:
 
     training: Training = field(
         default_factory=lambda: Training(
-            epochs=8, batch_size=64, lr=1e-3, weight_decay=0.05, augment=True, early_stopping=4
+            epochs=8, batch_size=64, lr=3e-3, weight_decay=0.05, augment=True, early_stopping=None
         )
     )
     probe_epochs: int = 10

@@ -165,7 +165,11 @@ def _job(
         if teacher is not None:
             teacher.eval()
 
-    named = {**terms, "loss": terms["loss"] if isinstance(terms["loss"], str) else repr(terms["loss"])}
+    own = terms["loss"]
+    named = {
+        **terms,
+        "loss": own if isinstance(own, str) else getattr(own, "__qualname__", type(own).__name__),
+    }
     return Job(
         stage=stage,
         model=student,

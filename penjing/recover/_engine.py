@@ -101,11 +101,16 @@ def run(
 
 
 def steps_per_epoch(job: Job) -> int:
-    """Batches of at least two examples in one epoch."""
+    """Batches that one epoch trains on: whole ones, and a last one that is not too small."""
     examples, size = job.data.n("train"), job.training.batch_size
     if examples < 2:
         raise DataError(f"Training needs at least 2 examples; the training split has {examples}.")
-    return examples // size + (examples % size > 1)
+    return examples // size + (examples % size >= least_batch(examples, size))
+
+
+def least_batch(examples: int, size: int) -> int:
+    """The fewest examples worth a step: half a batch. Fewer would leave batch norms with wild statistics."""
+    return max(2, (min(examples, size) + 1) // 2)
 
 
 class _Loop:
@@ -212,6 +217,7 @@ class _Loop:
 
     def _batches(self) -> Iterator[Batch]:
         training = self.job.training
+        least = least_batch(self.job.data.n("train"), training.batch_size)
         batches: Iterable[Batch] = self.job.data.batches(
             "train",
             training.batch_size,
@@ -220,7 +226,7 @@ class _Loop:
             epoch=self.epoch,
             shuffle=True,
         )
-        return (batch for batch in batches if len(self.job.task.targets(batch)) > 1)
+        return (batch for batch in batches if len(self.job.task.targets(batch)) >= least)
 
     def _select(self) -> dict[str, float]:
         """Selection figures of what would be kept: the average where there is one."""

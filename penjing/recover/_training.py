@@ -15,7 +15,7 @@ SCHEDULES = ("cosine", "linear", "constant")
 class Training:
     """How to train; every step has its own defaults, and every field can be given to it as a keyword.
 
-    epochs: passes over the training split. batch_size: examples per step; a last batch of one is left out.
+    epochs: passes over the training split. batch_size: examples per step; a last batch of less than half is left out.
     lr: peak learning rate. optimizer: "adamw" (decoupled decay) or "sgd" (with `momentum`, Nesterov).
     schedule: "cosine", "linear" or "constant", after a rise over the share `warmup` of the steps, down to the
     share `floor` of the peak. weight_decay: lambda of the regulariser; never on norm scales and biases.

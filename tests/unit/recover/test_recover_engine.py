@@ -254,6 +254,17 @@ def test_a_split_without_examples_is_refused(net, task, data):
         transfer(net(), task, data, **(OPTIONS | {"probe_epochs": 0}))
 
 
+@pytest.mark.parametrize(
+    ("examples", "size", "steps"),
+    [(97, 16, 6), (103, 16, 6), (104, 16, 7), (96, 16, 6), (5, 16, 1), (2, 16, 1), (3, 2, 1)],
+)
+def test_a_small_last_batch_is_left_out(net, task, data, examples, size, steps):
+    data.examples, done = examples, []
+    options = OPTIONS | {"batch_size": size, "probe_epochs": 0, "epochs": 2}
+    transfer(net(), task, data, progress=lambda *call: done.append(call[1:3]), **options)
+    assert done[-1] == (2 * steps, 2 * steps)
+
+
 def test_order_and_views_are_asked_for_by_seed_and_epoch(net, task, data):
     transfer(net(), task, data, **(OPTIONS | {"probe_epochs": 0, "seed": 9}))
     assert [view for view in data.views if view[0] == "train"] == [
