@@ -48,8 +48,8 @@ def prepare_criterion(which: str | Score, model: nn.Module, context: Context) ->
     if callable(which):
         return which
     if which not in CRITERIA:
-        near = difflib.get_close_matches(str(which), CRITERIA, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        near = difflib.get_close_matches(str(which), CRITERIA, n=1, cutoff=0.4)
+        hint = f"; did you mean {near[0]!r}?" if near else "."
         raise UsageError(f"no criterion is called {which!r}{hint} Known: {', '.join(sorted(CRITERIA))}")
     return CRITERIA[which](model, context)
 
