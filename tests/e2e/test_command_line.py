@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,34 +17,6 @@ from penjing.cli import main
 
 Ran = subprocess.CompletedProcess[str]
 COMMAND = (sys.executable, "-c", "from penjing.cli import main; main()")
-NETWORK = """
-from torch import nn
-
-
-class Block(nn.Module):
-    def __init__(self, width):
-        super().__init__()
-        self.conv1, self.norm1 = nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width)
-        self.conv2, self.norm2 = nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width)
-
-    def forward(self, x):
-        return x + self.norm2(self.conv2(self.norm1(self.conv1(x)).relu()))
-
-
-class Tiny(nn.Module):
-    def __init__(self, classes=10):
-        super().__init__()
-        self.stem = nn.Sequential(nn.Conv2d(3, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU())
-        self.blocks = nn.Sequential(Block(16), nn.MaxPool2d(2), Block(16), Block(16))
-        self.head = nn.Linear(16, classes)
-
-    def forward(self, x):
-        return self.head(self.blocks(self.stem(x)).mean((2, 3)))
-
-
-def tiny(num_classes=10):
-    return Tiny(num_classes)
-"""
 RECIPE = """
 data: builtin:digits
 budget: macs<=0.5x
@@ -82,7 +55,7 @@ def _start(*arguments: object, cwd: Path) -> subprocess.Popen[str]:
 def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a network of one's own and a recipe."""
     folder = tmp_path_factory.mktemp("desk")
-    (folder / "net.py").write_text(NETWORK)
+    shutil.copy(Path(__file__).parent / "networks" / "tiny.py", folder / "net.py")
     (folder / "tiny.yaml").write_text(RECIPE)
     return folder
 
