@@ -22,6 +22,14 @@ from penjing.surgery import apply, named_states
 SCHEMA = 1
 STRUCTURE, WEIGHTS, CARD = "structure.json", "model.safetensors", "README.md"
 _LARGEST_JSON = 256_000_000
+_KINDS = {
+    "source": str,
+    "source_args": dict,
+    "plan": dict,
+    "aliases": dict,
+    "channels_last": list,
+    "frozen_parameters": list,
+}
 
 
 def save(
@@ -133,6 +141,11 @@ def read_structure(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise ArtifactError(f"{file} has schema {schema!r}; this version reads {SCHEMA}: update penjing")
     if missing:
         raise ArtifactError(f"{file} lacks {sorted(missing)}")
+    wrong = [name for name, kind in _KINDS.items() if not isinstance(body.get(name, kind()), kind)]
+    if wrong:
+        raise ArtifactError(
+            f"{file} is altered: {', '.join(wrong)} hold something else than what was written"
+        )
     return body
 
 
@@ -201,6 +214,9 @@ def _fill(slim: nn.Module, tensors: dict[str, torch.Tensor], body: Mapping[str, 
         if data is None or data.shape != own.shape or data.dtype != own.dtype:
             raise ArtifactError(f"{file}: {name!r} is {_kind(data)}, the network needs {_kind(own)}")
         if key not in made:
+            data = (
+                data.clone()
+            )  # out of the mapped file: its alignment changes which kernels run, and so the last bit
             data = data.contiguous(memory_format=torch.channels_last) if key in last else data
             made[key] = nn.Parameter(data, key not in still) if isinstance(own, nn.Parameter) else data
         path, _, leaf = name.rpartition(".")

@@ -83,6 +83,8 @@ def slice_tensor(tensor: torch.Tensor, dims: Mapping[int, tuple[int, ...]], name
     """The tensor without the given indices; a parameter stays a parameter, channels-last stays channels-last."""
     kept = tensor.detach()
     for dim, indices in dims.items():
+        if not indices:
+            raise PlanError(f"the plan names dim {dim} of {name!r} and removes nothing from it")
         if dim >= tensor.dim() or indices[-1] >= tensor.shape[dim] or len(indices) >= tensor.shape[dim]:
             raise PlanError(
                 f"the plan removes {len(indices)} indices up to {indices[-1]} from dim {dim} of {name!r}, whose "
