@@ -10,9 +10,7 @@ class TransferDefaults:
     """Fine-tuning a pretrained base."""
 
     training: Training = field(
-        default_factory=lambda: Training(
-            epochs=8, batch_size=64, lr=3e-3, weight_decay=0.05, augment=True, early_stopping=None
-        )
+        default_factory=lambda: Training(epochs=6, batch_size=32, lr=3e-3, weight_decay=0.05, augment=True)
     )
     probe_epochs: int = 10
     probe_lr: float = 3e-3
