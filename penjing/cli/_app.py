@@ -60,7 +60,7 @@ def demo(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """The main job on real data that ships with the dependencies: EfficientNet-Lite0 to half its MACs."""
+    """The main job on real data that ships with the dependencies: EfficientNet-Lite0 below half its MACs."""
     options = Options(dry_run=dry_run, resume=resume, as_json=as_json, quiet=quiet)
     go(demo_recipe(seed=seed or 0), out or first_free("demo"), options)
 

@@ -45,6 +45,7 @@ class _Training(_Part):
     """What every kind of training takes; penjing.recover explains each field."""
 
     epochs: Count = 8
+    batch_size: Annotated[int, Field(ge=2)] = 64
     lr: Positive = 1e-3
     optimizer: Literal["adamw", "sgd"] = "adamw"
     weight_decay: NonNegative = 0.05
@@ -59,6 +60,9 @@ class _Training(_Part):
 class TransferOptions(_Training):
     """New head, linear probe, then fine-tuning of everything."""
 
+    epochs: Count = 6
+    batch_size: Annotated[int, Field(ge=2)] = 32
+    lr: Positive = 3e-3
     probe_epochs: Annotated[int, Field(ge=0)] = 10
     probe_lr: Positive = 3e-3
     head_lr: Positive | None = None
@@ -66,7 +70,6 @@ class TransferOptions(_Training):
     regularizer: Literal["weight_decay", "l2sp"] = "weight_decay"
     bn_examples: Annotated[int, Field(ge=0)] = 1024
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    early_stopping: Count | None = 4
 
 
 class DistilOptions(_Training):
@@ -151,7 +154,6 @@ class Recipe(_Part):
     runtime: Literal["eager"] = "eager"
     device: Literal["cpu", "cuda"] = "cpu"
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
-    batch_size: Annotated[int, Field(ge=2)] = 64
     image_size: Annotated[int, Field(ge=8)] | None = None
     steps: Steps = Steps()
 

@@ -6,15 +6,19 @@ DEMO = {
     "task": "image-classification",
     "model": "timm:tf_efficientnet_lite0",
     "data": {"source": "builtin:mnist5k", "splits": [2500, 500, 2000]},
-    "budget": "macs<=0.5x",
-    "image_size": 64,
+    "budget": "macs<=0.4x",
+    "image_size": 48,
     "steps": {
-        "transfer": {"epochs": 2},
-        "recover": {"epochs": 4},
+        "trim": {"blocks": 4},
+        "prune": {
+            "scope": "uniform",
+            "protect": ["*.bn3", "blocks.0.0.bn2"],
+        },  # keeps the thin residual streams
+        "recover": {"epochs": 8, "lr": 3e-3},
     },
 }
 
 
 def demo_recipe(*, seed: int = 0) -> Recipe:
-    """EfficientNet-Lite0 with ImageNet weights, to half its MACs on 5,000 handwritten digits."""
+    """EfficientNet-Lite0 with ImageNet weights, below half its MACs, on 5,000 handwritten digits."""
     return Recipe.of({**DEMO, "seed": seed}, where="the demo")

@@ -121,7 +121,6 @@ def _hooks(job: Job, step: str) -> Iterator[dict[str, Any]]:
             draw(state)
 
         yield {
-            "batch_size": job.recipe.batch_size,
             "augment": True,
             "seed": job.run.record(step)["seed"],
             "progress": job.progress(step),

@@ -1,7 +1,7 @@
 """What a run would do and about how long it would take, from a few timed batches."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -13,53 +13,58 @@ from penjing.measure import count_macs, count_params
 from penjing.pipeline._job import Inputs
 from penjing.pipeline._steps import steps_of
 
+BATCH = 32
 FIXED = {"base": 2.0, "prune": 6.0, "save": 2.0}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pace:
-    """Seconds of one batch of the recipe's size: `train` forward and backward, `look` forward alone."""
+    """Seconds of one example: `train` forward and backward, `look` forward alone; and examples by split.
+
+    `share` is the share of the whole network's time that the slim one is taken to need.
+    """
 
     train: float
     look: float
-    train_batches: float
-    selection_batches: float
-    certification_batches: float
+    counts: Mapping[str, int]
     share: float
 
     def training(self, epochs: int, *, share: float = 1.0, taught: bool = False) -> float:
         """Seconds of `epochs` epochs of a network that takes `share` of the whole one's time."""
         step = self.train * share + (self.look if taught else 0.0)
-        return epochs * (self.train_batches * step + self.selection_batches * self.look * share)
+        return epochs * (self.counts["train"] * step + self.counts["selection"] * self.look * share)
 
 
 def predict(recipe: Recipe, *, trust: bool = False, inputs: Inputs | None = None) -> dict[str, float]:
     """Predicted seconds of every step of `recipe`, in order; an estimate within a factor of about two."""
     given = inputs or Inputs(recipe=recipe, trust=trust)
     pace, steps = _pace(given), recipe.steps
+    counts = pace.counts
     slim = pace.training(steps.recover.epochs, share=pace.share, taught=True)
-    probe = (pace.train_batches + pace.selection_batches) * pace.look if steps.transfer.probe_epochs else 0.0
+    probe = (counts["train"] + counts["selection"]) * pace.look if steps.transfer.probe_epochs else 0.0
     rows = 4 + bool(recipe.teacher) + steps.controls.random
     seconds = {
         **FIXED,
         "transfer": probe + pace.training(steps.transfer.epochs),
         "teacher": probe + pace.training(steps.transfer.epochs),
         "distil": pace.training(steps.distil.epochs, taught=True),
-        "trim": 20 * steps.trim.blocks * pace.look * steps.trim.calibration / recipe.batch_size,
+        "trim": 10 * steps.trim.blocks * pace.look * steps.trim.calibration,
         "recover": slim,
         "control:scratch": slim,
         "control:random": slim + FIXED["prune"],
-        "measure": rows * pace.look * (pace.certification_batches + 2 * steps.measure.repeats),
+        "measure": rows
+        * pace.look
+        * (counts["certification"] + 2 * steps.measure.repeats * steps.measure.batch_sizes[0]),
     }
     return {step.name: seconds[step.name] for step in steps_of(recipe)}
 
 
 def _pace(inputs: Inputs) -> Pace:
-    recipe, data = inputs.recipe, inputs.data
+    recipe = inputs.recipe
     with torch.random.fork_rng():
         model = inputs.source(weights="none", num_classes=inputs.classes).model.to(recipe.device)
-    batch = inputs.example(recipe.batch_size).contiguous(memory_format=torch.channels_last)
-    targets = torch.zeros(recipe.batch_size, dtype=torch.int64, device=batch.device)
+    batch = inputs.example(BATCH).contiguous(memory_format=torch.channels_last)
+    targets = torch.zeros(BATCH, dtype=torch.int64, device=batch.device)
     task = inputs.task()
     model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
@@ -72,13 +77,10 @@ def _pace(inputs: Inputs) -> Pace:
         model.eval()
         F.softmax(task.logits(model(batch)), dim=-1).sum().item()
 
-    counts = [data.n(split) / recipe.batch_size for split in ("train", "selection", "certification")]
     return Pace(
-        train=_seconds(train),
-        look=_seconds(look),
-        train_batches=counts[0],
-        selection_batches=counts[1],
-        certification_batches=counts[2],
+        train=_seconds(train) / BATCH,
+        look=_seconds(look) / BATCH,
+        counts={split: inputs.data.n(split) for split in ("train", "selection", "certification")},
         share=0.3 + 0.7 * _share(inputs, model),
     )
 

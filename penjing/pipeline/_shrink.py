@@ -13,6 +13,7 @@ from penjing.measure import count_macs, count_params
 from penjing.pipeline._job import Job, event_log, write_plan, write_state
 from penjing.search import prune, trim
 
+BATCH = 64
 REACHABLE = ("macs", "params")
 
 
@@ -113,7 +114,7 @@ def _sizes(job: Job, model: nn.Module) -> dict[str, int]:
 
 
 def _calibration(job: Job, examples: int) -> list[Any]:
-    batches = job.inputs.data.batches("train", job.recipe.batch_size, limit=examples)
+    batches = job.inputs.data.batches("train", BATCH, limit=examples)
     return [tuple(part.to(job.recipe.device) for part in batch) for batch in batches]
 
 

@@ -31,7 +31,7 @@ MISTAKES = (
     ),
     Mistake("a step", {"steps": {"prun": {}}}, "steps.prun: unknown key; did you mean `prune`?"),
     Mistake("nothing near", {"zzz": 1}, "known here: schema_version, task"),
-    Mistake("a type", {"batch_size": "many"}, "batch_size"),
+    Mistake("a type", {"image_size": "large"}, "image_size"),
     Mistake("a range", {"steps": {"recover": {"lr": -1}}}, "steps.recover.lr"),
     Mistake("a task", {"task": "image-clasification"}, "image-classification"),
     Mistake("a budget", {"budget": "mac<=0.5x"}, "did you mean 'macs'"),

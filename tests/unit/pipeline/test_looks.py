@@ -71,7 +71,14 @@ def test_inspect_takes_sources_and_another_size():
 def test_inspect_prints_layers_groups_and_causes(ask, folders: dict[str, str]):
     code, said = ask("inspect", folders["deep"])
     assert code == 0
-    for word in ("features.0", "What may shrink", "channel", "exact", "What may not shrink", "MACs at 3x32x32"):
+    for word in (
+        "features.0",
+        "What may shrink",
+        "channel",
+        "exact",
+        "What may not shrink",
+        "MACs at 3x32x32",
+    ):
         assert word in said
     assert json.loads(ask("inspect", folders["deep"], "--json")[1])["params"] > 0
     assert ask("inspect", folders["deep"], "--quiet") == (0, "")

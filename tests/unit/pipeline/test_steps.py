@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from torch import nn
 
 from penjing.core import Recipe, RunError, UsageError
@@ -63,8 +64,18 @@ def test_the_demo_is_a_recipe_on_its_own_splits():
     assert recipe.model == "timm:tf_efficientnet_lite0"
 
 
+RECIPES = sorted((Path(__file__).parents[3] / "recipes").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_every_recipe_in_the_repository_can_be_used(path: Path):
+    recipe = Recipe.load(path)
+    check_budget(recipe)
+    assert Recipe.of(yaml.safe_load(recipe.to_yaml())) == recipe
+
+
 def test_the_demo_recipe_in_the_repository_is_the_demo():
-    assert Recipe.load(Path(__file__).parents[3] / "recipes" / "demo.yaml") == demo_recipe()
+    assert Recipe.load(next(path for path in RECIPES if path.stem == "demo")) == demo_recipe()
 
 
 def test_states_come_back_with_buffers_that_no_state_dict_has(tmp_path: Path):
