@@ -132,6 +132,10 @@ def removal(name: str = "0.weight", dim: Any = 0, indices: Any = "0") -> dict[st
     return {"kind": "remove_units", "group": "g", "granularity": "neuron", "units": "0", "tensors": tensors}
 
 
+def attribute(name: str, item: Any = None, value: Any = 1) -> dict[str, Any]:
+    return {"kind": "set_attribute", "module": "0", "attribute": name, "item": item, "value": value}
+
+
 HOSTILE_EDITS = {
     "a giant run": removal(indices="0-99999999999"),
     "an endless number": removal(indices="9" * 5000),
@@ -150,11 +154,11 @@ HOSTILE_EDITS = {
     "a float dim": removal(dim=0.0),
     "another name": removal(name="../../etc/passwd"),
     "a dunder name": removal(name="__class__"),
-    "an attribute that is none": {"kind": "set_attribute", "module": "0", "attribute": "weight", "item": None, "value": 1},
-    "a dunder attribute": {"kind": "set_attribute", "module": "0", "attribute": "__class__", "item": None, "value": 1},
-    "hooks": {"kind": "set_attribute", "module": "0", "attribute": "_forward_hooks", "item": 0, "value": 1},
-    "a giant value": {"kind": "set_attribute", "module": "0", "attribute": "in_features", "item": None, "value": 2**70},
-    "text for a value": {"kind": "set_attribute", "module": "0", "attribute": "in_features", "item": None, "value": "5"},
+    "an attribute that is none": attribute("weight"),
+    "a dunder attribute": attribute("__class__"),
+    "hooks": attribute("_forward_hooks", 0, 1),
+    "a giant value": attribute("in_features", None, 2**70),
+    "text for a value": attribute("in_features", None, "5"),
     "a block elsewhere": {"kind": "drop_block", "module": "../0", "tensors": []},
     "code": {"kind": "eval", "code": "import os"},
     "an unknown replacement": {"kind": "replace_component", "module": "0", "with": "os.system"},

@@ -62,5 +62,4 @@ def test_text_that_is_no_plan(text: str):
 @pytest.mark.parametrize("value", [None, 3, "x", {"a": 1}, [3], [None], [{"kind": "evil"}]], ids=repr)
 def test_a_plan_whose_fields_lie(field: str, value: object):
     with pytest.raises(pj.PlanError):
-        made = pj.Plan.from_json(json.dumps({**BODY, field: value}))
-        pytest.fail(f"accepted as {made}")
+        pj.Plan.from_json(json.dumps({**BODY, field: value}))

@@ -155,9 +155,11 @@ def test_global_scope_moves_units_and_keeps_a_tenth():
         model[0].weight *= 1e-3
         model[0].weight[0] *= 1e3
     x = torch.randn(2, 20)
-    score = lambda group, model: [
-        model[0].weight[i].norm().item() if group.name[0] == "0" else 1.0 + i for i in range(20)
-    ]  # noqa: E731
+
+    def score(group: PruneGroup, model: nn.Module) -> list[float]:
+        first = group.name[0] == "0"
+        return [model[0].weight[i].norm().item() if first else 1.0 + i for i in range(20)]
+
     slim, plan = pj.prune(model, x, ratio=0.5, scope="global", criterion=score)
     widths = [m.out_features for m in slim if isinstance(m, nn.Linear)]
     assert sum(widths[:3]) == pytest.approx(30, abs=2)

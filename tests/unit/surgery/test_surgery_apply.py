@@ -60,11 +60,10 @@ def test_a_failing_forward_leaves_the_network_alone():
 
 
 def test_global_settings_are_put_back():
-    settings = lambda: (
-        torch.get_default_dtype(),
-        torch.is_grad_enabled(),
-        torch.backends.mha.get_fastpath_enabled(),
-    )  # noqa: E731
+    def settings() -> tuple[object, ...]:
+        fast = torch.backends.mha.get_fastpath_enabled()
+        return torch.get_default_dtype(), torch.is_grad_enabled(), fast
+
     before = settings()
     model = network()
     slim, plan = pj.prune(model, EXAMPLE, ratio=0.5)

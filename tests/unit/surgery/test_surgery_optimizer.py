@@ -30,7 +30,9 @@ MAKERS: dict[str, Callable[[nn.Module], Optimizer]] = {
     "sgd": lambda m: SGD(m.parameters(), lr=0.1),
     "momentum": lambda m: SGD(m.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=0.01),
     "adam": lambda m: Adam(m.parameters(), lr=0.01, amsgrad=True),
-    "adamw": lambda m: AdamW([{"params": [m[2].weight], "lr": 0.5}, {"params": [m[2].bias, *m[0].parameters()]}], lr=0.01),
+    "adamw": lambda m: AdamW(
+        [{"params": [m[2].weight], "lr": 0.5}, {"params": [m[2].bias, *m[0].parameters()]}], lr=0.01
+    ),
 }  # fmt: skip
 
 
