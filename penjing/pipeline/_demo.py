@@ -14,7 +14,7 @@ DEMO = {
             "scope": "uniform",
             "protect": ["*.bn3", "blocks.0.0.bn2"],
         },  # keeps the thin residual streams
-        "recover": {"epochs": 8, "lr": 3e-3},
+        "recover": {"epochs": 6, "lr": 3e-3},
     },
 }
 
