@@ -214,9 +214,8 @@ def _fill(slim: nn.Module, tensors: dict[str, torch.Tensor], body: Mapping[str, 
         if data is None or data.shape != own.shape or data.dtype != own.dtype:
             raise ArtifactError(f"{file}: {name!r} is {_kind(data)}, the network needs {_kind(own)}")
         if key not in made:
-            data = (
-                data.clone()
-            )  # out of the mapped file: its alignment changes which kernels run, and so the last bit
+            # out of the mapped file: its alignment decides which kernels run, and so the last bit of an output
+            data = data.clone()
             data = data.contiguous(memory_format=torch.channels_last) if key in last else data
             made[key] = nn.Parameter(data, key not in still) if isinstance(own, nn.Parameter) else data
         path, _, leaf = name.rpartition(".")

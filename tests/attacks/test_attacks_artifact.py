@@ -209,8 +209,8 @@ def test_structures_of_odd_bytes(artifact: Path, content: bytes):
 
 
 @pytest.mark.parametrize("source", [
-    "file:/etc/passwd:x", "hub:evil/repo:model", "timm:../../x", "timm:__class__", "torchvision:os", "nonsense", "", 3, None,
-    "folder:..", "torchvision:resnet18; import os",
+    "file:/etc/passwd:x", "hub:evil/repo:model", "timm:../../x", "timm:__class__", "torchvision:os", "nonsense", "", 3,
+    None, "folder:..", "torchvision:resnet18; import os",
 ], ids=str)  # fmt: skip
 def test_sources_that_lie(artifact: Path, source: Any, tmp_path: Path):
     edit(artifact, {"source": source})

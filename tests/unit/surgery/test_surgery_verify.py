@@ -225,3 +225,34 @@ def test_vacuous_proofs_are_not_passed_for_zero_initialised_heads():
     assert pj.verify(model, slim, plan, EXAMPLE).passed
     slim.groups = 1
     refused(model, slim, plan)
+
+
+class Rolled(nn.Module):
+    """Numbers that no shape and no op name shows: only running both networks does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shift = 1
+        self.tint = torch.tensor([0.5, 1.0, 2.0])
+        self.a, self.b = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 3, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.b(F.relu(self.a(x)).roll(self.shift, 3)) * self.tint[:, None, None]
+
+
+def rolled_further(slim: Rolled) -> None:
+    slim.shift = 2
+
+
+def other_tint(slim: Rolled) -> None:
+    slim.tint = torch.tensor([0.5, 1.0, 2.00001])
+
+
+@pytest.mark.parametrize("tamper", [rolled_further, other_tint])
+def test_a_difference_that_only_the_outputs_show(tamper: Callable[[Rolled], None]):
+    model = Rolled().eval()
+    slim, plan = pj.prune(model, EXAMPLE, ratio=0.5)
+    assert isinstance(slim, Rolled)
+    assert pj.verify(model, slim, plan, EXAMPLE).passed
+    tamper(slim)
+    assert "outputs differ" in refused(model, slim, plan)
