@@ -66,14 +66,19 @@ class Atoms:
         """The same labels over unbound roots: bound atoms become columns, repeated and neutral columns go."""
         columns: list[np.ndarray] = []
         pending = [self.find(c) for c in reversed(dim)]
+        seen: set[bytes] = set()
         while pending:
             column = pending.pop()
+            key = column.tobytes()
+            if key in seen:
+                continue
+            seen.add(key)
             bound = self._left[column] >= 0
             if bound.any():
                 right = np.where(bound, self._right[column], column)
                 pending.append(self.find(right))
                 pending.append(self.find(np.where(bound, self._left[column], column)))
-            elif not any(np.array_equal(column, c) for c in columns):
+            else:
                 columns.append(column)
         free = [c for c in columns if (c >= self.first).any()]
         return tuple(free) if free else tuple(columns[:1])
