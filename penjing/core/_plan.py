@@ -127,10 +127,13 @@ class Plan:
                     f"plan schema {body.get('schema')!r} is not {SCHEMA}: write it again with this version"
                 )
             return Plan(
-                edits=tuple(_edit_from_dict(e) for e in body["edits"]),
-                fingerprint=str(body["fingerprint"]),
-                skipped=tuple(Skipped(group=str(s["group"]), cause=str(s["cause"])) for s in body["skipped"]),
-                policies=tuple(str(p) for p in body["policies"]),
+                edits=tuple(_edit_from_dict(e) for e in _listed(body["edits"])),
+                fingerprint=_text(body["fingerprint"]),
+                skipped=tuple(
+                    Skipped(group=_text(s["group"]), cause=_text(s["cause"]))
+                    for s in _listed(body["skipped"])
+                ),
+                policies=tuple(_text(p) for p in _listed(body["policies"])),
             )
         except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
             raise PlanError(
@@ -206,28 +209,29 @@ def _edit_from_dict(body: Mapping[str, Any]) -> Edit:
     kind = body["kind"]
     if kind == "remove_units":
         return RemoveUnits(
-            group=str(body["group"]),
-            granularity=str(body["granularity"]),
+            group=_text(body["group"]),
+            granularity=_text(body["granularity"]),
             units=_unpack(body["units"]),
             removals=tuple(
-                Removal(name=str(t["name"]), dim=_size(t["dim"]), indices=_unpack(t["indices"]))
-                for t in body["tensors"]
+                Removal(name=_text(t["name"]), dim=_size(t["dim"]), indices=_unpack(t["indices"]))
+                for t in _listed(body["tensors"])
             ),
         )
     if kind == "set_attribute":
         item = body["item"]
         return SetAttribute(
-            module=str(body["module"]),
-            attribute=str(body["attribute"]),
+            module=_text(body["module"]),
+            attribute=_text(body["attribute"]),
             item=None if item is None else _size(item),
             value=_size(body["value"]),
         )
     if kind == "drop_block":
         return DropBlock(
-            module=str(body["module"]), tensors=tuple((str(n), _size(s)) for n, s in body["tensors"])
+            module=_text(body["module"]),
+            tensors=tuple((_text(n), _size(s)) for n, s in _listed(body["tensors"])),
         )
     if kind == "replace_component":
-        return ReplaceComponent(module=str(body["module"]), kind=str(body["component"]))
+        return ReplaceComponent(module=_text(body["module"]), kind=_text(body["component"]))
     known = "remove_units, set_attribute, drop_block, replace_component"
     raise PlanError(f"plan has an edit of unknown kind {kind!r}; known: {known}")
 
@@ -263,6 +267,18 @@ def _unpack(text: Any) -> tuple[int, ...]:
             raise PlanError(f"plan indices {run!r} are unsorted or too many")
         found.extend(range(start, stop + 1))
     return tuple(found)
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise PlanError(f"plan holds {value!r} where text is meant")
+    return value
+
+
+def _listed(value: Any) -> list[Any]:
+    if not isinstance(value, list):
+        raise PlanError(f"plan holds {value!r} where a list is meant")
+    return value
 
 
 def _size(value: Any) -> int:

@@ -51,25 +51,23 @@ def prune(
     Give exactly one of `ratio` (share of units removed per group, inside (0, 1), or {path pattern: share}) and
     `budget` ("macs<=0.5x", "params<=2M", comma means and). Per group, max(min_kept, round_to * floor(n (1 - ratio) /
     round_to + 1/2)) units stay. A group that fails verification is frozen, named in `plan.skipped`, and the rest is
-    planned again.
+    planned again. A budget that holds already gives a copy and a plan without edits.
 
     Raises `UsageError` for arguments that cannot work, `BudgetError` (with the nearest) for a budget out of reach,
     `TraceError` if the forward cannot be followed, `VerificationError` if nothing can be removed and proven.
     """
-    if (ratio is None) == (budget is None):
-        raise UsageError("give exactly one of ratio and budget, e.g. ratio=0.5 or budget='macs<=0.5x'")
-    if scope not in SCOPES:
-        raise UsageError(f"scope={scope!r} is unknown; known: {', '.join(SCOPES)}")
-    if isinstance(ratio, (int, float)):
-        check_ratio(ratio)
+    _check_arguments(ratio, budget, scope)
     structure = trace(model, example_inputs)
     groups = prunable(structure, granularity=granularity, protect=protect, exact_only=exact_only)
     if not groups:
         raise VerificationError(_nothing(structure))
+    parsed = Budget.parse(budget) if isinstance(budget, str) else budget
+    if parsed is not None and _BudgetCost(structure, parsed).excess({}) <= 1:
+        plan = plan_removal(structure, {})
+        return apply(model, plan), plan
     score = prepare_criterion(criterion, model, Context(calibration=calibration, loss=loss, seed=seed))
     scores = {group.name: unit_scores(score, group, model) for group in groups}
     chooser = _Chooser(structure, scores, Rounding(min_kept=min_kept, round_to=round_to), scope)
-    parsed = Budget.parse(budget) if isinstance(budget, str) else budget
 
     def choose(allowed: Sequence[PruneGroup]) -> Selection:
         if parsed is not None:
@@ -80,9 +78,24 @@ def prune(
     return _prove(model, example_inputs, structure, groups, choose)
 
 
+def _check_arguments(ratio: object, budget: object, scope: str) -> None:
+    if (ratio is None) == (budget is None):
+        raise UsageError("give exactly one of ratio and budget, e.g. ratio=0.5 or budget='macs<=0.5x'")
+    if scope not in SCOPES:
+        raise UsageError(f"scope={scope!r} is unknown; known: {', '.join(SCOPES)}")
+    if ratio is not None and not isinstance(ratio, Mapping):
+        check_ratio(ratio)
+
+
 def _nothing(structure: Structure) -> str:
+    able = [f"{g.name} ({g.granularity}, {g.fidelity})" for g in structure.groups if len(g) > 1][:5]
+    if able:
+        return (
+            "these options leave nothing that can shrink: granularity, protect or exact_only exclude every group, "
+            f"such as {', '.join(able)}"
+        )
     causes = sorted({f.cause for f in structure.frozen})[:5]
-    return "nothing in this network can shrink under these options. Frozen because: " + "; ".join(causes)
+    return "nothing in this network can shrink. Frozen because: " + "; ".join(causes)
 
 
 @dataclass(frozen=True, slots=True)

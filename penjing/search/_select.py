@@ -82,7 +82,7 @@ def matches(name: str, pattern: str) -> bool:
     )
 
 
-def check_ratio(ratio: float) -> float:
+def check_ratio(ratio: object) -> float:
     if isinstance(ratio, bool) or not isinstance(ratio, (int, float)) or not 0 < ratio < 1:
         raise UsageError(
             f"ratio={ratio!r} must lie inside (0, 1): it is the share of units removed per group"

@@ -7,10 +7,7 @@ from torch import nn
 
 def fingerprint(model: nn.Module) -> str:
     """SHA-256 over module classes and tensor shapes. Equal for two networks a plan fits alike; weights do not count."""
-    lines = [
-        f"{path}|{type(module).__qualname__}"
-        for path, module in model.named_modules()
-    ]
+    lines = [f"{path}|{type(module).__qualname__}" for path, module in model.named_modules()]
     for kind, tensors in (
         ("p", model.named_parameters(remove_duplicate=False)),
         ("b", model.named_buffers(remove_duplicate=False)),
