@@ -46,7 +46,8 @@ class Checkpoints:
             raise RunError(f"{path} is torn or altered: {error}. {fix}") from None
 
     def clear(self) -> None:
-        for path in self._files():
+        """Removes the stored state and what a kill amid writing one left."""
+        for path in (*self._files(), *self.folder.glob(f".{self.step}.*.tmp")):
             path.unlink()
         if self.folder.exists() and not any(self.folder.iterdir()):
             self.folder.rmdir()

@@ -5,13 +5,14 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from penjing.core import RunError
 
+SEAL = "sha256_of_the_rest"
 _FULL = re.compile(r"no space left|disk quota exceeded|os error (28|122)\b", re.IGNORECASE)
 
 
@@ -48,6 +49,27 @@ def read_json(path: Path) -> Any:
         ) from None
 
 
+def write_sealed(path: Path, value: Mapping[str, Any]) -> None:
+    """`write_json` with a checksum of the rest as a field of its own."""
+    write_json(path, {**value, SEAL: _seal(value)})
+
+
+def read_sealed(path: Path) -> dict[str, Any]:
+    """What `write_sealed` wrote, without its checksum; anything else is a `RunError` with the file's name."""
+    value = read_json(path)
+    found = value.pop(SEAL, None) if isinstance(value, dict) else None
+    if found is None or found != _seal(value):
+        raise RunError(
+            f"{path} is torn or altered (its content does not fit its own checksum). "
+            "Start again in another folder (--out)."
+        )
+    return value
+
+
+def _seal(value: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
 def sync(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY)
     try:
@@ -68,6 +90,21 @@ def publish(staging: Path, target: Path) -> tuple[str, ...]:
     for folder in {(target / name).parent for name in names} | {target}:
         sync(folder)
     return tuple(names)
+
+
+@contextmanager
+def writable(path: Path) -> Iterator[None]:
+    """Turns a run folder that cannot be made or written into a `RunError` with the way out."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        why = error.strerror or str(error)
+        raise RunError(
+            f"The run folder {path} cannot be written: {why}. "
+            "Choose a folder that you may write with --out, for example --out runs/mine."
+        ) from error
 
 
 @contextmanager

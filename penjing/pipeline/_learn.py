@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from penjing.pipeline._checkpoint import Checkpoints
+from penjing.pipeline._facts import facts
 from penjing.pipeline._job import Job, event_log, write_plan, write_state
 from penjing.pipeline._shrink import cut, rehearse
 from penjing.recover import Fit, TrainState, distil, recover, transfer
@@ -26,13 +27,12 @@ def checkpoints(job: Job, step: str) -> Checkpoints:
 def base(job: Job, out: Path, figures: dict[str, Any]) -> None:
     """Loads network and data once, so that what cannot work fails before anything is trained."""
     source, data = job.inputs.source(weights=job.recipe.weights), job.inputs.data
-    for split in (data.train, data.selection, data.certification):
-        job.run.remember(f"{split.name} examples", split.fingerprint)
     if data.bad:
         job.note("base", f"{len(data.bad)} unreadable pictures are left out, the first: {data.bad[0]}")
     rehearse(job)
     figures |= {"source": source.source, "weights": source.weights, "input_size": list(job.inputs.frame.size)}
     figures |= {"labels": list(data.labels), "examples": {name: data.n(name) for name in SPLITS}}
+    job.run.remember(facts(job.inputs, ["base"]))
 
 
 def transfer_step(job: Job, out: Path, figures: dict[str, Any]) -> None:
@@ -44,6 +44,7 @@ def transfer_step(job: Job, out: Path, figures: dict[str, Any]) -> None:
 
 def teacher_step(job: Job, out: Path, figures: dict[str, Any]) -> None:
     """The same transfer for an external teacher; a saved network is taken as it is."""
+    job.run.remember(facts(job.inputs, ["teacher"]))
     if parse_source(job.recipe.teacher or "").kind == "folder":
         figures["source"] = job.recipe.teacher
         return

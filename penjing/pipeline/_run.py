@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from penjing.core import Recipe, RunError, UsageError, read_yaml
-from penjing.pipeline._files import publish, read_json, room_left, sha256, write, write_json
+from penjing.pipeline._files import publish, read_sealed, room_left, sha256, write, write_sealed
 
 # Files that hold measured times or facts of the machine: two equal runs differ in these alone.
 MEASURED = frozenset({"metrics.json", "volatile.json", "README.md"})
@@ -42,14 +42,43 @@ class RunFolder:
         self.ledger["state"] = state
         self._save()
 
-    def remember(self, key: str, value: Any) -> None:
-        """Keeps a fact about the run's inputs; on resume another value is refused."""
-        known = self.ledger["inputs"].setdefault(key, value)
-        if known != value:
-            raise RunError(
-                f"{self.path} was started with other inputs: {key} was {known}, now it is {value}. "
-                "Restore them to resume, or start in another folder (--out)."
+    @property
+    def steps_done(self) -> tuple[str, ...]:
+        """The names of the finished steps, in order."""
+        return tuple(record["name"] for record in self.ledger["steps"] if record["state"] == "finished")
+
+    def remember(self, facts: Mapping[str, str]) -> None:
+        """Keeps what identifies inputs that a step read; it joins the ledger with the step."""
+        self.ledger["inputs"].update(facts)
+
+    def recognise(self, facts: Mapping[str, str]) -> None:
+        """Raises `RunError` where inputs differ from those that finished steps read."""
+        known = self.ledger["inputs"]
+        changed = [key for key in known.keys() & facts.keys() if known[key] != facts[key]]
+        if changed:
+            told = "; ".join(
+                f"{key}: {known[key][:12]} then, {facts[key][:12]} now" for key in sorted(changed)
             )
+            raise RunError(
+                f"The inputs of {self.path} are not those it was started with ({told}). "
+                "Restore them, or start a new run in another folder (--out)."
+            )
+
+    def adopt(self, recipe: Recipe, steps: tuple[str, ...]) -> None:
+        """Takes over a recipe that agrees with this one in all that finished steps read."""
+        text = recipe.to_yaml().encode()
+        digest, names = hashlib.sha256(text).hexdigest(), [record["name"] for record in self.ledger["steps"]]
+        if digest == self.ledger["recipe_sha256"] and names == list(steps):
+            return
+        known = {record["name"]: record for record in self.ledger["steps"]}
+        self.ledger["next_recipe_sha256"] = digest  # until both files are written, either recipe is valid
+        self._save()
+        write(self.path / "recipe.yaml", text)
+        del self.ledger["next_recipe_sha256"]
+        done = self.steps_done
+        self.ledger["steps"] = [known[name] if name in done else _pending(recipe, name) for name in steps]
+        self.ledger["recipe_sha256"], self.recipe = digest, recipe
+        self._save()
 
     @contextmanager
     def step(self, name: str) -> Iterator[tuple[Path, dict[str, Any]]]:
@@ -77,8 +106,8 @@ class RunFolder:
         self._save()
 
     def _save(self) -> None:
-        write_json(self.path / "volatile.json", self.volatile)
-        write_json(self.path / "run.json", self.ledger)
+        write_sealed(self.path / "volatile.json", self.volatile)
+        write_sealed(self.path / "run.json", self.ledger)
 
 
 def create(path: Path, recipe: Recipe, steps: tuple[str, ...]) -> RunFolder:
@@ -91,8 +120,10 @@ def create(path: Path, recipe: Recipe, steps: tuple[str, ...]) -> RunFolder:
         "recipe_sha256": hashlib.sha256(text).hexdigest(),
         "versions": _versions(),
         "inputs": {},
-        "steps": [{"name": name, "state": "pending", "seed": seed_of(recipe.seed, name)} for name in steps],
+        "steps": [_pending(recipe, name) for name in steps],
     }
+    for left_over in (".checkpoint", ".staging"):
+        shutil.rmtree(path / left_over, ignore_errors=True)
     run = RunFolder(path=path, recipe=recipe, ledger=ledger, volatile=_volatile())
     with room_left("the start", path):
         write(path / "recipe.yaml", text)
@@ -102,8 +133,7 @@ def create(path: Path, recipe: Recipe, steps: tuple[str, ...]) -> RunFolder:
 
 def reopen(path: Path, recipe: Recipe) -> RunFolder:
     """The run that `path` holds, every recorded file checked; the caller has locked it."""
-    ledger, volatile = read_json(path / "run.json"), read_json(path / "volatile.json")
-    _check(path / "recipe.yaml", ledger["recipe_sha256"])
+    ledger, volatile = read_ledger(path), read_sealed(path / "volatile.json")
     for record in ledger["steps"]:
         if record["state"] == "finished":
             measured = volatile["steps"].get(record["name"], {}).get("checksums", {})
@@ -114,8 +144,19 @@ def reopen(path: Path, recipe: Recipe) -> RunFolder:
     return RunFolder(path=path, recipe=recipe, ledger=ledger, volatile=volatile)
 
 
+def read_ledger(path: Path) -> dict[str, Any]:
+    """The content of run.json, it and the recipe beside it checked."""
+    ledger = read_sealed(path / "run.json")
+    valid = (ledger["recipe_sha256"], ledger.get("next_recipe_sha256", ledger["recipe_sha256"]))
+    _check(path / "recipe.yaml", *valid)
+    return ledger
+
+
 def occupant(path: Path) -> Recipe | None:
-    """The recipe of the run in `path`, None where the folder is free; anything else there is refused."""
+    """The recipe of the run in `path`, None where the folder is free or no step of its run has finished.
+
+    Anything else there is refused.
+    """
     if path.exists() and not path.is_dir():
         raise RunError(f"{path} is a file; a run needs a folder of its own (--out).")
     if not path.exists():
@@ -129,7 +170,9 @@ def occupant(path: Path) -> Recipe | None:
         if {entry.name for entry in path.iterdir() if not entry.name.endswith(".tmp")} <= begun:
             return None
         raise RunError(f"{path} is not empty and holds no run of Penjing; choose another folder with --out.")
-    return stored_recipe(path)
+    ledger = read_ledger(path)
+    begun = any(record["state"] == "finished" for record in ledger["steps"])
+    return stored_recipe(path) if begun else None
 
 
 def stored_recipe(path: Path) -> Recipe:
@@ -146,8 +189,14 @@ def stored_recipe(path: Path) -> Recipe:
 def differences(ours: Recipe, theirs: Recipe) -> str:
     """The settings in which two recipes differ, for people."""
     left, right = _flat(ours.model_dump(mode="json")), _flat(theirs.model_dump(mode="json"))
-    keys = [key for key in left | right if left.get(key) != right.get(key)]
+    keys = changed(ours, theirs)
     return "; ".join(f"{key}: {right.get(key)} there, {left.get(key)} asked" for key in keys)
+
+
+def changed(ours: Recipe, theirs: Recipe) -> tuple[str, ...]:
+    """The dotted names of the settings in which two recipes differ."""
+    left, right = _flat(ours.model_dump(mode="json")), _flat(theirs.model_dump(mode="json"))
+    return tuple(key for key in left | right if left.get(key) != right.get(key))
 
 
 def seed_of(seed: int, step: str) -> int:
@@ -162,9 +211,13 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _check(path: Path, digest: str) -> None:
+def _pending(recipe: Recipe, step: str) -> dict[str, Any]:
+    return {"name": step, "state": "pending", "seed": seed_of(recipe.seed, step)}
+
+
+def _check(path: Path, *digests: str) -> None:
     found = sha256(path) if path.is_file() else "missing"
-    if found != digest:
+    if found not in digests:
         what = (
             "missing"
             if found == "missing"

@@ -1,6 +1,7 @@
 """The main job: steps in order, each done once, each either recorded or not there."""
 
 import contextlib
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,12 +11,13 @@ import torch
 
 from penjing.core import Recipe, RunError, UsageError
 from penjing.pipeline._events import Event, Listener, silent
-from penjing.pipeline._files import read_json
+from penjing.pipeline._facts import facts
+from penjing.pipeline._files import read_json, writable
 from penjing.pipeline._job import Inputs, Job
 from penjing.pipeline._learn import checkpoints
 from penjing.pipeline._lock import lock
 from penjing.pipeline._predict import predict
-from penjing.pipeline._run import RunFolder, create, differences, occupant, reopen
+from penjing.pipeline._run import RunFolder, changed, create, differences, occupant, read_ledger, reopen
 from penjing.pipeline._shrink import check_budget
 from penjing.pipeline._steps import Step, steps_of
 
@@ -26,41 +28,80 @@ def shape(
     """Runs `recipe` in the folder `out` and returns the content of its metrics.json.
 
     A folder with the finished run of the same recipe is answered from its files. `resume` goes on after the
-    last finished step, inside training after the last epoch. `trust` admits `file:` and `hub:` sources.
+    last finished step, inside training after the last epoch; its recipe may differ in what no finished step
+    read. `trust` admits `file:` and `hub:` sources.
     Raises `RunError` for a folder that is in use, foreign or harmed, and what the steps raise; every finished
     step is kept.
     """
-    path = Path(out)
+    path, steps = Path(out), steps_of(recipe)
     check_budget(recipe)
     _check_device(recipe)
-    _welcome(path, recipe, resume)
-    path.mkdir(parents=True, exist_ok=True)
-    with lock(path):
-        found = _welcome(path, recipe, resume)
-        steps = steps_of(recipe)
-        run = reopen(path, recipe) if found else create(path, recipe, tuple(step.name for step in steps))
+    with writable(path):
+        _welcome(path, recipe, resume)
+        path.mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as held:
+        with writable(path):
+            held.enter_context(lock(path))
+            run = _open(path, recipe, steps, resume)
+        inputs = Inputs(recipe=recipe, trust=trust)
+        run.recognise(facts(inputs, run.steps_done))
+        _adopt(run, recipe, steps)
         if not run.finished:
             with _ledger_state(run), torch.random.fork_rng():
-                job = Job(run=run, inputs=Inputs(recipe=recipe, trust=trust), listen=listen)
+                job = Job(run=run, inputs=inputs, listen=listen)
                 _announce(job)
                 for step in steps:
                     _perform(job, step)
         return read_json(path / "metrics.json")
 
 
-def _welcome(path: Path, recipe: Recipe, resume: bool) -> bool:
-    """True where `path` holds this very run, False where it is free; anything else is refused."""
+def _open(path: Path, recipe: Recipe, steps: tuple[Step, ...], resume: bool) -> RunFolder:
+    found = _welcome(path, recipe, resume)
+    return reopen(path, found) if found else create(path, recipe, tuple(step.name for step in steps))
+
+
+def _welcome(path: Path, recipe: Recipe, resume: bool) -> Recipe | None:
+    """The recipe of the run in `path` that may go on as `recipe`, None where it is free; else a refusal."""
     found = occupant(path)
     if found is None:
-        return False
+        return None
+    ledger = read_ledger(path)
     if found != recipe:
-        raise RunError(
-            f"{path} holds another run: {differences(recipe, found)}. Choose another folder with --out, "
-            f"or give the options of that run to resume it."
-        )
-    if not resume and read_json(path / "run.json")["state"] != "finished":
+        done = tuple(record["name"] for record in ledger["steps"] if record["state"] == "finished")
+        _check_change(path, found, recipe, done, resume)
+    if not resume and ledger["state"] != "finished":
         raise RunError(f"{path} holds this run, unfinished. Add --resume to go on with it.")
-    return True
+    return found
+
+
+def _check_change(path: Path, found: Recipe, recipe: Recipe, done: tuple[str, ...], resume: bool) -> None:
+    """Raises `RunError` unless the recipes differ only in what no finished step has read."""
+    told = differences(recipe, found)
+    if not resume:
+        raise RunError(
+            f"{path} holds another run: {told}. Choose another folder with --out, "
+            "or give the options of that run to resume it."
+        )
+    keys, steps = changed(recipe, found), steps_of(recipe)
+    spent = [step.name for step in steps_of(found) if step.name in done and any(map(step.reads, keys))]
+    if not spent and tuple(step.name for step in steps[: len(done)]) != done:
+        spent = [name for name in done if name not in [step.name for step in steps[: len(done)]]]
+    if spent:
+        raise RunError(
+            f"{path} cannot go on with other options for steps that have finished ({', '.join(spent)}): {told}. "
+            "Choose another folder with --out, or give the options of that run."
+        )
+
+
+def _adopt(run: RunFolder, recipe: Recipe, steps: tuple[Step, ...]) -> None:
+    """Records another recipe; training under way goes on only where its options are the same."""
+    if recipe != run.recipe:
+        keys, following = changed(recipe, run.recipe), steps[len(run.steps_done) :]
+        stored = [record["name"] for record in run.ledger["steps"]][len(run.steps_done) :]
+        same = bool(following and stored) and following[0].name == stored[0]
+        if not same or any(map(following[0].reads, keys)):
+            shutil.rmtree(run.path / ".checkpoint", ignore_errors=True)
+    run.adopt(recipe, tuple(step.name for step in steps))
 
 
 @contextmanager

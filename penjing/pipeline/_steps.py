@@ -9,6 +9,20 @@ from penjing.core import Recipe
 from penjing.pipeline import _deliver, _figures, _learn, _shrink
 from penjing.pipeline._job import Job
 
+READS = {
+    "base": ("schema_version", "task", "model", "weights", "data", "runtime", "device", "seed", "image_size"),
+    "transfer": ("steps.transfer",),
+    "teacher": ("teacher", "teacher_weights", "steps.transfer"),
+    "distil": ("teacher", "teacher_weights", "steps.distil"),
+    "trim": ("steps.trim",),
+    "prune": ("budget", "steps.prune"),
+    "recover": ("steps.recover",),
+    "control:scratch": ("steps.recover", "steps.controls.scratch"),
+    "control:random": ("steps.recover", "steps.prune", "steps.controls.random"),
+    "measure": ("steps.measure", "budget"),
+    "save": (),
+}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
@@ -16,6 +30,10 @@ class Step:
 
     name: str
     run: Callable[[Job, Path, dict[str, Any]], None]
+
+    def reads(self, key: str) -> bool:
+        """True where the setting `key` (dotted) of a recipe has a say in this step's result."""
+        return any(key == read or key.startswith(f"{read}.") for read in READS[self.name])
 
 
 def steps_of(recipe: Recipe) -> tuple[Step, ...]:

@@ -79,3 +79,11 @@ def test_a_harmed_state_is_refused_by_name(tmp_path: Path, harm: str):
     path.write_bytes(content[:-1] + b"\x01" if harm == "altered" else content[:-1])
     with pytest.raises(RunError, match=r"recover\.000000.* is torn or altered"):
         stored.load()
+
+
+def test_what_a_kill_amid_writing_left_goes_with_the_step(tmp_path: Path):
+    stored = Checkpoints(folder=tmp_path / "c", step="recover")
+    stored.save(_state(1))
+    (tmp_path / "c" / ".recover.000001.abc.safetensors.tmp").write_bytes(b"half")
+    stored.clear()
+    assert not (tmp_path / "c").exists()

@@ -98,7 +98,9 @@ def test_occupants(tmp_path: Path):
     assert _run.occupant(tmp_path / "new") is None
     assert _run.occupant(tmp_path) is None
     run = _created(tmp_path / "run")
+    _finish(run, "one", plan="p")
     assert _run.occupant(run.path) == RECIPE
+    (run.path / "plan").unlink()
     (run.path / "run.json").unlink()
     assert _run.occupant(run.path) is None
     (tmp_path / "photo.png").write_text("")
@@ -110,12 +112,53 @@ def test_occupants(tmp_path: Path):
 
 def test_changed_inputs_are_refused_on_resume(tmp_path: Path):
     run = _created(tmp_path / "run")
-    run.remember("train", "abc")
+    run.remember({"train examples": "abc", "selection examples": "s"})
     run.set_state("stopped")
     again = _run.reopen(run.path, RECIPE)
-    again.remember("train", "abc")
-    with pytest.raises(RunError, match="train was abc, now it is xyz"):
-        again.remember("train", "xyz")
+    again.recognise({"train examples": "abc", "weights of the teacher": "new"})
+    with pytest.raises(RunError, match=r"train examples: abc then, xyz now.*--out"):
+        again.recognise({"train examples": "xyz"})
+
+
+@pytest.mark.parametrize("file", ["run.json", "volatile.json"])
+def test_an_altered_ledger_is_refused_by_name(tmp_path: Path, file: str):
+    run = _created(tmp_path / "run")
+    _finish(run, "one", plan="p")
+    path = run.path / file
+    path.write_text(path.read_text().replace(': "', ': "0', 1))
+    with pytest.raises(RunError, match=file.replace(".", r"\.")):
+        _run.reopen(run.path, RECIPE)
+
+
+def test_a_cut_recipe_is_torn_and_no_other_run(tmp_path: Path):
+    run = _created(tmp_path / "run")
+    _finish(run, "one", plan="p")
+    path = run.path / "recipe.yaml"
+    path.write_text(path.read_text()[:-30])
+    with pytest.raises(RunError, match=r"recipe\.yaml is torn"):
+        _run.occupant(run.path)
+
+
+def test_a_run_without_a_finished_step_leaves_its_folder_free(tmp_path: Path):
+    run = _created(tmp_path / "run")
+    assert _run.occupant(run.path) is None
+    _finish(run, "one", plan="p")
+    assert _run.occupant(run.path) == RECIPE
+
+
+def test_another_recipe_is_adopted_with_what_finished_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    run, other = _created(tmp_path / "run"), RECIPE.model_copy(update={"budget": "macs<=0.4x"})
+    _finish(run, "one", plan="p")
+    with monkeypatch.context() as patch:  # killed between the ledger and the recipe
+        patch.setattr(_run, "write", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            run.adopt(other, ("one", "three"))
+    again = _run.reopen(run.path, RECIPE)
+    again.adopt(other, ("one", "three"))
+    found = _run.reopen(run.path, other)
+    assert _run.stored_recipe(run.path) == other
+    assert found.steps_done == ("one",)
+    assert [record["name"] for record in found.ledger["steps"]] == ["one", "three"]
 
 
 def test_no_space_left_keeps_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
