@@ -27,6 +27,8 @@ from penjing.core._plan import RemoveUnits as RemoveUnits
 from penjing.core._plan import ReplaceComponent as ReplaceComponent
 from penjing.core._plan import SetAttribute as SetAttribute
 from penjing.core._recipe import Recipe as Recipe
-from penjing.core._recipe import read_yaml as read_yaml
 from penjing.core._recipe import refuse_code as refuse_code
 from penjing.core._recipe import runs_code as runs_code
+from penjing.core._words import clean as clean
+from penjing.core._words import cut as cut
+from penjing.core._yaml import read_yaml as read_yaml

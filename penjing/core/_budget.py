@@ -9,7 +9,9 @@ from decimal import Decimal
 from typing import NoReturn
 
 from penjing.core._errors import UsageError
+from penjing.core._words import clean, cut
 
+LONGEST = 200
 _COUNT = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9}
 _TIME = {"ms": 1, "s": 10**3}
 _BYTES = {"KB": 10**3, "MB": 10**6}
@@ -18,7 +20,7 @@ _EXAMPLES = {"latency": "12ms", "macs": "300M", "params": "2M", "size": "5MB", "
 _UNITS = ("x", "k", "M", "G", "ms", "s", "KB", "MB")
 _LIMIT = re.compile(
     r"\s*(?P<metric>\w*)\s*(?P<sign><=)?\s*"
-    r"(?P<number>[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)?\s*(?P<unit>[^\W\d]*)\s*"
+    r"(?P<number>[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)?\s*(?P<unit>[^\W\d]*)\s*"
 )
 
 
@@ -87,6 +89,8 @@ class Budget:
         >>> Budget.parse("latency<=12ms, params<=0.5x").limits[1].absolute(4e6)
         2000000.0
         """
+        if len(text) > LONGEST:
+            raise UsageError(f"cannot read the budget {cut(text)!r}: it has {len(text)} characters")
         limits: list[Limit] = []
         start = 0
         for part in text.split(","):
@@ -188,7 +192,8 @@ def _complaint_about_metric(metric: str) -> str | None:
 
 
 def _refuse(text: str, at: int, width: int, problem: str, fix: str = "") -> NoReturn:
-    shown = f"  {text}\n  {' ' * at}{'^' * max(width, 1)}"
+    at, width = len(clean(text[:at])), len(clean(text[at : at + width]))
+    shown = f"  {clean(text)}\n  {' ' * at}{'^' * max(width, 1)}"
     raise UsageError(f"cannot read the budget: {problem}\n{shown}" + (f"\n{fix}" if fix else ""))
 
 

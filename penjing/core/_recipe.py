@@ -1,7 +1,7 @@
 """The recipe: what a run does, as a file that people can write and that cannot run code."""
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -17,12 +17,20 @@ from pydantic import (
 
 from penjing.core._budget import Budget
 from penjing.core._errors import UsageError
+from penjing.core._words import clean, cut, shown
+from penjing.core._yaml import dump_yaml, read_yaml
 
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
-Share = Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, lt=1)]
+Number = int | float
 
+_NEEDED = {
+    "model": "--model or `model`",
+    "data": "--data or data.source",
+    "data.source": "--data or data.source",
+    "budget": "--budget or `budget`",
+}
 _WEIGHTS = {"model": "weights", "teacher": "teacher_weights"}
 
 
@@ -30,11 +38,32 @@ class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
+def _named(text: str) -> str:
+    if not text.strip():
+        raise ValueError("data without a name; give a folder, a table or builtin:NAME")
+    return text
+
+
+def _splits(value: object) -> object:
+    """Three counts of at least 1, or three fractions within (0, 1) that sum to at most 1."""
+    if value is None:
+        return value
+    parts = list(value) if isinstance(value, list | tuple) else []
+    counts = all(type(part) is int and part >= 1 for part in parts)
+    shares = all(type(part) is float and 0 < part < 1 for part in parts) and sum(parts) <= 1 + 1e-9
+    if len(parts) != 3 or not (counts or shares):
+        raise ValueError(
+            "three counts such as [2500, 500, 2000], or three fractions that sum to at most 1 such as "
+            "[0.6, 0.15, 0.25]: for train, selection and certification"
+        )
+    return value
+
+
 class DataOptions(_Part):
     """Which examples, how they are split, and how training pictures are varied (null: as suits the data)."""
 
-    source: str
-    splits: tuple[Share, Share, Share] | None = None
+    source: Annotated[str, AfterValidator(_named)]
+    splits: Annotated[tuple[Number, Number, Number] | None, BeforeValidator(_splits)] = None
     augment: Literal["none", "light", "standard"] | None = None
     skip_bad: bool = False
     path_column: str | None = None
@@ -165,18 +194,23 @@ class Recipe(_Part):
             return values
         filled = dict(values)
         for key in ("model", "teacher"):
-            registered = str(values.get(key)).startswith(("timm:", "torchvision:"))
+            name = values.get(key)
+            registered = isinstance(name, str) and name.startswith(("timm:", "torchvision:"))
             filled.setdefault(_WEIGHTS[key], "pretrained" if registered else "none")
         return filled
 
     @classmethod
-    def of(cls, values: Mapping[str, Any], *, where: str = "the recipe") -> "Recipe":
-        """Checks and completes `values`; a mistake is a `UsageError` naming file, key and way out."""
+    def of(
+        cls, values: Mapping[str, Any], *, where: str = "the recipe", given: Collection[str] = ()
+    ) -> "Recipe":
+        """Checks and completes `values`; a mistake is a `UsageError` naming file, key and way out.
+
+        `given` are the keys (as in "data.source") that came from the command line, where their mistakes are.
+        """
         try:
             return cls.model_validate(dict(values))
         except ValidationError as error:
-            lines = "\n".join(f"  {_explain(item)}" for item in error.errors())
-            raise UsageError(f"{where} cannot be used:\n{lines}") from None
+            raise UsageError(_complaints(error, where, given)) from None
 
     @classmethod
     def load(cls, path: str | Path) -> "Recipe":
@@ -187,30 +221,16 @@ class Recipe(_Part):
 
     def to_yaml(self) -> str:
         """This recipe with every default written out."""
-        return _yaml().safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-
-
-def read_yaml(path: str | Path) -> dict[str, Any]:
-    """The mapping in a YAML file, values as written; anything else is a `UsageError` with the file's name."""
-    yaml = _yaml()
-    try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} cannot be read as a recipe: {error}") from None
-    except yaml.YAMLError as error:
-        raise UsageError(f"{path} is not YAML: {error}") from None
-    if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
-        raise UsageError(f"{path} holds no recipe: a recipe is a mapping such as `model: timm:resnet18`.")
-    return values
+        return dump_yaml(self.model_dump(mode="json"))
 
 
 def refuse_code(values: Mapping[str, Any], *, where: str) -> None:
     """Raises `UsageError` where a recipe's model or teacher names code."""
     for key in ("model", "teacher"):
-        if runs_code(str(values.get(key))):
+        if isinstance(values.get(key), str) and runs_code(values[key]):
             raise UsageError(
-                f"{where}: `{key}: {values[key]}` names code, and a recipe may not run code. "
-                f"If you trust that code, give it on the command line: --{key} {values[key]}"
+                f"{clean(where)}: `{key}: {cut(clean(values[key]))}` names code, and a recipe may not run "
+                f"code. If you trust that code, give it on the command line: --{key} {clean(values[key])}"
             )
 
 
@@ -219,25 +239,41 @@ def runs_code(source: str) -> bool:
     return source.startswith(("file:", "hub:"))
 
 
-def _yaml() -> Any:
-    try:
-        import yaml
-    except ImportError:
-        raise UsageError("Recipes need the package PyYAML: pip install 'penjing[vision]'") from None
-    return yaml
+def _complaints(error: ValidationError, where: str, given: Collection[str]) -> str:
+    """The mistakes under the place they were made in: the command line's options, and `where`."""
+    options: list[str] = []
+    written: list[str] = []
+    for item in error.errors():
+        path = [str(part) for part in item["loc"]]
+        key = ".".join(path)
+        if key in given:
+            options.append(f"  --{_option(key)}: {_what(item)}")
+        else:
+            written.append(f"  {_explain(item, path)}")
+    parts = [f"{clean(place)} cannot be used:" for place in (("the command line",) if options else ())]
+    parts += [*options, *([f"{clean(where)} cannot be used:"] if written else []), *written]
+    return "\n".join(parts)
 
 
-def _explain(item: Any) -> str:
-    path = [str(part) for part in item["loc"]]
-    key = ".".join(path)
-    if item["type"] == "missing":
-        return f"{key}: missing"
+def _option(key: str) -> str:
+    name = "data" if key == "data.source" else key.removeprefix("data.")
+    return name.replace("_", "-")
+
+
+def _explain(item: Any, path: list[str]) -> str:
+    key = clean(".".join(path))
+    if item["type"] == "missing" or (key in _NEEDED and item["input"] is None):
+        return f"{key}: missing" + (f"; give {_NEEDED[key]}" if key in _NEEDED else "")
     if item["type"] != "extra_forbidden":
-        return f"{key}: {item['msg'].removeprefix('Value error, ')} (found {item['input']!r})"
+        return f"{cut(key)}: {_what(item)}"
     known = _known(path[:-1])
-    near = difflib.get_close_matches(path[-1], known, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(path[-1][:80], known, n=1, cutoff=0.5)
     hint = f"did you mean `{near[0]}`?" if near else f"known here: {', '.join(known)}."
-    return f"{key}: unknown key; {hint}"
+    return f"{cut(key)}: unknown key; {hint}"
+
+
+def _what(item: Any) -> str:
+    return f"{item['msg'].removeprefix('Value error, ')} (found {shown(item['input'])})"
 
 
 def _known(path: list[str]) -> list[str]:

@@ -111,3 +111,11 @@ def test_margin_is_in_points() -> None:
 def test_margin_refuses_what_is_not_points(text: str) -> None:
     with pytest.raises(UsageError, match="points"):
         Margin.parse(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["macs<=٠.٥x", "macs<=０.５x", "macs≤0.5x", "macs<0.5x", "macs==0.5x", "macs=<0.5x"]
+)
+def test_only_ascii_digits_and_the_one_sign(text: str):
+    with pytest.raises(UsageError, match="cannot read the budget"):
+        Budget.parse(text)

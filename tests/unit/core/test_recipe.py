@@ -1,11 +1,14 @@
 """The recipe: defaults filled in, mistakes explained, no code."""
 
+import time
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
-from penjing.core import Recipe, UsageError
+from penjing.core import Recipe, UsageError, read_yaml
+from penjing.core._yaml import dump_yaml
 
 BASE = {
     "task": "image-classification",
@@ -75,9 +78,8 @@ def test_splits_are_counts_or_shares():
 @pytest.mark.parametrize("key", ["model", "teacher"])
 def test_a_recipe_may_not_name_code(tmp_path: Path, key: str):
     file = tmp_path / "recipe.yaml"
-    file.write_text(
-        f"task: image-classification\nmodel: timm:x\ndata: d\nbudget: macs<=0.5x\n{key}: file:evil.py:make\n"
-    )
+    values = BASE | {key: "file:evil.py:make"}
+    file.write_text("".join(f"{name}: {value}\n" for name, value in values.items()))
     with pytest.raises(UsageError, match=f"--{key} file:evil.py:make"):
         Recipe.load(file)
 
@@ -109,3 +111,83 @@ def test_weights_follow_the_kind_of_source():
     assert Recipe.of(BASE | {"weights": "w.safetensors"}).weights == "w.safetensors"
     assert Recipe.of(BASE).teacher_weights == "none"
     assert Recipe.of(BASE | {"teacher": "torchvision:resnet50"}).teacher_weights == "pretrained"
+
+
+BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"{name}: &{name} [{', '.join(['*' + before] * 9)}]\n" for before, name in pairwise("abcdefghij")
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (BOMB + "model: *j\n", "anchors and aliases are refused"),
+        ("model: &x timm:y\n", "&x: anchors"),
+        ("model: timm:a\nseed: 1\nmodel: timm:b\n", "`model` is given twice"),
+        ("steps:\n  prune: {scope: global, scope: uniform}\n", "`scope` is given twice"),
+        ("model: " + "x" * 1_000_001, "larger than 1 MB"),
+        ("a: " + "[" * 5_000, "nested too deeply"),
+        ("seed: " + "9" * 10_000, "not YAML"),
+        ("seed: 2001-99-99", "not YAML"),
+    ],
+    ids=lambda item: item[:20],
+)
+def test_yaml_that_harms_is_refused_at_once(tmp_path: Path, text: str, said: str):
+    file = tmp_path / "harm.yaml"
+    file.write_text(text)
+    begun = time.monotonic()
+    with pytest.raises(UsageError, match=r"harm\.yaml") as raised:
+        Recipe.load(file)
+    assert said in str(raised.value)
+    assert len(str(raised.value)) < 1_000
+    assert time.monotonic() - begun < 5
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"seed": "x" * 10**6},
+        {"seed": [[1] * 10**5] * 3},
+        {"x" * 10**5: 1},
+        {"budget": "macs<=" + "1" * 10**6},
+    ],
+    ids=["text", "lists", "key", "budget"],
+)
+def test_giants_are_cut_in_messages(change: dict):
+    with pytest.raises(UsageError) as raised:
+        Recipe.of(BASE | change)
+    assert len(str(raised.value)) < 600
+
+
+def test_a_mistake_of_the_command_line_is_not_the_files():
+    with pytest.raises(UsageError) as raised:
+        Recipe.of(BASE | {"image_size": 2, "data": ""}, where="my.yaml", given=("image_size", "data.source"))
+    said = str(raised.value)
+    assert "--image-size: " in said
+    assert "--data: data without a name" in said
+    assert "my.yaml" not in said
+    with pytest.raises(UsageError, match=r"(?s)command line cannot.*--image-size.*my\.yaml cannot.*  seed:"):
+        Recipe.of(BASE | {"image_size": 2, "seed": -1}, where="my.yaml", given=("image_size",))
+
+
+@pytest.mark.parametrize("change", [{"data": {"splits": [1, 1, 1]}}, {"data": {"source": None}}])
+def test_missing_data_says_how_to_give_it(change: dict):
+    with pytest.raises(UsageError, match=r"missing; give --data or data\.source"):
+        Recipe.of(BASE | change)
+
+
+@pytest.mark.parametrize(
+    "splits", [[0.5, 0.5], [0.5, 0.4, 0.3], [10, 0.2, 5], ["a", 1, 2], "half", [True, 1, 1]]
+)
+def test_wrong_splits_are_explained_in_words(splits: object):
+    with pytest.raises(UsageError, match="three counts") as raised:
+        Recipe.of(BASE | {"data": {"source": "x", "splits": splits}})
+    assert "constrained" not in str(raised.value)
+    assert str(raised.value).count("data.splits") == 1
+
+
+def test_stored_recipes_need_no_aliases(tmp_path: Path):
+    shared = [1, 1, 1]
+    file = tmp_path / "recipe.yaml"
+    file.write_text(dump_yaml({"a": shared, "b": shared}))
+    assert read_yaml(file) == {"a": shared, "b": shared}
