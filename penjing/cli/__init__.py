@@ -1,3 +1,3 @@
 """Words in, words out: the only room that prints."""
 
-from penjing.cli._app import main as main
+from penjing.cli._main import main as main

@@ -1,5 +1,6 @@
 """The commands."""
 
+import io
 import sys
 import traceback
 import warnings
@@ -8,10 +9,10 @@ from typing import Annotated, Any
 
 import typer
 
-from penjing.cli._go import Options, first_free, go, recipe_from
+from penjing.cli._go import Options, check_resumable, first_free, go, recipe_from
 from penjing.cli._screen import say_json
 from penjing.cli._views import show_comparison, show_structure
-from penjing.core import BudgetError, InternalError, PenjingError
+from penjing.core import BudgetError, InternalError, PenjingError, clean
 from penjing.pipeline import compare as compare_networks
 from penjing.pipeline import demo_recipe
 from penjing.pipeline import inspect as inspect_network
@@ -34,6 +35,9 @@ Out = Annotated[str | None, typer.Option(help="The run folder (default: a new on
 ImageSize = Annotated[
     int | None, typer.Option(help="Height and width of pictures (default: the network's).", min=8)
 ]
+PathColumn = Annotated[str | None, typer.Option(help="The column of pictures, where --data is a table.")]
+LabelColumn = Annotated[str | None, typer.Option(help="The column of labels, where --data is a table.")]
+SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out unreadable pictures and count them.")]
 
 
 def _version(asked: bool) -> None:
@@ -61,6 +65,8 @@ def demo(
     debug: Debug = False,
 ) -> None:
     """The main job on real data that ships with the dependencies: EfficientNet-Lite0 below half its MACs."""
+    if resume:
+        check_resumable(out)
     options = Options(dry_run=dry_run, resume=resume, as_json=as_json, quiet=quiet)
     go(demo_recipe(seed=seed or 0), out or first_free("demo"), options)
 
@@ -72,7 +78,8 @@ def shape(
     ] = None,
     task: Annotated[str | None, typer.Option(help="image-classification")] = None,
     model: Annotated[
-        str | None, typer.Option(help="timm:NAME, torchvision:NAME or file:PATH.py:FACTORY")
+        str | None,
+        typer.Option(help="timm:NAME, torchvision:NAME, hub:OWNER/REPO:NAME or file:PATH.py:FACTORY"),
     ] = None,
     weights: Annotated[
         str | None, typer.Option(help="pretrained, none, or a .safetensors or .pt file")
@@ -80,6 +87,7 @@ def shape(
     teacher: Annotated[
         str | None, typer.Option(help="A source or a saved network to learn from first.")
     ] = None,
+    teacher_weights: Annotated[str | None, typer.Option(help="As --weights, for the teacher.")] = None,
     data: Annotated[
         str | None,
         typer.Option(help="builtin:NAME, a folder of class folders, a CSV/JSONL/Parquet file, or a HF name"),
@@ -90,9 +98,9 @@ def shape(
     runtime: Annotated[str | None, typer.Option(help="What latency is measured in: eager")] = None,
     device: Annotated[str | None, typer.Option(help="cpu or cuda")] = None,
     image_size: ImageSize = None,
-    skip_bad: Annotated[
-        bool, typer.Option("--skip-bad", help="Leave out unreadable pictures and count them.")
-    ] = False,
+    path_column: PathColumn = None,
+    label_column: LabelColumn = None,
+    skip_bad: SkipBad = False,
     out: Out = None,
     dry_run: DryRun = False,
     resume: Resume = False,
@@ -103,10 +111,14 @@ def shape(
 ) -> None:
     """Transfer a pretrained network to your data, shrink it to a budget, win its accuracy back, measure."""
     given: dict[str, Any] = {
-        "task": task, "model": model, "weights": weights, "teacher": teacher, "data": data, "budget": budget,
-        "runtime": runtime, "device": device, "image_size": image_size, "seed": seed,
+        "task": task, "model": model, "weights": weights, "teacher": teacher,
+        "teacher_weights": teacher_weights, "budget": budget, "runtime": runtime, "device": device,
+        "image_size": image_size, "seed": seed, "data.source": data, "data.path_column": path_column,
+        "data.label_column": label_column, "data.skip_bad": skip_bad or None,
     }  # fmt: skip
-    found = recipe_from(recipe, given, skip_bad=skip_bad, resumed=out if resume else None)
+    if resume:
+        check_resumable(out)
+    found = recipe_from(recipe, given, resumed=out if resume else None)
     options = Options(dry_run=dry_run, resume=resume, as_json=as_json, quiet=quiet, trust=True)
     go(found, out or first_free(found.model.rpartition(":")[2]), options)
 
@@ -145,19 +157,21 @@ def compare(
         show_comparison(found)
 
 
-def main() -> None:
-    """The `penjing` command. Exit codes: 0 done, 2 wrong use, 4 budget out of reach, 130 interrupted."""
+def run() -> int:
+    """Obeys the command line and returns the exit code."""
     debug = "--debug" in sys.argv
     if not debug:
         warnings.simplefilter("ignore")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         code = app(standalone_mode=False)
-    except (KeyboardInterrupt, typer.Abort):
-        print("interrupted", file=sys.stderr)
-        code = 130
+    except typer.Abort:
+        raise KeyboardInterrupt from None
     except Exception as error:
         code = _answer(error, debug)
-    sys.exit(code if isinstance(code, int) else 0)
+    return code if isinstance(code, int) else 0
 
 
 def _answer(error: Exception, debug: bool) -> int:
@@ -165,19 +179,28 @@ def _answer(error: Exception, debug: bool) -> int:
     if isinstance(error, PenjingError):
         _complain(str(error), error, debug)
         return error.exit_code
-    show: Any = getattr(error, "show", None)
-    if show is not None:  # the option parser's own errors know how to show themselves
-        show()
-        return getattr(error, "exit_code", 2)
+    say: Any = getattr(error, "format_message", None)
+    if say is not None:  # the option parser's own errors
+        return _answer_parser(error, say(), debug)
     text = f"this is a mistake in Penjing, please report it: {type(error).__name__}: {error}"
     _complain(f"{text} (--debug shows where)", error, debug)
     return InternalError.exit_code
 
 
+def _answer_parser(error: Any, text: str, debug: bool) -> int:
+    context = getattr(error, "ctx", None)
+    if type(error).__name__ == "NoArgsIsHelpError":
+        print(text, file=sys.stderr)
+    else:
+        path = context.command_path if context is not None else "penjing"
+        _complain(f"{text} (penjing{path[path.find(' ') :] if ' ' in path else ''} --help)", error, debug)
+    return getattr(error, "exit_code", 2)
+
+
 def _complain(text: str, error: Exception, debug: bool) -> None:
-    print(f"error: {text}", file=sys.stderr)
+    print(f"error: {clean(text, lines=True)}", file=sys.stderr)
     if debug:
-        traceback.print_exception(error)
+        print(clean("".join(traceback.format_exception(error)), lines=True), file=sys.stderr)
     if "--json" in sys.argv:
         nearest = {"nearest": error.nearest} if isinstance(error, BudgetError) else {}
         say_json({"event": "error", "kind": type(error).__name__, "text": text, **nearest})

@@ -1,18 +1,18 @@
 """From options to a recipe, and from a recipe to a shown run."""
 
-import signal
+import shlex
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import typer
 
-from penjing.cli._screen import say_json, screen
+from penjing.cli._interrupt import CODE, in_order, interrupted
+from penjing.cli._screen import Screen, say_json, screen
 from penjing.cli._views import show_plan
-from penjing.core import Recipe, read_yaml, refuse_code, runs_code
+from penjing.core import Recipe, UsageError, clean, read_yaml, refuse_code, runs_code
 from penjing.pipeline import predict, shape, silent
 
 
@@ -27,30 +27,46 @@ class Options:
     trust: bool = False
 
 
-def recipe_from(
-    file: str | None, given: Mapping[str, Any], *, skip_bad: bool = False, resumed: str | None = None
-) -> Recipe:
-    """The recipe in `file`, else the one stored in the run folder `resumed`, with given options on top."""
+def check_resumable(out: str | None) -> None:
+    """Raises `UsageError` where there is nothing that `--resume` could go on with."""
+    if out is None:
+        raise UsageError("--resume needs --out, the folder of the run to go on with.")
+    if not Path(out).is_dir():
+        raise UsageError(
+            f"--resume: the folder {clean(out)} does not exist. Fix: name a run's folder with --out"
+        )
+
+
+def recipe_from(file: str | None, given: Mapping[str, Any], *, resumed: str | None = None) -> Recipe:
+    """The recipe in `file`, else the one stored in the run folder `resumed`, with given options on top.
+
+    `given` holds what the command line says by key ("seed", "data.source"); None is not given.
+    """
     where = "the command line"
     values: dict[str, Any] = {}
     if file is not None or (resumed is not None and (Path(resumed) / "recipe.yaml").exists()):
-        where = file or f"{resumed}/recipe.yaml"
+        where = file if file is not None else f"{resumed}/recipe.yaml"
         values = read_yaml(where)
     options = {key: value for key, value in given.items() if value is not None}
     refuse_code({key: value for key, value in values.items() if key not in options}, where=where)
-    merged = values | options
-    if "model" in options and "weights" not in options and options["model"] != values.get("model"):
-        merged.pop("weights", None)
-    merged["data"] = _data(values.get("data"), options.get("data"), skip_bad)
-    return Recipe.of({"task": "image-classification", **merged}, where=where)
+    merged = values | {key: value for key, value in options.items() if not key.startswith("data.")}
+    for name, weights in (("model", "weights"), ("teacher", "teacher_weights")):
+        if name in options and weights not in options and options[name] != values.get(name):
+            merged.pop(weights, None)
+    merged["data"] = _data(values.get("data"), options)
+    return Recipe.of({"task": "image-classification", **merged}, where=where, given=frozenset(options))
 
 
-def _data(written: Any, asked: str | None, skip_bad: bool) -> Any:
+def _data(written: Any, options: Mapping[str, Any]) -> Any:
     """The recipe's data with the command line's on top; another source drops the options of the first."""
+    if written is not None and not isinstance(written, dict | str):
+        return written
     data = dict(written) if isinstance(written, dict) else {"source": written}
-    if asked is not None and asked != data.get("source"):
-        data = {"source": asked}
-    return data | ({"skip_bad": True} if skip_bad else {})
+    first, asked = data.get("source"), options.get("data.source")
+    if None not in (first, asked) and asked != first:
+        data = {}
+    given = {key.removeprefix("data."): value for key, value in options.items() if key.startswith("data.")}
+    return data | given
 
 
 def first_free(name: str) -> str:
@@ -67,19 +83,31 @@ def go(recipe: Recipe, out: str, options: Options) -> None:
     trust = options.trust and any(runs_code(source or "") for source in (recipe.model, recipe.teacher))
     if options.dry_run:
         return _dry(recipe, out, options, trust)
-    view = screen(as_json=options.as_json, quiet=options.quiet)
+    view: Screen | None = None
     try:
-        with _terminating():
+        with in_order():
+            view = screen(as_json=options.as_json, quiet=options.quiet)
             listen = silent if options.quiet else view.hear
             metrics = shape(recipe, out, resume=options.resume, trust=trust, listen=listen)
+            view.close()
     except KeyboardInterrupt:
-        view.close()
-        again = f" --model {recipe.model}" if runs_code(recipe.model) else ""
-        print(f"interrupted; go on with: penjing shape{again} --out {out} --resume", file=sys.stderr)
-        raise typer.Exit(130) from None
-    finally:
-        view.close()
+        if view is not None:
+            view.close()
+        print(interrupted(_how_to_go_on(recipe, out)), file=sys.stderr)
+        raise typer.Exit(CODE) from None
+    except BaseException:
+        if view is not None:
+            view.close()
+        raise
     view.result(metrics, out)
+
+
+def _how_to_go_on(recipe: Recipe, out: str) -> str:
+    if not (Path(out) / "run.json").exists():
+        return ""
+    named = (("model", recipe.model), ("teacher", recipe.teacher or ""))
+    again = "".join(f" --{name} {shlex.quote(source)}" for name, source in named if runs_code(source))
+    return clean(f"; go on with: penjing shape{again} --out {shlex.quote(out)} --resume")
 
 
 def _dry(recipe: Recipe, out: str, options: Options, trust: bool) -> None:
@@ -89,17 +117,3 @@ def _dry(recipe: Recipe, out: str, options: Options, trust: bool) -> None:
         say_json({"event": "dry-run", "out": out, "seconds": seconds, "recipe": values})
     elif not options.quiet:
         show_plan(recipe, seconds, out)
-
-
-@contextmanager
-def _terminating() -> Iterator[None]:
-    """A polite kill ends like Ctrl-C."""
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

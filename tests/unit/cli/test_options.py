@@ -13,7 +13,7 @@ from penjing.core import InternalError, UsageError
 
 GIVEN = {
     "model": "timm:resnet18",
-    "data": "builtin:digits",
+    "data.source": "builtin:digits",
     "budget": "macs<=0.5x",
     "seed": None,
     "teacher": None,
@@ -35,7 +35,7 @@ def test_options_make_a_recipe():
         "builtin:digits",
     )
     assert recipe_from(None, GIVEN | {"model": "file:net.py:make"}).weights == "none"
-    assert recipe_from(None, GIVEN, skip_bad=True).data.skip_bad
+    assert recipe_from(None, GIVEN | {"data.skip_bad": True}).data.skip_bad
 
 
 def test_options_win_over_the_file(tmp_path: Path):
@@ -45,9 +45,9 @@ def test_options_win_over_the_file(tmp_path: Path):
     )
     kept = recipe_from(str(file), {"seed": 4})
     assert (kept.seed, kept.weights, kept.data.splits) == (4, "w.pt", (0.5, 0.2, 0.3))
-    changed = recipe_from(str(file), {"model": "torchvision:resnet18", "data": "b"})
+    changed = recipe_from(str(file), {"model": "torchvision:resnet18", "data.source": "b"})
     assert (changed.weights, changed.data.source, changed.data.splits) == ("pretrained", "b", None)
-    assert recipe_from(str(file), {"data": "a"}, skip_bad=True).data.splits == (0.5, 0.2, 0.3)
+    assert recipe_from(str(file), {"data.source": "a", "data.skip_bad": True}).data.splits == (0.5, 0.2, 0.3)
 
 
 def test_code_in_a_file_is_refused_unless_the_command_line_names_it(tmp_path: Path):
@@ -110,10 +110,64 @@ def test_debug_shows_where_an_error_came_from(
     assert "Traceback" in capsys.readouterr().err
 
 
-def test_errors_are_json_too(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    assert _run(monkeypatch, "inspect", "no-such-folder", "--json") == 2
-    said = json.loads(capsys.readouterr().out)
-    assert (said["event"], said["kind"]) == ("error", "SourceError")
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("inspect", "no-such-folder"), "no-such-folder"),
+        (("shape", "--modle", "x"), "--modle"),
+        (("shape", "--seed", "x"), "--seed"),
+        (("compare", "a", "b"), "--data"),
+        (("shap",), "shape"),
+        (("inspect",), "SOURCE"),
+        (("shape", "--data", "d", "--budget", "macs<=0.5x"), "--model"),
+        (("shape", "--resume"), "--out"),
+    ],
+    ids=" ".join,
+)
+def test_errors_are_json_too(monkeypatch: pytest.MonkeyPatch, capsys, words: tuple[str, ...], said: str):
+    assert _run(monkeypatch, *words, "--json") == 2
+    (line,) = capsys.readouterr().out.splitlines()
+    assert json.loads(line)["event"] == "error"
+    assert said in json.loads(line)["text"]
+
+
+def test_options_of_data_without_a_source_stay(tmp_path: Path):
+    file = tmp_path / "r.yaml"
+    file.write_text(
+        "model: timm:x\nbudget: macs<=0.5x\n"
+        "data: {splits: [5, 4, 3], augment: none, skip_bad: true, path_column: p}\n"
+    )
+    data = recipe_from(str(file), {"data.source": "d", "data.label_column": "l"}).data
+    assert (data.source, data.splits, data.augment, data.skip_bad) == ("d", (5, 4, 3), "none", True)
+    assert (data.path_column, data.label_column) == ("p", "l")
+
+
+def test_a_bad_option_is_not_the_files_fault(tmp_path: Path):
+    file = tmp_path / "r.yaml"
+    file.write_text("model: timm:x\nbudget: macs<=0.5x\ndata: d\n")
+    with pytest.raises(UsageError, match=r"command line cannot be used:\n  --device: ") as raised:
+        recipe_from(str(file), {"device": "gpu"})
+    assert "r.yaml" not in str(raised.value)
+
+
+def test_empty_data_is_refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    words = ("shape", "--model", "timm:resnet18", "--data", "", "--budget", "macs<=0.5x")
+    assert _run(monkeypatch, *words) == 2
+    assert "--data: data without a name" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["shape", "demo"])
+def test_what_is_not_there_cannot_be_resumed(monkeypatch: pytest.MonkeyPatch, capsys, tmp_path, command: str):
+    assert _run(monkeypatch, command, "--out", str(tmp_path / "gone"), "--resume") == 2
+    assert "gone does not exist" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_others_wrote_cannot_steer_the_terminal(monkeypatch: pytest.MonkeyPatch, capsys):
+    assert _run(monkeypatch, "inspect", "timm:\x1b[31mred\r\x07") == 2
+    said = capsys.readouterr().err
+    assert r"\x1b[31mred" in said
+    assert not set(said) & {"\x1b", "\r", "\x07"}
 
 
 def test_our_own_mistakes_say_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
@@ -125,13 +179,16 @@ def test_our_own_mistakes_say_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest
     assert "please report it: ZeroDivisionError: oh" in capsys.readouterr().err
 
 
-def test_an_interrupt_exits_with_130_and_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch, capsys):
+def test_an_interrupt_exits_with_130_and_says_how_to_go_on(monkeypatch, capsys, tmp_path: Path):
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(_go, "shape", interrupted)
-    assert _run(monkeypatch, "demo", "--out", "never", "--quiet") == 130
-    assert "penjing shape --out never --resume" in capsys.readouterr().err
+    assert _run(monkeypatch, "demo", "--out", str(tmp_path), "--quiet") == 130
+    assert capsys.readouterr().err == "interrupted\n"
+    (tmp_path / "run.json").write_text("{}")
+    assert _run(monkeypatch, "demo", "--out", str(tmp_path), "--quiet") == 130
+    assert f"interrupted; go on with: penjing shape --out {tmp_path} --resume" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("word", ["certify", "explain", "export", "report", "certificate"])
