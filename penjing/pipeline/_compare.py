@@ -1,21 +1,26 @@
 """Two networks on the same examples."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from penjing.core import UsageError
+from penjing.core import DataError, UsageError
 from penjing.measure import measure, speedup
+from penjing.pipeline._answer import check_answer
 from penjing.pipeline._figures import SPLIT, complexity, faster, performance
+from penjing.pipeline._heldout import everything, run_of, split_as
 from penjing.pipeline._open import Opened, open_network
 from penjing.pipeline._run import stored_recipe
 from penjing.recover import evaluate
-from penjing.tasks import ImageData, image_classification, image_data
+from penjing.tasks import ImageData, image_classification
 
-Splits = tuple[float, float, float]
+ALL = (
+    "The data is not what either was shaped and certified on: all of its examples are used, and some of them may "
+    "have been trained on."
+)
 
 
 def compare(
@@ -26,20 +31,27 @@ def compare(
     image_size: int | None = None,
     batch_sizes: tuple[int, ...] = (32, 1),
     trust: bool = False,
+    model: str | None = None,
 ) -> dict[str, Any]:
     """Figures of networks `a` and `b`, answers on the certification split of `data`, and their speed-up.
 
-    The splits are those of `a`, or of `b`, where it is a run on the same data. Keys: data, rows (as in
-    metrics.json, named after `a` and `b`), speedup (time of a / time of b per batch size), agreement (share
-    of equal answers), only_a_right, only_b_right (counts). It compares counts and is no statistical test.
+    Where `a` or `b` is a run on these very examples, those that it certified with are used; two runs that
+    certified with different ones are refused. On any other data all examples are used, split "all", and `note`
+    says so. `model` names the code (file:PATH.py:FACTORY) that a saved network was made from, where it was.
+    Keys: data, rows (as in metrics.json, named after `a` and `b`), speedup (time of a / time of b per batch
+    size), agreement (share of equal answers), only_a_right, only_b_right (counts). It compares counts and is
+    no statistical test.
     """
-    seed, splits = _splits_of(data, a, b)
-    sides = [_side(spec, data, seed, splits, image_size, trust) for spec in (a, b)]
+    opened = [open_network(spec, trust=trust, weights="pretrained", original=model) for spec in (a, b)]
+    networks = [_resized(network, image_size) for network in opened]
+    run = _judge(data, networks)
+    sides = [_side(network, data, run) for network in networks]
     answers = [_answers(side) for side in sides]
     first, second = (answer["predictions"] == answer["targets"] for answer in answers)
     rows = [_row(side, answer, batch_sizes[0]) for side, answer in zip(sides, answers, strict=True)]
     return {
-        "data": {"name": sides[0].data.name, "split": SPLIT, "n": len(first)},
+        "data": {"name": sides[0].data.name, "split": SPLIT if run else "all", "n": len(first)},
+        "note": "" if run else ALL,
         "reference": a,
         "rows": rows,
         "speedup": _speedups(sides[0], sides[1], batch_sizes),
@@ -49,13 +61,28 @@ def compare(
     }
 
 
-def _splits_of(data: str, *specs: str) -> tuple[int, Splits | None]:
-    for folder in map(Path, specs):
-        if (folder / "run.json").exists():
-            recipe = stored_recipe(folder)
-            if recipe.data.source == data:
-                return recipe.seed, recipe.data.splits
-    return 0, None
+def _judge(data: str, networks: list[Opened]) -> Path | None:
+    """The run whose certification split of `data` both can be measured on; None where neither is one."""
+    found: dict[str, tuple[Path, str]] = {}
+    for network in networks:
+        run = run_of(network.name)
+        split = run and split_as(run, data, network.frame)
+        if run and split:
+            found[network.name] = (run, split.certification.fingerprint)
+    if len({fingerprint for _, fingerprint in found.values()}) > 1:
+        a, b = (f"{name} (seed {stored_recipe(run).seed})" for name, (run, _) in found.items())
+        raise UsageError(
+            f"{a} and {b} certified with different examples of {data}: what one held out, the other learnt from. "
+            "Fix: shape both with the same --seed and splits, or compare on data that neither has seen"
+        )
+    return next((run for run, _ in found.values()), None)
+
+
+def _resized(network: Opened, image_size: int | None) -> Opened:
+    if image_size is None:
+        return network
+    size = (network.frame.size[0], image_size, image_size)
+    return replace(network, frame=replace(network.frame, size=size))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,14 +94,13 @@ class Side:
     example: torch.Tensor
 
 
-def _side(
-    spec: str, data: str, seed: int, splits: Splits | None, image_size: int | None, trust: bool
-) -> Side:
-    network = open_network(spec, trust=trust, weights="pretrained")
+def _side(network: Opened, data: str, run: Path | None) -> Side:
     frame = network.frame
-    size = (frame.size[0], image_size, image_size) if image_size else frame.size
-    found = image_data(data, size=size, mean=frame.mean, std=frame.std, seed=seed, splits=splits)
-    noise = torch.randn(1, *size, generator=torch.Generator().manual_seed(0))
+    found = split_as(run, data, frame) if run else everything(data, frame)
+    if found is None:
+        raise DataError(f"{data} has changed while it was read. Fix: compare again once it stays as it is")
+    noise = torch.randn(1, *frame.size, generator=torch.Generator().manual_seed(0))
+    check_answer(network.name, network.model, noise)
     return Side(network=network, data=found, example=noise)
 
 

@@ -7,28 +7,34 @@ import torch
 from torch import nn
 
 from penjing.measure import count_params, macs_by_module, state_bytes
+from penjing.pipeline._answer import check_answer
 from penjing.pipeline._open import open_network
 from penjing.structure import Structure, trace
 
 
-def inspect(spec: str, *, image_size: int | None = None, trust: bool = False) -> dict[str, Any]:
+def inspect(
+    spec: str, *, image_size: int | None = None, trust: bool = False, model: str | None = None
+) -> dict[str, Any]:
     """Everything that a trace shows about a source, a saved network, or the slim network of a run.
+
+    `model` names the code (file:PATH.py:FACTORY) that a saved network was made from, where it was.
 
     Keys: source, input_size, params, macs (of one example), size_bytes, layers, groups, frozen, unknown_ops.
     """
-    opened = open_network(spec, trust=trust)
-    model, size = opened.model, opened.frame.size
+    opened = open_network(spec, trust=trust, original=model)
+    network, size = opened.model, opened.frame.size
     if image_size:
         size = (size[0], image_size, image_size)
     example = torch.randn(1, *size, generator=torch.Generator().manual_seed(0))
-    structure, macs = trace(model, example), macs_by_module(model, example)
+    check_answer(spec, network, example)
+    structure, macs = trace(network, example), macs_by_module(network, example)
     return {
         "source": spec,
         "input_size": list(size),
-        "params": count_params(model),
+        "params": count_params(network),
         "macs": macs[""],
-        "size_bytes": state_bytes(model),
-        "layers": _layers(model, macs),
+        "size_bytes": state_bytes(network),
+        "layers": _layers(network, macs),
         "groups": _groups(structure),
         "frozen": _frozen(structure),
         "unknown_ops": list(structure.unknown_ops),

@@ -1,0 +1,63 @@
+"""Which examples a finished run has not learnt from: its own certification split, found again by fingerprint."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from penjing.core import DataError, UsageError
+from penjing.pipeline._job import Frame, Inputs
+from penjing.pipeline._run import read_ledger, stored_recipe
+from penjing.tasks import ImageData, Split, image_data
+
+
+def run_of(spec: str) -> Path | None:
+    """The run folder that `spec` is, or that holds the saved network `spec`; None for anything else."""
+    folder = Path(spec)
+    places = (folder, folder.resolve().parent) if folder.name == "model" else (folder,)
+    return next((place for place in places if (place / "run.json").exists()), None)
+
+
+def split_as(run: Path, data: str, frame: Frame) -> ImageData | None:
+    """`data` in the splits of `run`, None where its examples are not those that the run recorded."""
+    recorded, recipe = read_ledger(run)["inputs"], stored_recipe(run)
+    options = recipe.data.model_dump(include={"splits", "skip_bad", "path_column", "label_column"})
+    try:
+        found = load(data, frame, seed=recipe.seed, **options)
+    except (DataError, UsageError):
+        return None
+    parts = (found.train, found.selection, found.certification)
+    same = all(recorded.get(f"{part.name} examples") == part.fingerprint for part in parts)
+    return found if same else None
+
+
+def load(data: str, frame: Frame, **options: Any) -> ImageData:
+    return image_data(data, size=frame.size, mean=frame.mean, std=frame.std, **options)
+
+
+def everything(data: str, frame: Frame) -> ImageData:
+    """`data` with all its examples in the certification split, for networks that have not trained on it."""
+    try:
+        found = load(data, frame, splits=(0.0, 0.0, 1.0))
+    except DataError:  # data that brings its own parts
+        found = load(data, frame)
+    indices = tuple(sorted(found.train.indices + found.selection.indices + found.certification.indices))
+    empty = Split(name="", indices=(), fingerprint="")
+    return replace(
+        found,
+        train=empty,
+        selection=empty,
+        certification=Split(name="certification", indices=indices, fingerprint=""),
+    )
+
+
+def check_teacher(inputs: Inputs, spec: str) -> None:
+    """Raises `UsageError` for a run as teacher that has learnt from examples which certify here."""
+    run = run_of(spec)
+    theirs = run and split_as(run, inputs.recipe.data.source, inputs.frame)
+    if theirs and theirs.certification.fingerprint != inputs.data.certification.fingerprint:
+        seed = stored_recipe(run).seed if run else 0
+        raise UsageError(
+            f"The teacher {spec} was trained on other splits of {inputs.recipe.data.source} (seed {seed} there, "
+            f"{inputs.recipe.seed} here): it has learnt from examples that certify here. "
+            f"Fix: use its seed and splits (--seed {seed}), or a teacher that has not seen this data"
+        )
