@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from penjing.core import UsageError
 from penjing.core._groups import PruneGroup
 from penjing.criteria._registry import Context, Score, criterion
 
@@ -26,6 +27,10 @@ def spread(group: PruneGroup, per_element: dict[str, torch.Tensor]) -> torch.Ten
 def _norm(power: int) -> Score:
     def score(group: PruneGroup, model: nn.Module) -> torch.Tensor:
         names = {slot.name for slot in group.slots}
+        if any(p.is_meta for p in model.parameters()):
+            raise UsageError(
+                "the network is on the meta device: it has no weights to rank; use criterion='random'"
+            )
         parameters = {
             n: p.detach().abs() for n, p in model.named_parameters(remove_duplicate=False) if n in names
         }

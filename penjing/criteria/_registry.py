@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from torch import nn
 
 from penjing.core import InternalError, UsageError
@@ -57,9 +58,11 @@ def prepare_criterion(which: str | Score, model: nn.Module, context: Context) ->
 def unit_scores(score: Score, group: PruneGroup, model: nn.Module) -> np.ndarray:
     """Scores as float64 of shape (units,). Raises `UsageError` for a wrong number of scores or NaN."""
     found = score(group, model)
-    values = np.asarray(
-        found.detach().cpu() if hasattr(found, "detach") else found, dtype=np.float64
-    ).reshape(-1)
+    try:
+        plain = found.detach().cpu().double() if isinstance(found, torch.Tensor) else found
+        values = np.asarray(plain, dtype=np.float64).reshape(-1)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"the criterion gave no numbers for group {group.name!r}: {error}") from error
     if len(values) != len(group):
         raise UsageError(
             f"the criterion gave {len(values)} scores for {len(group)} units of group {group.name!r}"

@@ -1,7 +1,7 @@
 """Gradient criteria."""
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -30,12 +30,18 @@ def taylor(model: nn.Module, context: Context) -> Score:
             "pj.prune(..., criterion='taylor', calibration=loader, "
             "loss=lambda out, batch: F.cross_entropy(out, batch[1]))"
         )
+    if not callable(context.loss) or not isinstance(context.calibration, Iterable) or _is_tensor(context):
+        raise UsageError("calibration must be an iterable of batches and loss a callable(outputs, batch)")
     importance = _accumulate(model, context)
 
     def score(group: PruneGroup, model: nn.Module) -> torch.Tensor:
         return spread(group, importance)
 
     return score
+
+
+def _is_tensor(context: Context) -> bool:
+    return isinstance(context.calibration, torch.Tensor)
 
 
 def _accumulate(model: nn.Module, context: Context) -> dict[str, torch.Tensor]:
@@ -46,11 +52,7 @@ def _accumulate(model: nn.Module, context: Context) -> dict[str, torch.Tensor]:
     batches = 0
     with _gradients(model):
         for batch in itertools.islice(context.calibration, MAX_BATCHES):
-            loss = context.loss(run_batch(model, batch), batch)
-            if not torch.isfinite(loss):
-                raise UsageError(
-                    f"the loss is {loss.item()} on calibration batch {batches}: check the data and the loss"
-                )
+            loss = _checked(context.loss(run_batch(model, batch), batch), batches)
             model.zero_grad(set_to_none=True)
             loss.backward()
             for name, parameter in parameters.items():
@@ -62,6 +64,19 @@ def _accumulate(model: nn.Module, context: Context) -> dict[str, torch.Tensor]:
             "calibration gave no batch: pass a list or a loader, not a generator that was used up"
         )
     return total
+
+
+def _checked(loss: Any, batch: int) -> torch.Tensor:
+    if not isinstance(loss, torch.Tensor) or loss.dim() or not loss.requires_grad:
+        raise UsageError(
+            f"loss(outputs, batch) gave {type(loss).__name__} on calibration batch {batch}: it must give a scalar "
+            "tensor that depends on the network's parameters, such as F.cross_entropy(outputs, batch[1])"
+        )
+    if not torch.isfinite(loss):
+        raise UsageError(
+            f"the loss is {loss.item()} on calibration batch {batch}: check the data and the loss"
+        )
+    return loss
 
 
 @contextmanager

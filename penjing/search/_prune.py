@@ -20,6 +20,7 @@ from penjing.search._select import (
     across,
     check_ratio,
     lowest,
+    names_of,
     prunable,
     ratios_per_group,
     uniform,
@@ -57,6 +58,9 @@ def prune(
     `TraceError` if the forward cannot be followed, `VerificationError` if nothing can be removed and proven.
     """
     _check_arguments(ratio, budget, scope)
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        raise UsageError(f"seed={seed!r} must be an integer of at least 0")
+    granularity, protect = names_of("granularity", granularity), names_of("protect", protect)
     structure = trace(model, example_inputs)
     groups = prunable(structure, granularity=granularity, protect=protect, exact_only=exact_only)
     if not groups:
@@ -83,6 +87,10 @@ def _check_arguments(ratio: object, budget: object, scope: str) -> None:
         raise UsageError("give exactly one of ratio and budget, e.g. ratio=0.5 or budget='macs<=0.5x'")
     if scope not in SCOPES:
         raise UsageError(f"scope={scope!r} is unknown; known: {', '.join(SCOPES)}")
+    if budget is not None and not isinstance(budget, (str, Budget)):
+        raise UsageError(f"budget={budget!r} must be text such as 'macs<=0.5x'")
+    if isinstance(ratio, Mapping) and not all(isinstance(pattern, str) for pattern in ratio):
+        raise UsageError(f"ratio={dict(ratio)!r}: its keys must be path patterns such as 'layer1.*'")
     if ratio is not None and not isinstance(ratio, Mapping):
         check_ratio(ratio)
 
@@ -189,52 +197,71 @@ def _prove(
     groups: Sequence[PruneGroup],
     choose: Callable[[Sequence[PruneGroup]], Selection],
 ) -> tuple[nn.Module, Plan]:
-    """Cut and verify; a culprit is frozen and the rest planned again, at most once per group."""
+    """Cut and verify; culprits are frozen and the rest planned again, each group at most once."""
     allowed, skipped = list(groups), []
-    for _ in range(len(groups) + 1):
-        if not allowed:
-            break
+    while allowed:
         selection = {name: units for name, units in choose(allowed).items() if units}
         if not selection:
             raise VerificationError(
                 "at this ratio no group loses a unit: raise the ratio or lower min_kept and round_to"
             )
-        try:
-            plan = plan_removal(structure, selection, skipped=tuple(skipped))
-            slim = apply(model, plan)
-            outcome = check(model, slim, structure, plan, example_inputs)
-        except (PlanError, TraceError) as error:
-            outcome = Verification(passed=False, max_error=float("nan"), checked=(), cause=str(error))
-        else:
-            if outcome.passed:
-                return slim, plan
-        culprit = _culprit(model, structure, example_inputs, selection)
-        skipped.append(Skipped(group=culprit, cause=outcome.cause))
-        allowed = [g for g in allowed if g.name != culprit]
+        trial = _Trial(model, structure, example_inputs, selection)
+        slim, outcome = trial.run(selection, skipped=tuple(skipped))
+        if slim is not None and outcome.passed:
+            return slim, trial.plan(selection, tuple(skipped))
+        if not skipped:
+            trial.refuse_unprovable()
+        culprits = trial.culprits(list(selection)) or list(selection)[:1]
+        skipped.extend(Skipped(group=name, cause=outcome.cause) for name in culprits)
+        allowed = [g for g in allowed if g.name not in culprits]
     raise VerificationError(
         "no group could be removed and proven: " + "; ".join(f"{s.group}: {s.cause}" for s in skipped[:5])
     )
 
 
-def _culprit(model: nn.Module, structure: Structure, example_inputs: Any, selection: Selection) -> str:
-    """A group that fails by itself, found by halving; the first of the failing set when only sets fail."""
-    suspects = dict(selection)
-    while len(suspects) > 1:
-        names = list(suspects)
-        halves = names[: len(names) // 2], names[len(names) // 2 :]
-        failing = next(
-            (h for h in halves if not _passes(model, structure, example_inputs, {n: suspects[n] for n in h})),
-            None,
-        )
-        if failing is None:
-            break
-        suspects = {n: suspects[n] for n in failing}
-    return next(iter(suspects))
+@dataclass(frozen=True, slots=True)
+class _Trial:
+    """Cuts of one network, proven or not."""
 
+    model: nn.Module
+    structure: Structure
+    example_inputs: Any
+    selection: Selection
 
-def _passes(model: nn.Module, structure: Structure, example_inputs: Any, selection: Selection) -> bool:
-    try:
-        plan = plan_removal(structure, selection)
-        return check(model, apply(model, plan), structure, plan, example_inputs).passed
-    except (PlanError, TraceError):
-        return False
+    def plan(self, selection: Selection, skipped: tuple[Skipped, ...] = ()) -> Plan:
+        return plan_removal(self.structure, selection, skipped=skipped)
+
+    def run(
+        self, selection: Selection, *, skipped: tuple[Skipped, ...] = (), exact: bool = True
+    ) -> tuple[nn.Module | None, Verification]:
+        try:
+            plan = self.plan(selection, skipped)
+            slim = apply(self.model, plan)
+            return slim, check(self.model, slim, self.structure, plan, self.example_inputs, exact=exact)
+        except (PlanError, TraceError) as error:
+            return None, Verification(passed=False, max_error=float("nan"), checked=(), cause=str(error))
+
+    def refuse_unprovable(self) -> None:
+        """A network that does not equal its own replay cannot be proven whatever is cut: say so at once."""
+        _, outcome = self.run({})
+        if not outcome.passed:
+            raise VerificationError(
+                f"this network cannot be proven even uncut: {outcome.cause}. Does its forward draw random numbers "
+                "in eval mode, or leave float64? Make it deterministic for example_inputs"
+            )
+
+    def culprits(self, names: list[str]) -> list[str]:
+        """Groups that fail by themselves, found by halving: a cheap re-trace first, the exact proof last."""
+        for exact in (False, True):
+            found = self._halve(names, exact)
+            if found:
+                return found
+        return []
+
+    def _halve(self, names: list[str], exact: bool) -> list[str]:
+        if not names or self.run({n: self.selection[n] for n in names}, exact=exact)[1].passed:
+            return []
+        if len(names) == 1:
+            return names
+        middle = len(names) // 2
+        return self._halve(names[:middle], exact) + self._halve(names[middle:], exact)

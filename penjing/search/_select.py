@@ -33,8 +33,9 @@ class Rounding:
     round_to: int = 1
 
     def __post_init__(self) -> None:
-        if self.min_kept < 1 or self.round_to < 1:
-            raise UsageError(f"min_kept={self.min_kept} and round_to={self.round_to} must be at least 1")
+        for name, value in (("min_kept", self.min_kept), ("round_to", self.round_to)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise UsageError(f"{name}={value!r} must be an integer of at least 1")
 
     def kept(self, n: int, ratio: float, granularity: str) -> int:
         step = self.step(granularity)
@@ -42,6 +43,14 @@ class Rounding:
 
     def step(self, granularity: str) -> int:
         return self.round_to if granularity in ROUNDED else 1
+
+
+def names_of(option: str, value: object) -> tuple[str, ...]:
+    """One name or several, as a tuple."""
+    found = (value,) if isinstance(value, str) else value
+    if not isinstance(found, (tuple, list, set, frozenset)) or not all(isinstance(v, str) for v in found):
+        raise UsageError(f"{option}={value!r} must be a name or a list of names")
+    return tuple(found)
 
 
 def prunable(

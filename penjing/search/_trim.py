@@ -56,10 +56,12 @@ def trim(
     """
     if drop is None and budget is None and max_loss_increase is None:
         raise UsageError("trim needs a stopping rule: drop=1, budget='macs<=0.8x' or max_loss_increase=0.05")
+    if drop is not None and (isinstance(drop, bool) or not isinstance(drop, int) or drop < 1):
+        raise UsageError(f"drop={drop!r} must be a number of blocks of at least 1")
     structure = trace(model, example_inputs)
     blocks = residual_blocks(structure)
-    start = evaluate(model)
     search = _Search(model, example_inputs, evaluate, progress)
+    start = search.start()
     stop = _Stop(drop, start, max_loss_increase, _limits(budget, CostModel(structure), structure.gone({})))
     stopped = search.run(list(blocks), stop)
     plan = Plan(
@@ -143,6 +145,19 @@ class _Search:
             self._drop(remaining.pop(best), losses[best])
         return stop.met(self.dropped)
 
+    def start(self) -> float:
+        """The loss before anything is dropped. Works on a copy: `evaluate` may change modes and statistics."""
+        return self._loss(copy.deepcopy(self._work))
+
+    def _loss(self, model: nn.Module) -> float:
+        loss = self._evaluate(model)
+        try:
+            return float(loss)
+        except (TypeError, ValueError) as error:
+            raise UsageError(
+                f"evaluate returned {loss!r}: it must return the calibration loss as a number"
+            ) from error
+
     def _nearest(self) -> float | None:
         return float(self.dropped[-1].macs) if self.dropped else None
 
@@ -150,7 +165,7 @@ class _Search:
         held = self._work.get_submodule(block.path)
         self._work.set_submodule(block.path, nn.Identity())
         try:
-            loss = float(self._evaluate(self._work))
+            loss = self._loss(self._work)
         finally:
             self._work.set_submodule(block.path, held)
         if self._progress is not None:

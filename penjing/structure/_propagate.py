@@ -17,7 +17,10 @@ def propagate(facts: Facts, graph: Graph) -> None:
         if value not in facts.labels:
             shape = graph.values[value].shape
             facts.labels[value] = [(facts.atoms.fresh(n),) if n > 1 else FIXED for n in shape]
+    facts.data.update(graph.inputs)
     for position, call in enumerate(graph.calls):
+        if not facts.data.isdisjoint(call.inputs):
+            facts.data.update(call.outputs)
         site = Site(facts, graph, position)
         rule = RULES.get(call.op.overloadpacket)
         if rule is None:

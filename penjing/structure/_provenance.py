@@ -7,6 +7,7 @@ attributes to set and which dims must stay because a literal fixes their size.
 """
 
 import operator
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -137,14 +138,15 @@ class AttributeWatch:
     def __init__(self, model: nn.Module) -> None:
         self._model = model
         self._before: list[tuple[dict[str, Any], dict[str, Any]]] = []
-        self._held: list[tuple[dict[Any, Any] | list[Any], Any]] = []
+        self._held: list[tuple[Any, Any]] = []
 
     def __enter__(self) -> "AttributeWatch":
         for path, module in self._model.named_modules():
             attributes = module.__dict__
             own = {name: value for name, value in attributes.items() if name not in _MODULE_INTERNALS}
             self._before.append((attributes, own))
-            self._held.extend((v, v.copy()) for v in own.values() if type(v) in (dict, list))
+            for value in own.values():
+                self._remember(value, 3)
             for name, value in own.items():
                 attributes[name] = _traced(value, path, name)
         return self
@@ -155,11 +157,26 @@ class AttributeWatch:
                 del attributes[name]
             attributes.update(own)
         for held, content in self._held:
-            if isinstance(held, dict):
+            if isinstance(held, (list, deque)):
+                held.clear()
+                held.extend(content)
+            else:
                 held.clear()
                 held.update(content)
-            else:
-                held[:] = content
+
+    def _remember(self, value: Any, depth: int) -> None:
+        """Containers a module keeps, and plain objects (their `__dict__`), down to a small depth."""
+        if isinstance(value, (dict, list, set, deque)):
+            self._held.append((value, value.copy()))
+            inside = value.values() if isinstance(value, dict) else value
+        elif hasattr(value, "__dict__") and not isinstance(value, (nn.Module, torch.Tensor, type)):
+            inside = vars(value).values()
+            if not callable(value):
+                self._held.append((vars(value), vars(value).copy()))
+        else:
+            return
+        for item in list(inside) if depth else ():
+            self._remember(item, depth - 1)
 
 
 def _traced(value: Any, path: str, name: str) -> Any:

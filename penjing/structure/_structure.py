@@ -14,12 +14,13 @@ from penjing.core._graph import Graph
 from penjing.core._groups import Frozen, PruneGroup
 from penjing.structure._atoms import Atoms, Dim
 from penjing.structure._attention import replaceable_modules
+from penjing.structure._calling import ExampleInputs
 from penjing.structure._fingerprint import fingerprint
 from penjing.structure._propagate import propagate
 from penjing.structure._provenance import Attr, Size, leaves
 from penjing.structure._requirements import Live, kept_size, live_requirements, solve
 from penjing.structure._rules import Facts
-from penjing.structure._trace import ExampleInputs, Trace, trace_forward
+from penjing.structure._trace import Trace, trace_forward
 from penjing.structure._units import State, build_groups, list_frozen
 
 
@@ -89,7 +90,7 @@ def trace(model: nn.Module, example_inputs: ExampleInputs | list[ExampleInputs])
 
     `example_inputs` is a tensor, a tuple of arguments or a dict of keyword arguments; a list holds alternatives
     (branches, lengths), and what one freezes is frozen for all. Where parameters are reached in training only
-    (auxiliary classifiers), the training forward is followed too.
+    (auxiliary classifiers) or code asks whether it trains, the training forward is followed too.
 
     Raises `UsageError` for inputs of the wrong kind and `TraceError` when the forward fails.
     """
@@ -98,13 +99,15 @@ def trace(model: nn.Module, example_inputs: ExampleInputs | list[ExampleInputs])
         raise UsageError("example_inputs is an empty list: give at least one input the network runs on")
     refuse_unsupported(model)
     traces = [trace_forward(model, example) for example in alternatives]
-    if _unreached(traces):
+    if _unreached(traces) or _asks_for_training(model):
         traces.extend(_training_traces(model, alternatives[:1]))
     return analyse(model, traces)
 
 
 def refuse_unsupported(model: nn.Module) -> None:
     """Raises `UsageError` for networks whose parameters cannot be sliced, with the reason."""
+    if not isinstance(model, nn.Module):
+        raise UsageError(f"model is a {type(model).__name__}: give a torch.nn.Module")
     for path, module in model.named_modules():
         where = f"{path or 'the network'} ({type(module).__name__})"
         if isinstance(module, torch.jit.ScriptModule):
@@ -120,10 +123,42 @@ def refuse_unsupported(model: nn.Module) -> None:
                 f"{where} has parametrizations: merge them first with "
                 "torch.nn.utils.parametrize.remove_parametrizations(module, name)"
             )
+        if isinstance(module, nn.modules.lazy.LazyModuleMixin) and module.has_uninitialized_params():  # type: ignore[arg-type]
+            raise UsageError(
+                f"{where} is lazy: run model(example_inputs) once, so that its parameters get shapes"
+            )
+        if hasattr(module, "weight_orig") and hasattr(module, "weight_u"):
+            raise UsageError(
+                f"{where} has spectral_norm, whose scale changes with every cut: merge it first with "
+                "torch.nn.utils.remove_spectral_norm(module)"
+            )
         if hasattr(module, "weight_g") and hasattr(module, "weight_v"):
             raise UsageError(
                 f"{where} has weight_norm: merge it first with torch.nn.utils.remove_weight_norm(module)"
             )
+    _refuse_shared_storage(model)
+
+
+def _refuse_shared_storage(model: nn.Module) -> None:
+    """Two parameter objects over one storage would come apart silently; one object under two names is fine."""
+    owners: dict[tuple[int, int], str] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.is_meta or not parameter.numel() or isinstance(parameter, nn.UninitializedParameter):
+            continue
+        place = parameter.untyped_storage().data_ptr(), int(parameter.storage_offset())
+        if place in owners:
+            raise UsageError(
+                f"{name!r} and {owners[place]!r} share memory but are two parameters: tie them by assigning one "
+                "Parameter to both modules"
+            )
+        owners[place] = name
+
+
+def _asks_for_training(model: nn.Module) -> bool:
+    """Whether a forward outside torch.nn reads `self.training`, so that training may run other code."""
+    kinds = {kind for kind in map(type, model.modules()) if not kind.__module__.startswith("torch.nn.")}
+    functions = (f for kind in kinds for f in vars(kind).values() if hasattr(f, "__code__"))
+    return any("training" in f.__code__.co_names for f in functions)
 
 
 def _unreached(traces: Sequence[Trace]) -> bool:

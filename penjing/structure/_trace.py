@@ -4,7 +4,7 @@ Python control flow just runs: no `torch.export`, no fx, no autograd graph. Para
 swapped for meta tensors, integer tensors stay real (code reads their values), and everything is put back.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -16,13 +16,12 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from penjing.core import TraceError, UsageError
-from penjing.core._graph import Graph, ModuleCall, OpCall, Ref, Value
+from penjing.core import TraceError
+from penjing.core._graph import Graph, ModuleCall, OpCall, Value
 from penjing.structure._attention import attention_freed
+from penjing.structure._calling import ExampleInputs, call_with, check_example, output_tensors
+from penjing.structure._mixing import LITERALS, keep_literals, result_tensors, run, tensors_in, with_refs
 from penjing.structure._provenance import AttributeWatch, Expr, Size, TracedInt, expression
-
-ExampleInputs = Any
-aten = torch.ops.aten
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,26 +30,6 @@ class Trace:
 
     graph: Graph
     constants: Mapping[int, torch.Tensor]
-
-
-def call_with(model: nn.Module, example: ExampleInputs) -> Any:
-    """Call a network with a tensor, a tuple of arguments or a dict of keyword arguments."""
-    if isinstance(example, Mapping):
-        return model(**example)
-    if isinstance(example, tuple):
-        return model(*example)
-    return model(example)
-
-
-def check_example(example: ExampleInputs) -> None:
-    """Raises `UsageError` unless `example` holds a tensor and is a tensor, a tuple or a dict."""
-    if not isinstance(example, (torch.Tensor, tuple, Mapping)):
-        raise UsageError(
-            f"example_inputs is a {type(example).__name__}: give a tensor, a tuple of arguments or a dict of "
-            "keyword arguments, e.g. torch.randn(1, 3, 224, 224); a list holds alternatives of these"
-        )
-    if not any(isinstance(leaf, torch.Tensor) for leaf in tree_leaves(example)):
-        raise UsageError("example_inputs holds no tensor: give what the network's forward takes")
 
 
 def trace_forward(model: nn.Module, example: ExampleInputs, *, training: bool = False) -> Trace:
@@ -63,6 +42,7 @@ def trace_forward(model: nn.Module, example: ExampleInputs, *, training: bool = 
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.no_grad())
+        stack.enter_context(torch.random.fork_rng(devices=[]))
         states = stack.enter_context(_on_meta(model, training))
         stack.enter_context(_fast_paths_off())
         stack.enter_context(attention_freed(model))
@@ -186,6 +166,8 @@ class _SizeReads(TorchFunctionMode):
             return self._sizes(func(*args, **kwargs), args, kwargs)
         if func in _COUNT_READS:
             return self._count(func, args)
+        if func in LITERALS:
+            args, kwargs = keep_literals(func, args, kwargs)
         recorder = self._recorder
         outer = recorder.function, recorder.sizes
         recorder.function, recorder.sizes = getattr(func, "__name__", "?"), _int_leaves(args, kwargs)
@@ -240,6 +222,7 @@ class _Recorder(TorchDispatchMode):
         self.sizes: tuple[tuple[int, Expr], ...] = ()
         self.example: ExampleInputs = None
         self._alive: list[torch.Tensor] = []
+        self._foreign: set[int] = set()
         self._modules: list[ModuleCall] = []
         self._stack: list[tuple[str, tuple[int, ...], int, bool]] = []
         self._states: dict[str, int] = {}
@@ -271,7 +254,7 @@ class _Recorder(TorchDispatchMode):
     def leave(self, output: Any) -> None:
         path, inputs, first, plain = self._stack.pop()
         self.module = self._stack[-1][0] if self._stack else ""
-        tensors = [t for t in tree_leaves(output) if isinstance(t, torch.Tensor)]
+        tensors = output_tensors(output)
         outputs = tuple(self.ids[id(t)] for t in tensors if id(t) in self.ids)
         self._modules.append(
             ModuleCall(
@@ -285,7 +268,7 @@ class _Recorder(TorchDispatchMode):
         )
 
     def finish(self, output: Any) -> Trace:
-        leaves = [t for t in tree_leaves(output) if isinstance(t, torch.Tensor)]
+        leaves = output_tensors(output)
         if not leaves:
             raise TraceError(
                 f"the forward returned no tensor (a {type(output).__name__}): nothing can be followed"
@@ -314,11 +297,14 @@ class _Recorder(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        tensors = _tensors(args, kwargs)
+        tensors = tensors_in(args, kwargs)
         inputs = [self._known(t) for t in tensors]
-        refs = _with_refs(args, self.ids), {k: _with_refs(v, self.ids) for k, v in kwargs.items()}
-        result = _run(func, tensors, args, kwargs)
-        outputs = [self._new(t) for t in _result_tensors(result)]
+        refs = with_refs(args, self.ids), {k: with_refs(v, self.ids) for k, v in kwargs.items()}
+        if func._schema.is_mutable and tensors and self._is_foreign(tensors[0]):
+            result = tensors[0]  # a counter or cache outside the module's states: its data stays as it was
+        else:
+            result = run(func, tensors, args, kwargs)
+        outputs = [self._new(t) for t in result_tensors(result)]
         self.calls.append(
             OpCall(
                 op=func,
@@ -338,56 +324,9 @@ class _Recorder(TorchDispatchMode):
         if value is None:
             value = self._new(tensor)
             self.constants[value] = tensor
+            if not tensor.is_meta:
+                self._foreign.add(tensor.untyped_storage().data_ptr())
         return value
 
-
-def _tensors(args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[torch.Tensor]:
-    found: list[torch.Tensor] = []
-    for item in (*args, *kwargs.values()):
-        if isinstance(item, torch.Tensor):
-            found.append(item)
-        elif isinstance(item, (list, tuple)):
-            found.extend(t for t in item if isinstance(t, torch.Tensor))
-    return found
-
-
-def _with_refs(item: Any, ids: Mapping[int, int]) -> Any:
-    if isinstance(item, torch.Tensor):
-        return Ref(ids[id(item)])
-    if isinstance(item, (list, tuple)):
-        return tuple(_with_refs(i, ids) for i in item)
-    return item
-
-
-def _result_tensors(result: Any) -> list[torch.Tensor]:
-    if isinstance(result, torch.Tensor):
-        return [result]
-    if isinstance(result, (list, tuple)):
-        return [t for t in result if isinstance(t, torch.Tensor)]
-    return []
-
-
-def _makes_floats(func: Any, kwargs: Mapping[str, Any]) -> bool:
-    dtype = kwargs.get("dtype")
-    return func.overloadpacket is not aten.arange if dtype is None else dtype.is_floating_point
-
-
-def _run(func: Any, tensors: list[torch.Tensor], args: Any, kwargs: Any) -> Any:
-    """Run an op on meta when any input is, else for real; integer factories asked for meta give real tensors."""
-    meta = [t.is_meta for t in tensors]
-    if not any(meta):
-        if kwargs.get("device") is not None and not _makes_floats(func, kwargs):
-            kwargs = {**kwargs, "device": torch.device("cpu")}
-        return func(*args, **kwargs)
-    if func is aten._local_scalar_dense.default:
-        raise TraceError(
-            "it reads the value of a computed tensor (.item(), if tensor:, int(tensor)): control flow that depends "
-            "on data cannot be followed"
-        )
-    if all(meta):
-        return func(*args, **kwargs)
-    if func._schema.is_mutable and not tensors[0].is_meta:
-        return args[0]
-    to_meta: Callable[[torch.Tensor], torch.Tensor] = lambda t: t if t.is_meta else t.to("meta")  # noqa: E731
-    args, kwargs = tree_map_only(torch.Tensor, to_meta, (args, kwargs))
-    return func(*args, **kwargs)
+    def _is_foreign(self, tensor: torch.Tensor) -> bool:
+        return not tensor.is_meta and tensor.untyped_storage().data_ptr() in self._foreign

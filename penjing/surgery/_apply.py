@@ -33,7 +33,7 @@ def apply(model: nn.Module, plan: Plan) -> nn.Module:
             block = _submodule(model, edit.module)
             memo[id(block)] = nn.Identity().train(block.training)
     memo.update(_sliced(model, removed))
-    slim = copy.deepcopy(model, memo)
+    slim = _copy(model, memo)
     for edit in plan.edits:
         if isinstance(edit, ReplaceComponent):
             replace_component(_submodule(slim, edit.module), edit)
@@ -44,6 +44,16 @@ def apply(model: nn.Module, plan: Plan) -> nn.Module:
         if path in changed:
             rebuild_records(module)
     return slim
+
+
+def _copy(model: nn.Module, memo: dict[int, Any]) -> nn.Module:
+    try:
+        return copy.deepcopy(model, memo)
+    except (RuntimeError, TypeError) as error:
+        raise PlanError(
+            f"this {type(model).__name__} cannot be copied: {error}. Remove what it keeps from earlier forwards "
+            "(tensors with a graph, locks, open files) before pruning"
+        ) from error
 
 
 def _submodule(model: nn.Module, path: str) -> nn.Module:

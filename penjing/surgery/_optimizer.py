@@ -28,6 +28,10 @@ def remap_optimizer(optimizer: Optimizer, model: nn.Module, slim: nn.Module, pla
         raise UsageError(
             f"{foreign} of the optimizer's {len(held)} parameters are not this model's: pass the model it trains"
         )
+    if hasattr(optimizer, "_params"):
+        raise UsageError(
+            f"{type(optimizer).__name__} keeps its state across parameters: make a new one over slim"
+        )
     memo: dict[int, Any] = {}
     vanished: list[torch.Tensor] = []
     for parameter in held:
@@ -37,8 +41,14 @@ def remap_optimizer(optimizer: Optimizer, model: nn.Module, slim: nn.Module, pla
             continue
         memo[id(parameter)] = ours[name]
         for value in optimizer.state.get(parameter, {}).values():
-            if isinstance(value, torch.Tensor) and value.shape == parameter.shape and value.dim():
-                memo[id(value)] = slice_tensor(value, removed.get(name, {}), name)
+            if not isinstance(value, torch.Tensor) or value.numel() == 1:
+                continue
+            if value.shape != parameter.shape:
+                raise UsageError(
+                    f"{type(optimizer).__name__} keeps a state of shape {tuple(value.shape)} for {name!r}, which "
+                    "cannot follow its slices: make a new optimizer over slim"
+                )
+            memo[id(value)] = slice_tensor(value, removed.get(name, {}), name)
     memo.update({id(p): p for p in vanished})
     mapped = copy.deepcopy(optimizer, memo)
     gone = {id(p) for p in vanished}

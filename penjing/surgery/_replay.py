@@ -14,7 +14,8 @@ from penjing.core import InternalError
 from penjing.core._graph import Graph, OpCall, Ref
 
 aten = torch.ops.aten
-REDUCED = (torch.float16, torch.bfloat16, torch.float32)
+DOUBLES = {torch.float16: torch.float64, torch.bfloat16: torch.float64, torch.float32: torch.float64}
+DOUBLES |= {torch.complex32: torch.complex128, torch.complex64: torch.complex128}
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,28 +29,28 @@ class Mask:
 
 
 def replay(
-    graph: Graph, tensors: Mapping[int, torch.Tensor], masks: Mapping[int, Sequence[Mask]]
+    graph: Graph,
+    tensors: Mapping[int, torch.Tensor],
+    masks: Mapping[int, Sequence[Mask]],
+    wanted: Sequence[int],
 ) -> list[torch.Tensor]:
-    """The graph's outputs from `tensors` (inputs, states and constants by value id), all in float64.
+    """The values `wanted` from `tensors` (inputs, states and constants by value id), all in float64.
 
-    `masks` lists, per call index, what is masked there. Values are freed after their last use.
+    `masks` lists, per call index, what is masked there. Other values are freed after their last use.
     """
     held: dict[int, torch.Tensor] = dict(tensors)
     last_use = {value: position for position, call in enumerate(graph.calls) for value in call.inputs}
-    keep = set(graph.outputs)
+    keep = set(wanted)
     device = next((t.device for t in tensors.values() if t.is_floating_point()), torch.device("cpu"))
     for position, call in enumerate(graph.calls):
         result = _step(call, held, masks.get(position, ()), device)
-        results = (
-            [result]
-            if isinstance(result, torch.Tensor)
-            else [r for r in result or () if isinstance(r, torch.Tensor)]
-        )
+        several = result if isinstance(result, (tuple, list)) else (result,)
+        results = [r for r in several if isinstance(r, torch.Tensor)]
         held.update(zip(call.outputs, results, strict=False))
         for value in (*call.inputs, *call.outputs):
             if last_use.get(value, position) == position and value not in keep:
                 held.pop(value, None)
-    return [held[value] for value in graph.outputs]
+    return [held[value] for value in wanted]
 
 
 def _step(call: OpCall, held: dict[int, torch.Tensor], masks: Sequence[Mask], device: torch.device) -> Any:
@@ -76,7 +77,7 @@ def _fill(item: Any, inputs: Mapping[int, torch.Tensor], device: torch.device) -
     if isinstance(item, tuple):
         return [_fill(i, inputs, device) for i in item]
     if isinstance(item, torch.dtype):
-        return torch.float64 if item in REDUCED else item
+        return DOUBLES.get(item, item)
     if isinstance(item, torch.device):
         return device
     return item
@@ -153,6 +154,16 @@ def _mean(call: OpCall, args: list[Any], kwargs: Any, masks: Sequence[Mask]) -> 
     return (x * keep).sum(dims, keepdim=keep_dims) / keep.sum(dims, keepdim=keep_dims)
 
 
+def _batch_norm(call: OpCall, args: list[Any], kwargs: Any, masks: Sequence[Mask]) -> Any:
+    x, weight, bias, _, _, _, _, eps = args
+    mean, variance = _moments(x, [d for d in range(x.dim()) if d != 1], masks)
+    y = (x - mean) * (variance + eps).rsqrt()
+    shape = [1, -1, *([1] * (x.dim() - 2))]
+    y = y * weight.reshape(shape) if weight is not None else y
+    y = y + bias.reshape(shape) if bias is not None else y
+    return y, mean.flatten(), (variance + eps).rsqrt().flatten()
+
+
 def _filled(fill: float) -> Callable[..., Any]:
     def formula(call: OpCall, args: list[Any], kwargs: Any, masks: Sequence[Mask]) -> Any:
         x = args[0]
@@ -178,6 +189,8 @@ _FORMULAS: dict[Any, Callable[..., Any]] = {
     aten.native_layer_norm: _layer_norm,
     aten._fused_rms_norm: _rms_norm,
     aten.native_group_norm: _group_norm,
+    aten.native_batch_norm: _batch_norm,
+    aten._native_batch_norm_legit: _batch_norm,
     aten.mean: _mean,
     aten._softmax: _filled(float("-inf")),
     aten._safe_softmax: _filled(float("-inf")),

@@ -1,26 +1,19 @@
 """Proof that a smaller network equals the masked one: strict re-trace, then float64 exactness."""
 
-import copy
 from collections.abc import Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map_only
 
 from penjing.core import PenjingError, PlanError, TraceError
 from penjing.core._graph import OpCall
 from penjing.core._plan import DropBlock, Plan
-from penjing.structure import ExampleInputs, Structure, Trace, call_with, kept_size, trace, trace_forward
-from penjing.surgery._apply import apply, named_states, slice_tensor
-from penjing.surgery._replay import REDUCED, Mask, has_reference, replay
-
-TOLERANCE = 1e-9
-FAINT = 1e-7  # outputs much smaller than 1 must agree to this share of their own size
+from penjing.structure import ExampleInputs, Structure, Trace, trace, trace_forward
+from penjing.surgery._apply import apply, named_states
+from penjing.surgery._exact import TOLERANCE, exactness
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,9 +84,13 @@ def check(
             return (
                 failed(cause) if cause else Verification(passed=True, max_error=float("nan"), checked=checked)
             )
-        error = _exactness(base, slim, structure, removed, gone, example_inputs)
+        error = exactness(base, slim, structure, removed, gone, example_inputs)
     except (TraceError, RuntimeError) as error:
         return failed(f"the smaller network does not run: {error}")
+    if error == float("inf"):
+        return failed(
+            "outputs hold NaN or infinity in float64, or differ in shape: nothing can be proven", error
+        )
     if not error <= TOLERANCE:
         return failed(
             f"outputs differ from the masked network by {error:.2e} (allowed: {TOLERANCE:.0e})", error
@@ -197,154 +194,3 @@ def _computations(calls: Sequence[OpCall]) -> list[OpCall]:
 
 def _floats(call: OpCall) -> list[float]:
     return [a for a in (*call.args, *call.kwargs.values()) if isinstance(a, float)]
-
-
-def _exactness(
-    base: nn.Module,
-    slim: nn.Module,
-    structure: Structure,
-    removed: Mapping[str, Mapping[int, tuple[int, ...]]],
-    gone: np.ndarray,
-    example_inputs: Any,
-) -> float:
-    generator = torch.Generator().manual_seed(0)
-    states = {name: _visible(name, tensor, generator) for name, tensor in _unique_states(base).items()}
-    small = _with_states(slim, states, removed)
-    examples = example_inputs if isinstance(example_inputs, list) else [example_inputs]
-    worst = 0.0
-    for position, example in enumerate(examples):
-        inputs = tree_map_only(torch.Tensor, lambda t: _random_like(t, generator), example)
-        with _float64():
-            ours = [t for t in tree_leaves(call_with(small, _copied(inputs))) if isinstance(t, torch.Tensor)]
-            theirs = _masked_outputs(structure, position, states, inputs, gone)
-        worst = max(worst, _largest_error(ours, theirs))
-    return worst
-
-
-def _unique_states(model: nn.Module) -> dict[str, torch.Tensor]:
-    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
-
-
-def _visible(name: str, tensor: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """The tensor in float64; constant, tiny or absent (meta) values are replaced by random ones."""
-    if not tensor.is_floating_point():
-        return torch.zeros(tensor.shape, dtype=tensor.dtype) if tensor.is_meta else tensor.detach().clone()
-    if not tensor.is_meta:
-        double = tensor.detach().double()
-        if tensor.numel() == 1 or (double.std() > 1e-3 and torch.isfinite(double).all()):
-            return double
-    noise = torch.randn(tensor.shape, generator=generator, dtype=torch.float64)
-    device = "cpu" if tensor.is_meta else tensor.device
-    if tensor.dim() > 1:
-        return (noise / max(1.0, tensor.numel() / tensor.shape[0]) ** 0.5).to(device)
-    positive = name.endswith(("weight", "var", "gamma"))
-    return (1 + 0.2 * noise.clamp(-3, 3) if positive else 0.2 * noise).to(device)
-
-
-def _with_states(
-    slim: nn.Module, states: Mapping[str, torch.Tensor], removed: Mapping[str, Any]
-) -> nn.Module:
-    """A float64 copy of `slim` whose tensors are slices of `states`."""
-    memo: dict[int, Any] = {}
-    for name, tensor in (*slim.named_parameters(), *slim.named_buffers()):
-        if name in states:
-            twin = slice_tensor(states[name], removed.get(name, {}), name)
-            memo[id(tensor)] = (
-                nn.Parameter(twin, False)
-                if isinstance(tensor, nn.Parameter) and twin.is_floating_point()
-                else twin
-            )
-    small = copy.deepcopy(slim, memo)
-    for module, traced in zip(small.modules(), slim.modules(), strict=True):
-        if isinstance(module, nn.RMSNorm) and isinstance(traced, nn.RMSNorm) and module.eps is None:
-            dtype = traced.weight.dtype if traced.weight is not None else torch.get_default_dtype()
-            module.eps = torch.finfo(dtype).eps  # None means the eps of the dtype: it is part of the network
-        for name, value in module.__dict__.items():
-            if isinstance(value, torch.Tensor) and value.is_floating_point():
-                module.__dict__[name] = value.double()
-    return small.double().eval()
-
-
-def _random_like(tensor: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    if not tensor.is_floating_point():
-        return tensor.clone()
-    return torch.randn(tensor.shape, generator=generator, dtype=torch.float64).to(
-        "cpu" if tensor.is_meta else tensor.device
-    )
-
-
-def _copied(inputs: Any) -> Any:
-    return tree_map_only(torch.Tensor, torch.clone, inputs)
-
-
-def _masked_outputs(
-    structure: Structure, position: int, states: Mapping[str, torch.Tensor], inputs: Any, gone: np.ndarray
-) -> list[torch.Tensor]:
-    traced = structure.traces[position]
-    graph = traced.graph
-    tensors = {graph.states[name]: tensor.clone() for name, tensor in states.items()}
-    device = next(iter(tensors.values())).device if tensors else torch.device("cpu")
-    leaves = [t for t in tree_leaves(_copied(inputs)) if isinstance(t, torch.Tensor)]
-    tensors.update(zip(graph.inputs, leaves, strict=True))
-    tensors.update(
-        {v: (t.double() if t.dtype in REDUCED else t).to(device) for v, t in traced.constants.items()}
-    )
-    return replay(graph, tensors, _masks(structure, position, gone, device))
-
-
-def _masks(
-    structure: Structure, position: int, gone: np.ndarray, device: torch.device
-) -> dict[int, list[Mask]]:
-    graph, found = structure.traces[position].graph, {}
-    for span in structure.facts[position].spanned:
-        call = graph.calls[span.call]
-        dim = structure.dims(call.inputs[span.position], position)[span.dim]
-        if not dim or kept_size(dim, gone) == len(dim[0]):
-            continue
-        if span.renormalized and not has_reference(call.op.overloadpacket):
-            raise PlanError(f"{call.module}: {call.op} spans a removed dim and has no reference; protect it")
-        lost = np.any([gone[c] for c in dim], axis=0)
-        removed = torch.from_numpy(np.flatnonzero(lost)).to(device)
-        found.setdefault(span.call, []).append(Mask(span.position, span.dim, removed, span.renormalized))
-    return found
-
-
-def _largest_error(ours: Sequence[torch.Tensor], theirs: Sequence[torch.Tensor]) -> float:
-    if len(ours) != len(theirs) or any(a.shape != b.shape for a, b in zip(ours, theirs, strict=True)):
-        return float("inf")
-    worst = 0.0
-    for a, b in zip(ours, theirs, strict=True):
-        if not a.numel():
-            continue
-        reference = b.double().abs().max().item()
-        difference = (a.double() - b.double()).abs().max().item()
-        if not difference <= max(FAINT * reference, FAINT**2):
-            return float("inf") if difference != difference else max(difference, TOLERANCE * 2)
-        worst = max(worst, difference / max(1.0, reference))
-    return worst
-
-
-class _PromoteCasts(TorchDispatchMode):
-    """Casts to a reduced float type inside the network are promoted to float64."""
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = (
-            {k: torch.float64 if v in REDUCED else v for k, v in (kwargs or {}).items()} if kwargs else {}
-        )
-        return func(
-            *[torch.float64 if isinstance(a, torch.dtype) and a in REDUCED else a for a in args], **kwargs
-        )
-
-
-@contextmanager
-def _float64() -> Any:
-    before = torch.get_default_dtype()
-    fast = torch.backends.mha.get_fastpath_enabled()
-    torch.set_default_dtype(torch.float64)
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with torch.no_grad(), _PromoteCasts():
-            yield
-    finally:
-        torch.set_default_dtype(before)
-        torch.backends.mha.set_fastpath_enabled(fast)

@@ -76,7 +76,7 @@ def split(site: Site) -> list[Labels]:
     ends = np.cumsum(sizes).tolist()
     pieces = [cut(whole[dim], end - size, end) for size, end in zip(sizes, ends, strict=True)]
     for position, (size, piece) in enumerate(zip(sizes, pieces, strict=True)):
-        expr = _piece_size(site, x, dim, size, position == len(sizes) - 1)
+        expr = _piece_size(site, x, dim, position)
         alike = tuple(
             other for other, n in zip(pieces, sizes, strict=True) if n == size and other is not piece
         )
@@ -88,14 +88,22 @@ def cut(dim: Dim, start: int, stop: int, step: int = 1) -> Dim:
     return tuple(c[start:stop:step] for c in dim)
 
 
-def _piece_size(site: Site, x: Ref, dim: int, size: int, last: bool) -> Expr | None:
-    function = site.call.function
+def _piece_size(site: Site, x: Ref, dim: int, position: int) -> Expr | None:
+    """How the code sizes piece `position`: by its own entry of a list of sizes, else by a common size or a count."""
+    function, outputs = site.call.function, site.call.outputs
+    size = site.output_shape(position)[dim]
+    given = site.call.sizes[: len(outputs)]
+    if function in USER_SPLITS and [v for v, _ in given] == [
+        site.output_shape(i)[dim] for i in range(len(outputs))
+    ]:
+        return given[position][1]
     if function not in USER_SPLITS:
         chunks = function in ("chunk", "unsafe_chunk", "tensor_split") and site.call.sizes
         count = site.call.sizes[0][1] if chunks else Const(len(site.call.outputs))
         whole = Size(x.value, dim)
         ceiling = Arith("floordiv", Arith("sub", Arith("add", whole, count), Const(1)), count)
         parts = len(site.call.outputs)
+        last = position == parts - 1
         return Arith("sub", whole, Arith("mul", ceiling, Const(parts - 1))) if last else ceiling
     return site.size_expr(size)
 

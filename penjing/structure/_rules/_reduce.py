@@ -14,6 +14,11 @@ aten = torch.ops.aten
 
 @rule(aten.sum, aten.linalg_vector_norm)
 def total(site: Site) -> list[Labels]:
+    """Of activations exact; of parameters alone (a norm that scales a weight) it is a statistic of what is kept."""
+    x = site.arg(0)
+    if x.value not in site.facts.data:
+        axes, _ = _axes(site, len(site.shape(x)))
+        site.facts.renormalized.extend(c for a in axes for c in site.labels(x)[a])
     return _over(site, renormalized=False)
 
 
@@ -79,6 +84,10 @@ def batch_norm(site: Site) -> list[Labels]:
     labels = list(site.labels(x))
     for ref in site.tensors()[1:]:
         labels[1] = site.unify(labels[1], site.labels(ref)[0])
+    names = [a.name for a in site.call.op._schema.arguments]
+    if "training" in names and site.arg(names.index("training")):
+        for axis in (a for a in range(len(labels)) if a != 1):
+            site.renormalize(x, axis)
     return [labels, *(_per_channel(site, i, labels[1]) for i in range(1, len(site.call.outputs)))]
 
 

@@ -70,6 +70,7 @@ class Facts:
     renormalized: list[np.ndarray] = field(default_factory=list)
     unknown: dict[str, str] = field(default_factory=dict)
     kinds: list[tuple[str, Dim]] = field(default_factory=list)
+    data: set[int] = field(default_factory=set)  # values that depend on the network's inputs
 
 
 class Site:

@@ -71,9 +71,13 @@ def _asked(site: Site, new: Sequence[int], axis: int) -> Expr | None:
     if whole and all(v in (-1, n) for (v, _), n in zip(given, new, strict=True)):
         value, expr = given[axis]
         return None if value == -1 else expr
-    parts = {v for v, _ in call.sizes[1:]} if call.function == "unflatten" else set()
-    inferred = -1 in parts and new[axis] not in parts
-    return None if inferred or call.function in ("view_as", "reshape_as") else site.size_expr(new[axis])
+    if call.function == "unflatten":
+        place = axis - call.sizes[0][0] % (len(new) - len(call.sizes) + 2)
+        if not 0 <= place < len(call.sizes) - 1:
+            return None
+        value, expr = call.sizes[1 + place]
+        return None if value == -1 else expr
+    return None if call.function in ("view_as", "reshape_as") else site.size_expr(new[axis])
 
 
 @rule(aten.permute, aten.transpose, aten.t, aten.numpy_T, aten.transpose_, aten.t_, aten.movedim)
