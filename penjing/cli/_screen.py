@@ -7,10 +7,14 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Column
 
+from penjing.core import clean
 from penjing.pipeline import Event
 from penjing.report import plain, table, verdict
+
+NARROW = 60  # characters, below which names of steps are cut
 
 
 class Screen(Protocol):
@@ -64,7 +68,7 @@ class LineScreen:
     def hear(self, event: Event) -> None:
         self.clock.hear(event)
         if event.kind == "note":
-            print(f"note: {event.text}", file=sys.stderr)
+            print(f"note: {clean(event.text)}", file=sys.stderr)
         elif event.kind == "skip":
             print(f"{event.step}: finished before", file=sys.stderr)
         elif event.kind == "start":
@@ -76,7 +80,7 @@ class LineScreen:
             Console().print(table(metrics))
         else:
             print(plain(metrics))
-        print(f"run: {out}   network: {out}/model")
+        print(clean(f"run: {out}   network: {out}/model"))
 
     def close(self) -> None: ...
 
@@ -84,33 +88,51 @@ class LineScreen:
 class DrawnScreen(LineScreen):
     """A bar for the whole run on stderr, with the step, its figures and the time left."""
 
-    def __init__(self) -> None:
+    def __init__(self, console: Console | None = None) -> None:
         super().__init__()
-        columns = ("{task.description}", BarColumn(), "{task.percentage:>3.0f}%", "{task.fields[figures]}")
-        texts = (TextColumn(column) if isinstance(column, str) else column for column in columns)
-        left = TextColumn("about {task.fields[left]} left")
-        self.bar = Progress(*texts, TimeElapsedColumn(), left, console=Console(stderr=True), transient=True)
-        self.task = self.bar.add_task("starting", total=1.0, figures="", left="?")
+        console = console or Console(stderr=True)
+        cut = Column(no_wrap=True, overflow="ellipsis")
+        self.bar = Progress(
+            TextColumn("{task.description}", markup=False, table_column=cut),
+            BarColumn(bar_width=max(8, min(40, console.width // 6))),
+            "{task.percentage:>3.0f}%",
+            TextColumn("{task.fields[figures]}", markup=False, table_column=cut),
+            TextColumn("{task.fields[left]}", table_column=Column(no_wrap=True)),
+            console=console,
+            transient=True,
+        )
+        self.task = self.bar.add_task("starting", total=1.0, figures="", left="")
         self.bar.start()
 
     def hear(self, event: Event) -> None:
         self.clock.hear(event)
         if event.kind == "note":
-            self.bar.console.print(f"note: {event.text}", highlight=False, markup=False)
+            self.bar.console.print(f"note: {clean(event.text)}", highlight=False, markup=False)
             return
-        known = ("loss", "lr", "selection_accuracy")
-        figures = " ".join(f"{key} {event.figures[key]:.4g}" for key in known if key in event.figures)
+        width = self.bar.console.width
         name = event.step + (f" ({event.stage})" if event.stage not in ("", event.step) else "")
+        name = clean(name or "starting")
+        left = f"{duration(self.clock.left())} left"
+        room = width - min(len(name), width // 3) - len(left) - max(8, min(40, width // 6)) - 8
         self.bar.update(
             self.task,
-            description=name or "starting",
+            description=name if len(name) <= width // 3 or width >= NARROW else name[: width // 3 - 1] + "…",
             completed=self.clock.share(),
-            figures=figures,
-            left=duration(self.clock.left()),
+            figures=_figures(event.figures, room),
+            left=left,
         )
 
     def close(self) -> None:
         self.bar.stop()
+
+
+def _figures(figures: Mapping[str, float], room: int) -> str:
+    """As many of the figures of training as fit into `room` characters."""
+    text = ""
+    for key, name in (("loss", "loss"), ("selection_accuracy", "accuracy"), ("lr", "lr")):
+        more = f"{text}{' ' if text else ''}{name} {figures[key]:.4g}" if key in figures else text
+        text = more if len(more) <= room else text
+    return text
 
 
 class Clock:

@@ -8,15 +8,15 @@ from rich.markup import escape
 from rich.table import Table
 
 from penjing.cli._screen import duration
-from penjing.core import Recipe
-from penjing.report import count, table
+from penjing.core import Recipe, clean
+from penjing.report import Listing, count, from_right, size, table
 
 
 def show_plan(recipe: Recipe, seconds: Mapping[str, float], out: str) -> None:
     """The steps that would run, and about how long each takes."""
     console = _console()
     console.print(
-        f"Would shape {escape(recipe.model)} on {escape(recipe.data.source)} to {recipe.budget} in {out}:"
+        f"Would shape {_safe(recipe.model)} on {_safe(recipe.data.source)} to {recipe.budget} in {_safe(out)}:"
     )
     drawn = Table("step", _right("about"))
     for step, predicted in seconds.items():
@@ -29,15 +29,15 @@ def show_plan(recipe: Recipe, seconds: Mapping[str, float], out: str) -> None:
 
 def show_structure(found: Mapping[str, Any]) -> None:
     """Complexity per layer, groups, and what is frozen and why."""
-    console, size = _console(), "x".join(map(str, found["input_size"]))
-    sizes = f"{count(found['params'])} params, {count(found['macs'])} MACs at {size}"
-    console.print(f"{escape(found['source'])}: {sizes}, {found['size_bytes'] / 1e6:.1f} MB")
+    console, taken = _console(), "x".join(map(str, found["input_size"]))
+    sizes = f"{count(found['params'])} params, {count(found['macs'])} MACs at {taken}"
+    console.print(f"{_safe(found['source'])}: {sizes}, {size(found['size_bytes'])}")
     console.print(_layers(found))
     console.print(_groups(found["groups"]))
-    console.print(_frozen(found["frozen"]) if found["frozen"] else "Nothing is frozen.")
+    console.print(_frozen(found["frozen"], console.width) if found["frozen"] else "Nothing is frozen.")
     if found["unknown_ops"]:
         console.print(
-            f"Operations without a rule (all they touch is frozen): {', '.join(found['unknown_ops'])}"
+            f"Operations without a rule (all they touch is frozen): {_safe(', '.join(found['unknown_ops']))}"
         )
 
 
@@ -45,49 +45,69 @@ def show_comparison(found: Mapping[str, Any]) -> None:
     """Both networks' figures, then how they differ."""
     console = _console()
     console.print(table(found))
-    a, b = (row["name"] for row in found["rows"])
+    a, b = (_safe(row["name"]) for row in found["rows"])
     for key, timed in found["speedup"].items():
         span = f"{timed['low']:.2f}-{timed['high']:.2f}"
         batch = key.removeprefix("batch_")
-        console.print(
-            f"At batch {batch} {escape(b)} is {timed['ratio']:.2f}x ({span}) as fast as {escape(a)}."
-        )
+        console.print(f"At batch {batch} {b} is {timed['ratio']:.2f}x ({span}) as fast as {a}.")
     console.print(
         f"Same answer on {found['agreement']:.1%} of {found['data']['n']} examples; "
-        f"only {escape(a)} right: {found['only_a_right']}, only {escape(b)} right: {found['only_b_right']}."
+        f"only {a} right: {found['only_a_right']}, only {b} right: {found['only_b_right']}."
     )
 
 
-def _layers(found: Mapping[str, Any]) -> Table:
-    drawn = Table("layer", "kind", "shape", _right("params"), _right("MACs"), _right("share"), title="Layers")
+def _layers(found: Mapping[str, Any]) -> Listing:
+    rows = []
     for layer in found["layers"]:
         shape = " ".join("x".join(map(str, shape)) for shape in layer["shapes"][:1])
         share = layer["macs"] / found["macs"] if found["macs"] else 0.0
         sizes = (count(layer["params"]), count(layer["macs"]), f"{share:.1%}")
-        drawn.add_row(escape(layer["path"]), layer["kind"], shape, *sizes)
-    return drawn
-
-
-def _groups(groups: list[Mapping[str, Any]]) -> Table:
-    drawn = Table(
-        "group", "granularity", _right("units"), "fidelity", _right("tensors"), title="What may shrink"
+        rows.append((clean(layer["path"]), clean(layer["kind"]), shape, *sizes))
+    numbers = ("params", "MACs", "share")
+    headings = ("layer", "kind", "shape", *numbers)
+    return Listing(
+        title="Layers", headings=headings, rows=rows, right=numbers, use=("kind", "shape", "share")
     )
-    for group in groups:
-        sizes = (str(group["units"]), group["fidelity"], str(len(group["tensors"])))
-        drawn.add_row(escape(group["name"]), group["granularity"], *sizes)
-    return drawn
 
 
-def _frozen(frozen: list[Mapping[str, Any]]) -> Table:
-    drawn = Table("module", "what", "why", title="What may not shrink")
+def _groups(groups: list[Mapping[str, Any]]) -> Listing:
+    rows = [
+        (
+            clean(group["name"]),
+            group["granularity"],
+            str(group["units"]),
+            group["fidelity"],
+            str(len(group["tensors"])),
+        )
+        for group in groups
+    ]
+    return Listing(
+        title="What may shrink",
+        headings=("group", "granularity", "units", "fidelity", "tensors"),
+        rows=rows,
+        right=("units", "tensors"),
+        use=("tensors", "fidelity", "granularity"),
+    )
+
+
+def _frozen(frozen: list[Mapping[str, Any]], width: int) -> Table:
+    drawn = Table(title="What may not shrink", title_justify="left")
+    for heading in ("module", "what", "why"):
+        drawn.add_column(heading, overflow="fold")
     for module in frozen:
         causes: dict[str, list[str]] = {}
         for item in module["dims"]:
             name = item["parameter"].rpartition(".")[2]
             causes.setdefault(item["cause"], []).append(f"{name} dim {item['dim']} ({item['count']})")
         for cause, what in causes.items():
-            drawn.add_row(escape(module["module"]), "\n".join(what), escape(cause))
+            name = from_right(clean(module["module"]), max(12, width // 3))
+            drawn.add_row(escape(name), _safe("\n".join(what), lines=True), _safe(cause))
     return drawn
+
+
+def _safe(text: object, *, lines: bool = False) -> str:
+    """Words of others, neither obeyed by the terminal nor read as markup."""
+    return escape(clean(text, lines=lines))
 
 
 def _right(heading: str) -> Any:

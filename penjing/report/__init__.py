@@ -1,7 +1,10 @@
 """Tell people: words, tables and curves from a run's figures."""
 
 from penjing.report._events import EventLog as EventLog
+from penjing.report._layout import Listing as Listing
+from penjing.report._layout import from_right as from_right
 from penjing.report._table import count as count
 from penjing.report._table import plain as plain
 from penjing.report._table import table as table
 from penjing.report._table import verdict as verdict
+from penjing.report._units import size as size

@@ -3,8 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
-from rich.table import Table
+from penjing.core import clean, cut
+from penjing.report._layout import Stacked
+from penjing.report._units import size, spread
 
+LABEL = 20  # characters of a class name
 HEADINGS = (
     "network",
     "params",
@@ -34,14 +37,9 @@ def cells(metrics: Mapping[str, Any]) -> tuple[tuple[str, ...], ...]:
     return tuple(_cells(row) for row in metrics["rows"])
 
 
-def table(metrics: Mapping[str, Any]) -> Table:
-    """The figures as a `rich` table."""
-    result = Table(title=_title(metrics), title_justify="left")
-    for index, heading in enumerate(HEADINGS):
-        result.add_column(heading, justify="right" if index else "left", no_wrap=True)
-    for row in cells(metrics):
-        result.add_row(*row)
-    return result
+def table(metrics: Mapping[str, Any]) -> Stacked:
+    """The figures for `rich`: one table where it fits the terminal, else several below each other."""
+    return Stacked(title=_title(metrics), headings=HEADINGS, rows=cells(metrics))
 
 
 def plain(metrics: Mapping[str, Any]) -> str:
@@ -59,10 +57,11 @@ def _line(line: tuple[str, ...], widths: list[int]) -> str:
 
 def _title(metrics: Mapping[str, Any]) -> str:
     data, latency = metrics["data"], metrics["rows"][0]["latency_ms"]
+    name, reference = clean(data["name"]), clean(metrics["reference"])
     where = f"{latency['device']}, {latency['runtime']}, {latency['threads']} threads"
     return (
-        f"{data['name']}: {data['n']} {data['split']} examples; "
-        f"latency at batch {latency['batch_size']} ({where}); reference: {metrics['reference']}"
+        f"{name}: {data['n']} {data['split']} examples; "
+        f"latency at batch {latency['batch_size']} ({where}); reference: {reference}"
     )
 
 
@@ -71,7 +70,7 @@ def _rivals(rows: Mapping[str, Any]) -> list[str]:
     for name, row in rows.items():
         if name.startswith("control:") and row["accuracy"] >= slim:
             how = "beats" if row["accuracy"] > slim else "does as well as"
-            said.append(f"{name} {how} slim (accuracy {row['accuracy']:.1%} vs {slim:.1%}). ")
+            said.append(f"{clean(name)} {how} slim (accuracy {row['accuracy']:.1%} vs {slim:.1%}). ")
     return said
 
 
@@ -97,12 +96,12 @@ def _accuracy(slim: Mapping[str, Any], reference: Mapping[str, Any]) -> str:
 def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
     latency, memory = row["latency_ms"], row.get("peak_memory")
     return (
-        row["name"],
+        clean(row["name"]),
         count(row["params"]),
         count(row["macs"]),
-        f"{row['size_bytes'] / 1e6:.1f} MB",
-        f"{latency['median']:.1f} ±{latency['mad']:.1f} ms" if latency else "",
-        f"{memory['bytes'] / 1e6:.0f} MB" if memory else "",
+        size(row["size_bytes"]),
+        spread(latency["median"], latency["mad"]) if latency else "",
+        size(memory["bytes"]) if memory else "",
         *(f"{row[key]:.2%}" if row[key] is not None else "" for key in ("accuracy", "macro_recall")),
         _worst(row.get("per_class")),
     )
@@ -113,7 +112,7 @@ def _worst(per_class: Mapping[str, float | None] | None) -> str:
     if not known:
         return ""
     label = min(known, key=lambda key: known[key])
-    return f"{label}: {known[label]:.1%}"
+    return f"{cut(clean(label), LABEL)}: {known[label]:.1%}"
 
 
 def count(number: float) -> str:
@@ -122,7 +121,7 @@ def count(number: float) -> str:
     >>> count(999), count(3_420_000), count(1.2e10)
     ('999', '3.42M', '12.00G')
     """
-    for size, sign in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if number >= size:
-            return f"{number / size:.2f}{sign}"
+    for scale, sign in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if number >= scale:
+            return f"{number / scale:.2f}{sign}"
     return f"{number:.0f}"

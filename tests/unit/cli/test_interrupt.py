@@ -13,7 +13,7 @@ from penjing.cli._interrupt import end_at_once, in_order
 START = "from penjing.cli import main; print('up', flush=True); main()"
 
 
-@pytest.mark.parametrize("seconds", [0.0, 0.3, 1.5], ids=lambda seconds: f"after {seconds} s")
+@pytest.mark.parametrize("seconds", [0.1, 0.5, 2.0], ids=lambda seconds: f"after {seconds} s")
 @pytest.mark.parametrize(
     "words",
     [("inspect", "file:net.py:make"), ("shape", "--model", "file:net.py:make", "--data", "builtin:digits")],

@@ -1,8 +1,10 @@
 """How a run shows itself."""
 
+import io
 import json
 
 import pytest
+from rich.console import Console
 
 from penjing.cli import _screen
 from penjing.cli._screen import Clock, JsonScreen, LineScreen, QuietScreen, screen
@@ -103,7 +105,7 @@ def test_options_choose_the_screen():
 
 
 def test_the_drawn_screen_follows_a_run(capsys: pytest.CaptureFixture[str]):
-    view = _screen.DrawnScreen()
+    view = _screen.DrawnScreen(Console(stderr=True, width=120))
     view.hear(PLAN)
     view.hear(Event(kind="start", step="transfer"))
     figures = {"loss": 0.25, "lr": 0.001, "selection_accuracy": 0.9}
@@ -113,5 +115,30 @@ def test_the_drawn_screen_follows_a_run(capsys: pytest.CaptureFixture[str]):
     view.close()
     assert task.description == "transfer (probe)"
     assert task.completed == pytest.approx(0.45)
-    assert task.fields["figures"] == "loss 0.25 lr 0.001 selection_accuracy 0.9"
+    assert task.fields["figures"] == "loss 0.25 accuracy 0.9 lr 0.001"
     assert "[not markup]" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 100, 200])
+def test_the_bar_and_the_time_left_stay_at_any_width(width: int):
+    console = Console(file=io.StringIO(), width=width, force_terminal=True, color_system=None)
+    view = _screen.DrawnScreen(console)
+    step = "control:scratch"
+    view.hear(Event(kind="plan", figures={step: 1000.0}))
+    view.hear(Event(kind="start", step=step))
+    figures = {"loss": 0.25123, "lr": 0.00123, "selection_accuracy": 0.98765}
+    view.hear(Event(kind="progress", step=step, stage="recover", done=1, total=2, figures=figures))
+    view.close()
+    drawn = Console(file=io.StringIO(), width=width)
+    drawn.print(view.bar.get_renderable())
+    (line,) = drawn.file.getvalue().splitlines()
+    assert "━━" in line
+    assert "50%" in line
+    assert line.rstrip().endswith("left")
+
+
+def test_notes_cannot_steer_the_terminal(capsys: pytest.CaptureFixture[str]):
+    for view in (LineScreen(), _screen.DrawnScreen(Console(stderr=True, width=200))):
+        view.hear(Event(kind="note", text="\x1b[31mred\n\x07"))
+        view.close()
+        assert r"\x1b[31mred\n\x07" in capsys.readouterr().err

@@ -1,7 +1,9 @@
 """The words and the table that a run ends with."""
 
 import io
+import re
 
+import pytest
 from rich.console import Console
 
 from penjing.report import plain, table, verdict
@@ -71,3 +73,43 @@ def test_the_rich_table_says_the_same():
     drawn = console.file.getvalue()
     assert "196.00M" in drawn
     assert "98.30%" in drawn
+
+
+WIDE = re.compile(r"3\.40M|196\.00M|13\.6 MB|20\.0 ±0\.4 ms|98\.30%|dog: 88\.3%")
+
+
+@pytest.mark.parametrize(("width", "tables"), [(60, 3), (80, 2), (100, 2), (120, 1), (200, 1)])
+def test_no_figure_is_cut_at_any_width(width: int, tables: int):
+    console = Console(file=io.StringIO(), width=width)
+    console.print(table(_metrics(scratch=0.9)))
+    drawn = console.file.getvalue()
+    assert "…" not in drawn
+    assert len(set(WIDE.findall(drawn))) == 6
+    assert drawn.count("│ control:scratch │") == tables
+    assert max(map(len, drawn.splitlines())) <= width
+
+
+def test_names_of_others_are_harmless_and_cut_on_the_left():
+    metrics = _metrics(scratch=0.9)
+    metrics["data"]["name"] = "da\x1bta\n"
+    metrics["rows"][0]["name"] = "runs/" + "long" * 20 + "/end\x1b"
+    metrics["rows"][1]["per_class"] = {"\x1b[31m" + "c" * 500: 0.1}
+    console = Console(file=io.StringIO(), width=80)
+    console.print(table(metrics))
+    drawn = console.file.getvalue()
+    assert "\x1b" not in drawn + plain(metrics) + verdict(metrics)
+    assert r"/end\x1b │" in drawn
+    assert max(map(len, drawn.splitlines())) <= 80
+
+
+def test_small_networks_show_their_size():
+    metrics = _metrics(scratch=0.9)
+    metrics["rows"][0] |= {
+        "size_bytes": 4_321,
+        "latency_ms": LATENCY | {"median": 0.0731, "mad": 0.002},
+        "peak_memory": {"bytes": 98_765},
+    }
+    row = plain(metrics).splitlines()[3]
+    assert "4.32 kB" in row
+    assert "73.1 ±2.0 µs" in row
+    assert "98.8 kB" in row

@@ -1,0 +1,48 @@
+"""What `inspect` draws fits the terminal and keeps names."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from penjing.cli import _views
+from penjing.cli._views import show_structure
+
+DEEP = "backbone.features.stages.3.blocks.11.attention.projection"
+FOUND = {
+    "source": "file:\x1b[31mnet.py:make",
+    "input_size": [3, 32, 32],
+    "params": 12,
+    "macs": 10,
+    "size_bytes": 48,
+    "unknown_ops": ["odd\x07::op"],
+    "layers": [{"path": DEEP, "kind": "Conv2d", "shapes": [[64, 64, 3, 3]], "params": 12, "macs": 10}],
+    "groups": [
+        {
+            "name": f"{DEEP}.weight:0",
+            "granularity": "channel",
+            "units": 64,
+            "fidelity": "exact",
+            "tensors": [1],
+        }
+    ],
+    "frozen": [
+        {
+            "module": DEEP,
+            "dims": [{"parameter": f"{DEEP}.weight", "cause": "a\x1b cause", "dim": 1, "count": 3}],
+        }
+    ],
+}
+
+
+@pytest.mark.parametrize("width", [40, 80, 160])
+def test_names_keep_their_end_and_lines_their_width(monkeypatch: pytest.MonkeyPatch, width: int):
+    drawn = io.StringIO()
+    monkeypatch.setattr(_views, "_console", lambda: Console(file=drawn, width=width, highlight=False))
+    show_structure(FOUND)
+    lines = drawn.getvalue().splitlines()
+    assert max(map(len, lines)) <= width
+    assert any("projection" in line for line in lines)
+    assert any(".weight:0" in line for line in lines)
+    assert "48 B" in drawn.getvalue()
+    assert not set(drawn.getvalue()) & {"\x1b", "\x07"}
