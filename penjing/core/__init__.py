@@ -21,6 +21,7 @@ from penjing.core._groups import PruneGroup as PruneGroup
 from penjing.core._groups import Slice as Slice
 from penjing.core._measurement import Measurement as Measurement
 from penjing.core._measurement import compare as compare
+from penjing.core._online import reachable as reachable
 from penjing.core._plan import DropBlock as DropBlock
 from penjing.core._plan import Plan as Plan
 from penjing.core._plan import RemoveUnits as RemoveUnits
@@ -31,4 +32,5 @@ from penjing.core._recipe import refuse_code as refuse_code
 from penjing.core._recipe import runs_code as runs_code
 from penjing.core._words import clean as clean
 from penjing.core._words import cut as cut
+from penjing.core._words import nearest as nearest
 from penjing.core._yaml import read_yaml as read_yaml

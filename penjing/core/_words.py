@@ -1,7 +1,9 @@
 """Words of others, made fit to be shown: no control characters, no giants."""
 
+import difflib
 import reprlib
 import unicodedata
+from collections.abc import Iterable
 
 UNSEEN = frozenset(("Cc", "Cf", "Cs", "Co", "Zl", "Zp"))
 SHOWN = 80
@@ -38,6 +40,17 @@ def shown(value: object) -> str:
     if isinstance(value, int) and value.bit_length() > 256:
         return f"a number of {value.bit_length()} bits"
     return cut(clean(_short.repr(value)))
+
+
+def nearest(name: str, known: Iterable[str], *, n: int = 1, cutoff: float = 0.5) -> list[str]:
+    """The names in `known` most like `name`, best first; capitals do not count.
+
+    >>> nearest("RESNET18", ["vgg11", "resnet18"])
+    ['resnet18']
+    """
+    by_lower = {candidate.lower(): candidate for candidate in known}
+    found = difflib.get_close_matches(name[:SHOWN].lower(), by_lower, n=n, cutoff=cutoff)
+    return [by_lower[lower] for lower in found]
 
 
 def _unseen(character: str) -> bool:

@@ -1,6 +1,5 @@
 """Networks made by a user's own function or a repository's: both run that code, so both must be trusted."""
 
-import difflib
 import hashlib
 import importlib.util
 import sys
@@ -12,8 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from penjing.core import SourceError
-from penjing.sources._online import reachable
+from penjing.core import SourceError, nearest, reachable
 from penjing.sources._registry import JSON, Preprocessing, channel_values, unreachable
 from penjing.sources._spec import SourceSpec
 
@@ -46,7 +44,7 @@ def _from_file(spec: SourceSpec, args: Mapping[str, JSON]) -> Any:
     factory = getattr(module, spec.factory or "", None)
     if not callable(factory):
         names = [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]
-        near = difflib.get_close_matches(spec.factory or "", names, n=3) or names[:5]
+        near = nearest(spec.factory or "", names, n=3) or names[:5]
         raise SourceError(
             f"{spec.name} has no function {spec.factory!r}. It has: {', '.join(near) or 'none'}"
         )

@@ -1,12 +1,11 @@
 """What timm and torchvision have in common here: a network by name, its weights, its inputs."""
 
-import difflib
 from collections.abc import Collection, Mapping
 from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-from penjing.core import SourceError
+from penjing.core import SourceError, cut, nearest
 
 JSON = Any
 Preprocessing = tuple[tuple[int, int, int], tuple[float, ...], tuple[float, ...]]
@@ -58,10 +57,10 @@ def checked_args(args: Mapping[str, JSON] | None) -> dict[str, JSON]:
 
 
 def unknown(package: str, name: str, known: Collection[str]) -> SourceError:
-    near = difflib.get_close_matches(name, known, n=4, cutoff=0.5)
-    nearest = f"Nearest names: {', '.join(near)}" if near else "No name is near it"
+    near = nearest(name, known, n=4)
+    said = f"Nearest names: {', '.join(near)}" if near else "No name is near it"
     return SourceError(
-        f"{package} has no classification network {name!r} (it knows {len(known)}). {nearest}. Fix: choose "
+        f"{package} has no classification network {cut(name)!r} (it knows {len(known)}). {said}. Fix: choose "
         "one of its names"
     )
 

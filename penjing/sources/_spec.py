@@ -1,16 +1,20 @@
 """The words that name a network."""
 
-import difflib
+import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal, get_args
 
-from penjing.core import SourceError
+from penjing.core import SourceError, clean, cut, nearest
 
 Kind = Literal["timm", "torchvision", "file", "folder", "hub"]
 FORMS = (
     "timm:NAME, torchvision:NAME, hub:OWNER/REPO:NAME, file:PATH.py:FACTORY, or a folder that penjing saved"
 )
+
+EXAMPLES = {
+    "timm": ("resnet18", "mobilenetv3_small_100", "tf_efficientnet_lite0", "convnext_tiny"),
+    "torchvision": ("resnet18", "mobilenet_v3_small", "efficientnet_b0", "inception_v3"),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,10 +50,10 @@ def parse_source(spec: str) -> SourceSpec:
             return SourceSpec(kind=kind, name=name, factory=factory)
         form = "file:PATH.py:FACTORY" if kind == "file" else "hub:OWNER/REPO:NAME"
         raise SourceError(f"Source {spec!r} is not of the form {form}. Fix: write {form}")
-    if spec and Path(spec).is_dir():
+    if spec and os.path.isdir(spec):
         return SourceSpec(kind="folder", name=spec)
     raise SourceError(
-        f"Source {spec!r} is {_why(kind, colon, rest)}. Known forms: {FORMS}{_hint(kind, colon, spec)}"
+        f"Source {cut(spec)!r} is {_why(kind, colon, rest)}. Known forms: {FORMS}{_hint(kind, colon, spec)}"
     )
 
 
@@ -60,7 +64,13 @@ def _why(kind: str, colon: str, rest: str) -> str:
 
 
 def _hint(kind: str, colon: str, spec: str) -> str:
+    name = cut(clean(spec))
     if not colon:
-        return f". Did you mean timm:{spec} or torchvision:{spec}?"
-    near = difflib.get_close_matches(kind, get_args(Kind), n=1)
+        if not name.strip():
+            return ""
+        return f". Did you mean timm:{name} or torchvision:{name}?"
+    examples = EXAMPLES.get(kind.lower())
+    if examples and kind.lower() + colon == spec.lower():
+        return ". For example: " + ", ".join(f"{kind.lower()}:{name}" for name in examples)
+    near = nearest(kind, get_args(Kind))
     return f". Did you mean {near[0]}:?" if near else ""

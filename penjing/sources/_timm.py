@@ -8,8 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from penjing.core import SourceError
-from penjing.sources._online import reachable
+from penjing.core import SourceError, reachable
 from penjing.sources._packaged import is_installed, package_for, packaged_state
 from penjing.sources._registry import JSON, Preprocessing, channel_values, unknown, unreachable
 from penjing.sources._require import require

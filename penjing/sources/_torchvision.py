@@ -10,8 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from penjing.core import SourceError
-from penjing.sources._online import reachable
+from penjing.core import SourceError, reachable
 from penjing.sources._registry import JSON, Preprocessing, unknown, unreachable
 from penjing.sources._require import require
 

@@ -1,6 +1,5 @@
 """Small real data sets that come inside installed packages. The packages are not imported."""
 
-import difflib
 import gzip
 import importlib.util
 from collections.abc import Callable, Mapping
@@ -8,14 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
-from penjing.core import DataError
+from penjing.core import DataError, nearest
 from penjing.tasks._examples import Example, Examples
 
 
 def builtin(name: str) -> Examples:
     """The built-in set called `name`; DataError lists the known ones, or names the package to install."""
     if name not in BUILTIN:
-        near = difflib.get_close_matches(name, BUILTIN, n=1)
+        near = nearest(name, BUILTIN)
         meant = f" Did you mean builtin:{near[0]}?" if near else ""
         known = ", ".join(f"builtin:{known}" for known in BUILTIN)
         raise DataError(f"Unknown built-in data {name!r}.{meant} Fix: choose one of {known}")

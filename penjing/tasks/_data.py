@@ -1,5 +1,6 @@
 """From the words that name data to pictures in splits."""
 
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from penjing.core import DataError, UsageError
+from penjing.core import DataError, UsageError, cut
 from penjing.tasks._augment import policy_named
 from penjing.tasks._builtin import BUILTIN, builtin
 from penjing.tasks._examples import Examples
@@ -15,7 +16,7 @@ from penjing.tasks._folder import folder
 from penjing.tasks._hub import hub
 from penjing.tasks._images import ImageData
 from penjing.tasks._pixels import load_pixels
-from penjing.tasks._splits import Labelled, make_splits
+from penjing.tasks._splits import Labelled, contradictions, make_splits
 from penjing.tasks._table import SUFFIXES, table
 
 GIB = 1 << 30
@@ -78,26 +79,29 @@ def image_data(
         names=tuple(example.name for example in kept),
         bad=loaded.bad,
         duplicates=len(loaded.digests) - len(set(loaded.digests)),
+        contradictions=contradictions(loaded.digests, targets),
         classes=torch.from_numpy(targets),
         pixels=loaded.pixels,
     )
 
 
 def _examples(data: str, path_column: str | None, label_column: str | None) -> Examples:
+    if not data.strip():
+        raise DataError(f"Data without a name. Fix: give {FORMS}")
     kind, _, rest = data.partition(":")
     if kind == "builtin":
         return builtin(rest)
     if kind == "hf":
         return hub(rest, path_column, label_column)
     path = Path(data)
-    if path.is_dir():
+    if os.path.isdir(path):
         return folder(path)
     if path.suffix.lower() in SUFFIXES:
         return table(path, path_column, label_column)
-    if not path.exists() and HUB_NAME.fullmatch(data):
+    if not os.path.exists(path) and HUB_NAME.fullmatch(data):
         return hub(data, path_column, label_column)
-    why = "is a file of another kind" if path.exists() else "does not exist"
-    raise DataError(f"Data {data!r} {why}. Fix: give {FORMS}")
+    why = "is a file of another kind" if os.path.exists(path) else "does not exist"
+    raise DataError(f"Data {cut(data)!r} {why}. Fix: give {FORMS}")
 
 
 def _check(size: Sequence[int], mean: Sequence[float], std: Sequence[float], per_class_min: int) -> None:

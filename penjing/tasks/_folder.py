@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from penjing.core import DataError
+from penjing.core import DataError, clean
 from penjing.tasks._examples import Example, Examples, gather
 from penjing.tasks._splits import PARTS
 
@@ -34,7 +34,7 @@ def folder(path: Path) -> Examples:
     """
     below = _folders(path)
     if not below:
-        raise DataError(f"{path} has no class folders in it. Fix: put the pictures into {LAYOUT}")
+        raise DataError(f"{clean(path)} has no class folders in it. Fix: put the pictures into {LAYOUT}")
     parts = {part.name.lower() for part in below}
     if parts <= PARTS.keys() and len(parts) > 1 and parts & {"train", "training"}:
         examples = [e for part in below for e in _classes(path, part, part.name.lower())]
@@ -42,7 +42,10 @@ def folder(path: Path) -> Examples:
         examples = _classes(path, path, None)
     kinds = ", ".join(sorted(SUFFIXES))
     return gather(
-        path.name, str(path), examples, f"{path} holds no pictures. Fix: {LAYOUT}, of a kind in {kinds}"
+        path.name,
+        str(path),
+        examples,
+        f"{clean(path)} holds no pictures. Fix: {LAYOUT}, of a kind in {kinds}",
     )
 
 
@@ -59,7 +62,7 @@ def _classes(root: Path, parent: Path, part: str | None) -> list[Example]:
         )
         if not pictures:
             raise DataError(
-                f"Class folder {below} holds no pictures: too few examples of class {below.name!r} (0). "
+                f"Class folder {clean(below)} holds no pictures: too few examples of class {below.name!r} (0). "
                 "Fix: add pictures, or remove the folder"
             )
         found += [Example(p, below.name, p.relative_to(root).as_posix(), part) for p in pictures]

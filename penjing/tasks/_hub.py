@@ -1,14 +1,19 @@
 """A data set of the Hugging Face hub, by name."""
 
+import os
+import sys
 from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from penjing.core import DataError
+from penjing.core import DataError, reachable
 from penjing.tasks._examples import Example, Examples, ordered_labels
 from penjing.tasks._require import require
 from penjing.tasks._splits import PARTS
 from penjing.tasks._table import LABEL_COLUMNS, PATH_COLUMNS
+
+HUB = "https://huggingface.co"
 
 
 def hub(name: str, path_column: str | None, label_column: str | None) -> Examples:
@@ -19,12 +24,14 @@ def hub(name: str, path_column: str | None, label_column: str | None) -> Example
     """
     datasets = require("datasets", install="datasets")
     repository, _, config = name.partition(":")
+    why = reachable(os.environ.get("HF_ENDPOINT", HUB))
     try:
-        loaded = datasets.load_dataset(repository, config or None)
+        with _offline() if why else nullcontext():
+            loaded = datasets.load_dataset(repository, config or None)
     except Exception as error:
+        said = f"the hub cannot be reached ({why})" if why else f"{type(error).__name__}: {error}"
         raise DataError(
-            f"Data set {name!r} cannot be fetched: {type(error).__name__}: {error}. If a folder or file was "
-            "meant: "
+            f"Data set {name!r} cannot be fetched: {said}. If a folder or file was meant: "
             "there is none of that name. Fix: check the name, or go online"
         ) from error
     examples, labels = [], ()
@@ -35,6 +42,27 @@ def hub(name: str, path_column: str | None, label_column: str | None) -> Example
         rows = rows.cast_column(image, datasets.Image(decode=False))
         examples += _read(name, part, rows, image, label)
     return _examples(name, examples, tuple(labels))
+
+
+@contextmanager
+def _offline() -> Iterator[None]:
+    """Within, the hub's libraries look into their caches and try no connection."""
+    found = [
+        (module, name)
+        for module, name in (
+            (sys.modules.get("datasets.config"), "HF_HUB_OFFLINE"),
+            (sys.modules.get("huggingface_hub.constants"), "HF_HUB_OFFLINE"),
+        )
+        if hasattr(module, name)
+    ]
+    before = [getattr(module, name) for module, name in found]
+    for module, name in found:
+        setattr(module, name, True)
+    try:
+        yield
+    finally:
+        for (module, name), value in zip(found, before, strict=True):
+            setattr(module, name, value)
 
 
 def _examples(name: str, examples: list[Example], declared: tuple[str, ...]) -> Examples:
@@ -69,7 +97,7 @@ def _column(
     found = usable if asked is None else [column for column in features if column == asked]
     if not found:
         what = "pictures" if picture else "labels"
-        option = "path_column" if picture else "label_column"
+        option = "path_column (--path-column)" if picture else "label_column (--label-column)"
         raise DataError(
             f"Data set {name!r} has no column {asked or f'of {what}'!r}. Its columns: {', '.join(features)}. "
             f"Fix: name it with {option}"

@@ -24,7 +24,7 @@ class ImageData:
     `train` also serves to calibrate; `selection` chooses epochs and candidates; `certification` is touched by
     nothing else. `names` calls every example by its file or row; `bad` lists the pictures left out, with the
     reason. `augmentation` is the policy that `augment=True` means. `duplicates` counts examples whose content
-    others have too.
+    others have too; `contradictions` counts the different contents that stand under two classes or more.
     """
 
     name: str
@@ -41,6 +41,7 @@ class ImageData:
     names: tuple[str, ...]
     bad: tuple[str, ...]
     duplicates: int
+    contradictions: int
     classes: Tensor
     pixels: Pixels
 
@@ -49,6 +50,20 @@ class ImageData:
         if name not in NAMES:
             raise UsageError(f"Unknown split {name!r}. Fix: choose one of {', '.join(NAMES)}")
         return getattr(self, name)
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What people should know about these pictures, a sentence each."""
+        said = []
+        if self.bad:
+            said.append(f"{len(self.bad)} unreadable pictures are left out, the first: {self.bad[0]}")
+        if self.duplicates:
+            said.append(f"{self.duplicates} pictures are copies of others; no copy is in two splits")
+        if self.contradictions:
+            said.append(
+                f"{self.contradictions} pictures appear under more than one class; check their labels"
+            )
+        return tuple(said)
 
     def n(self, split: str) -> int:
         """The number of examples in `split`."""

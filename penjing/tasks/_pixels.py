@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from penjing.core import DataError
+from penjing.core import DataError, clean
 from penjing.tasks._examples import Example, Picture
 from penjing.tasks._require import require
 
@@ -80,7 +80,7 @@ def load_pixels(
     fits = len(examples) * math.prod(size) <= cache_bytes
     cache = torch.empty((len(examples), *size), dtype=torch.uint8) if fits else None
     results = _read_all(examples, size, cache, threads)
-    bad = tuple(f"{e.name}: {r}" for e, r in zip(examples, results, strict=True) if isinstance(r, str))
+    bad = tuple(clean(f"{e.name}: {r}") for e, r in zip(examples, results, strict=True) if isinstance(r, str))
     if bad and not skip_bad:
         raise DataError(_unreadable(bad))
     kept = [i for i, result in enumerate(results) if isinstance(result, bytes)]

@@ -82,6 +82,14 @@ def make_splits(
     return train, selection, certification
 
 
+def contradictions(digests: Sequence[bytes], targets: np.ndarray) -> int:
+    """How many different contents appear under more than one class."""
+    classes: dict[bytes, set[int]] = {}
+    for digest, target in zip(digests, targets.tolist(), strict=True):
+        classes.setdefault(digest, set()).add(target)
+    return sum(len(found) > 1 for found in classes.values())
+
+
 def _split(data: Labelled, name: str, indices: Indices, keys: Sequence[bytes]) -> Split:
     ordered = tuple(sorted(indices, key=lambda i: (keys[i], i)))
     total = hashlib.sha256()

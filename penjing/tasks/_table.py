@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from penjing.core import DataError
+from penjing.core import DataError, clean
 from penjing.tasks._examples import Example, Examples, Picture, gather
 from penjing.tasks._require import require
 from penjing.tasks._splits import PARTS
@@ -27,8 +27,10 @@ def table(path: Path, path_column: str | None, label_column: str | None) -> Exam
     columns or the row.
     """
     rows, columns = _read(path)
-    picture = _column(path, columns, path_column, PATH_COLUMNS, "picture paths", "path_column")
-    label = _column(path, columns, label_column, LABEL_COLUMNS, "labels", "label_column")
+    picture = _column(
+        path, columns, path_column, PATH_COLUMNS, "picture paths", "path_column (--path-column)"
+    )
+    label = _column(path, columns, label_column, LABEL_COLUMNS, "labels", "label_column (--label-column)")
     split = SPLIT_COLUMN if SPLIT_COLUMN in columns else None
     examples = [_example(path, n, row, picture, label, split) for n, row in enumerate(rows, start=1)]
     return gather(path.stem, str(path), examples, f"{path} has no rows. Fix: give one row per picture")
@@ -49,7 +51,10 @@ def _example(path: Path, number: int, row: Row, picture: str, label: str, split:
             )
     found, shown = _picture(path, name)
     return Example(
-        picture=found, label=str(value).strip(), name=f"{shown} ({where})" if shown else where, part=part
+        picture=found,
+        label=str(value).strip(),
+        name=clean(f"{shown} ({where})" if shown else where),
+        part=part,
     )
 
 
@@ -72,8 +77,8 @@ def _column(
     if found is None:
         sought = repr(asked) if asked is not None else f"of {what} (one of {', '.join(usual)})"
         raise DataError(
-            f"{path} has no column {sought}. Its columns: {', '.join(columns) or 'none'}. Fix: name it with "
-            f"{option}"
+            f"{clean(path)} has no column {sought}. Its columns: {clean(', '.join(columns)) or 'none'}. "
+            f"Fix: name it with {option}"
         )
     return found
 

@@ -150,3 +150,9 @@ def test_a_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(SourceError, match=r"pip install 'penjing\[vision\]'"):
         load_source("timm:resnet18")
+
+
+@pytest.mark.parametrize("source", ["timm:RESNET18", "torchvision:ResNet18"])
+def test_capitals_do_not_hide_the_nearest_name(source: str) -> None:
+    with pytest.raises(SourceError, match="Nearest names: resnet18"):
+        load_source(source)

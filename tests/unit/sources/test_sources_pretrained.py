@@ -6,9 +6,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from penjing.core import SourceError
+from penjing.core import SourceError, reachable
 from penjing.sources import _packaged, _timm, build_source, load_source
-from penjing.sources._online import reachable
 
 torch.set_num_threads(1)
 
@@ -89,7 +88,7 @@ def test_an_unreachable_server_is_given_up_on_quickly(monkeypatch: pytest.Monkey
     monkeypatch.delenv("HF_HUB_OFFLINE")
     start = time.perf_counter()
     assert reachable("http://127.0.0.1:9/", seconds=1.0) is not None
-    monkeypatch.setattr("penjing.sources._online._ask", lambda url, seconds: time.sleep(3.0))
+    monkeypatch.setattr("penjing.core._online._ask", lambda url, seconds: time.sleep(3.0))
     assert reachable("http://example.invalid/", seconds=0.0) == "no answer within 0 s"
     assert time.perf_counter() - start < 5.0
 

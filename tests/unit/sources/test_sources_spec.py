@@ -44,3 +44,18 @@ def test_an_existing_folder_is_a_folder(tmp_path: Path) -> None:
 def test_anything_else_is_refused_with_the_form(text: str, says: str) -> None:
     with pytest.raises(SourceError, match=says):
         parse_source(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"), [("timm:", "timm:resnet18"), ("Torchvision:", "torchvision:resnet18")]
+)
+def test_a_kind_alone_lists_examples(text: str, says: str) -> None:
+    with pytest.raises(SourceError, match=f"For example: .*{says}"):
+        parse_source(text)
+
+
+def test_giants_and_escapes_in_sources_are_cut() -> None:
+    with pytest.raises(SourceError) as raised:
+        parse_source("\x1b" * 5_000)
+    assert "\x1b" not in str(raised.value)
+    assert len(str(raised.value)) < 1_000

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image as PILImage
 
 from penjing.core import DataError
-from penjing.tasks import image_data
+from penjing.tasks import _hub, image_data
 
 OPTIONS = {"size": (3, 8, 8), "mean": (0.5,) * 3, "std": (0.5,) * 3}
 
@@ -53,6 +53,7 @@ def datasets(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     module.asked = []
     module.load_dataset = lambda *args: module.asked.append(args) or module.content
     monkeypatch.setitem(sys.modules, "datasets", module)
+    monkeypatch.setattr(_hub, "reachable", lambda url: None)
     return module
 
 
@@ -92,4 +93,25 @@ def test_columns_and_failures(datasets: ModuleType, monkeypatch: pytest.MonkeyPa
         image_data("hf:animals", **OPTIONS)
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(DataError, match="pip install 'datasets'"):
+        image_data("owner/animals", **OPTIONS)
+
+
+def test_out_of_reach_libraries_only_look_into_their_caches(
+    datasets: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = ModuleType("datasets.config")
+    config.HF_HUB_OFFLINE = False
+    monkeypatch.setitem(sys.modules, "datasets.config", config)
+    monkeypatch.setattr(_hub, "reachable", lambda url: "no answer within 4 s")
+    seen = []
+    datasets.load_dataset = lambda *args: seen.append(config.HF_HUB_OFFLINE) or {"full": rows(40, 0, [0, 1])}
+    assert image_data("owner/animals", **OPTIONS).labels == ("zebra", "ant")
+    assert seen == [True]
+    assert config.HF_HUB_OFFLINE is False
+
+    def nothing(*args: object) -> None:
+        raise FileNotFoundError
+
+    datasets.load_dataset = nothing
+    with pytest.raises(DataError, match=r"cannot be reached \(no answer within 4 s\).*go online"):
         image_data("owner/animals", **OPTIONS)

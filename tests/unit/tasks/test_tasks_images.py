@@ -369,3 +369,38 @@ def test_decode_crops_the_centre_and_obeys_orientation() -> None:
     upright = decode(file.getvalue(), (3, 16, 8))
     assert (upright[:, :8] == 0).all()
     assert (upright[:, 8:] == 255).all()
+
+
+def test_people_are_told_of_copies_and_of_copies_under_two_classes(pictures: Path) -> None:
+    assert image_data(str(pictures), **COLOUR).remarks == ()
+    (pictures / "cat" / "copy.png").write_bytes((pictures / "cat" / "0.png").read_bytes())
+    (pictures / "dog" / "copy.png").write_bytes((pictures / "eel" / "2.png").read_bytes())
+    data = image_data(str(pictures), **COLOUR)
+    assert (data.duplicates, data.contradictions) == (2, 1)
+    copies, labels = data.remarks
+    assert copies.startswith("2 pictures are copies")
+    assert labels.startswith("1 pictures appear under more than one class")
+
+
+def test_data_without_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match="without a name"):
+        image_data("", **COLOUR)
+    with pytest.raises(DataError, match="does not exist"):
+        image_data("x" * 5_000, **COLOUR)
+
+
+def test_names_in_messages_cannot_steer_the_terminal(pictures: Path) -> None:
+    (pictures / "cat" / "\x1b[31m\nred.png").write_bytes(b"no picture")
+    with pytest.raises(DataError) as raised:
+        image_data(str(pictures), **COLOUR)
+    assert r"\x1b[31m\nred.png" in str(raised.value)
+    assert "\x1b" not in str(raised.value)
+
+
+def test_a_missing_column_is_named_by_option_and_argument(pictures: Path) -> None:
+    table = write_table(pictures, "csv", [{"a": "x", "b": "y"}])
+    with pytest.raises(DataError, match=r"path_column \(--path-column\)"):
+        image_data(table, **COLOUR)
+    with pytest.raises(DataError, match=r"label_column \(--label-column\)"):
+        image_data(table, path_column="a", **COLOUR)

@@ -2,8 +2,6 @@
 
 import os
 import threading
-import urllib.error
-import urllib.request
 
 SECONDS = 4.0
 
@@ -24,6 +22,9 @@ def reachable(url: str, seconds: float = SECONDS) -> str | None:
 
 
 def _ask(url: str, seconds: float) -> str | None:
+    import urllib.error
+    import urllib.request
+
     request = urllib.request.Request(url, method="HEAD", headers={"User-Agent": "penjing"})
     try:
         urllib.request.urlopen(request, timeout=seconds).close()
