@@ -7,6 +7,8 @@ from penjing.pipeline._events import Listener as Listener
 from penjing.pipeline._events import silent as silent
 from penjing.pipeline._inspect import inspect as inspect
 from penjing.pipeline._predict import predict as predict
+from penjing.pipeline._run import resume_command as resume_command
 from penjing.pipeline._run import stored_recipe as stored_recipe
+from penjing.pipeline._shape import dry_run as dry_run
 from penjing.pipeline._shape import shape as shape
 from penjing.pipeline._steps import steps_of as steps_of

@@ -13,6 +13,7 @@ from penjing.core import Measurement, UsageError
 from penjing.measure import Complexity, Speedup, measure, speedup
 from penjing.pipeline._files import write_json
 from penjing.pipeline._job import Job
+from penjing.pipeline._shrink import trim_notes
 from penjing.recover import evaluate
 
 SPLIT = "certification"
@@ -115,6 +116,7 @@ def _metrics(job: Job, rows: list[dict[str, Any]], reference: str) -> dict[str, 
         "reference": reference,
         "input_size": list(job.inputs.frame.size),
         "data": about,
+        "notes": trim_notes(job.run.record("trim")["figures"]) if job.recipe.steps.trim.blocks else [],
         "rows": rows,
     }
 

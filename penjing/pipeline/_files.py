@@ -92,6 +92,15 @@ def publish(staging: Path, target: Path) -> tuple[str, ...]:
     return tuple(names)
 
 
+def check_place(path: Path) -> None:
+    """Raises `OSError` where the folder `path` could not be made or written."""
+    nearest = next(place for place in (path, *path.absolute().parents) if place.exists())
+    if not nearest.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+
 @contextmanager
 def writable(path: Path) -> Iterator[None]:
     """Turns a run folder that cannot be made or written into a `RunError` with the way out."""
@@ -108,8 +117,8 @@ def writable(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def room_left(doing: str, path: Path) -> Iterator[None]:
-    """Turns 'no space left', from Python or a native writer, into a `RunError` that says how to go on."""
+def room_left(doing: str, path: Path, again: str) -> Iterator[None]:
+    """Turns 'no space left', from Python or a native writer, into a `RunError` that says how to go on: by `again`."""
     try:
         yield
     except RunError:
@@ -120,5 +129,5 @@ def room_left(doing: str, path: Path) -> Iterator[None]:
             raise
         raise RunError(
             f"No space left on the device of {path} during {doing}. Everything before it is kept: "
-            f"free some space, then run `penjing shape --out {path} --resume`."
+            f"free some space, then run: {again}"
         ) from error

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from penjing.core import DataError, UsageError
-from penjing.pipeline._job import Frame, Inputs
+from penjing.pipeline._job import Inputs
+from penjing.pipeline._open import Frame
 from penjing.pipeline._run import read_ledger, stored_recipe
 from penjing.tasks import ImageData, Split, image_data
 

@@ -12,22 +12,14 @@ from safetensors.torch import load_file, save
 from torch import nn
 
 from penjing.core import Plan, Recipe, RunError, UsageError
-from penjing.export import load
+from penjing.export import read_structure
 from penjing.pipeline._events import Event, Listener
+from penjing.pipeline._open import Frame, artifact_of, load_artifact
 from penjing.pipeline._run import RunFolder
 from penjing.report import EventLog
 from penjing.sources import LoadedSource, load_source, parse_source
 from penjing.surgery import apply
 from penjing.tasks import ImageData, Task, image_classification, image_data
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Frame:
-    """What the network expects of a picture: size (C, H, W) and normalisation per channel."""
-
-    size: tuple[int, int, int]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +69,31 @@ class Inputs:
             )
         return load_source(spec, weights=weights, num_classes=num_classes, trust_files=self.trust)
 
+    def fresh(self, weights: str = "none") -> nn.Module:
+        """The network with a new head for the task, on the run's device; without `weights` values are unspecified."""
+        return self.source(weights=weights, num_classes=self.classes).model.to(self.recipe.device)
+
+    @property
+    def saved_teacher(self) -> bool:
+        """True for a run or a saved network as teacher, which is taken as it is."""
+        return self.recipe.teacher is not None and parse_source(self.recipe.teacher).kind == "folder"
+
+    def load_teacher(self) -> nn.Module:
+        """The saved teacher; one made from code only where that is the code of the network itself."""
+        artifact = artifact_of(self.recipe.teacher or "")
+        assert artifact is not None
+        about, own = read_structure(artifact), self.recipe.model
+        original = own if about["source"] == own else None
+        found = load_artifact(artifact, about, trust=self.trust, original=original)
+        return found.to(self.recipe.device)
+
+    def teacher_source(self, weights: str) -> LoadedSource:
+        """The teacher's source with a new head for the task."""
+        spec = self.recipe.teacher or ""
+        loaded = load_source(spec, weights=weights, num_classes=self.classes, trust_files=self.trust)
+        loaded.model.to(self.recipe.device)
+        return loaded
+
     def example(self, batch_size: int = 2) -> torch.Tensor:
         """A batch of noise in the shape of the data, always the same."""
         generator = torch.Generator().manual_seed(0)
@@ -102,10 +119,7 @@ class Job:
         return "distil" if self.recipe.teacher else "transfer"
 
     def fresh(self) -> nn.Module:
-        """The network with a head for the task, on the run's device, values unspecified."""
-        return self.inputs.source(weights="none", num_classes=self.inputs.classes).model.to(
-            self.recipe.device
-        )
+        return self.inputs.fresh()
 
     def full(self, step: str) -> nn.Module:
         """The whole network as `step` left it."""
@@ -124,16 +138,9 @@ class Job:
 
     def teacher(self) -> nn.Module:
         """The external teacher, ready for the task."""
-        spec = self.recipe.teacher or ""
-        if parse_source(spec).kind == "folder":
-            return load(spec).to(self.recipe.device)
-        return read_state(self.teacher_source("none").model, state_file(self.run.path, "teacher"))
-
-    def teacher_source(self, weights: str) -> LoadedSource:
-        spec, classes = self.recipe.teacher or "", self.inputs.classes
-        loaded = load_source(spec, weights=weights, num_classes=classes, trust_files=self.inputs.trust)
-        loaded.model.to(self.recipe.device)
-        return loaded
+        if self.inputs.saved_teacher:
+            return self.inputs.load_teacher()
+        return read_state(self.inputs.teacher_source("none").model, state_file(self.run.path, "teacher"))
 
     def progress(self, step: str) -> Callable[[str, int, int, Mapping[str, float]], None]:
         """A callback for the rooms below that turns their news into events of `step`."""

@@ -12,10 +12,10 @@ from torch import nn
 from penjing.pipeline._checkpoint import Checkpoints
 from penjing.pipeline._facts import facts
 from penjing.pipeline._job import Job, event_log, write_plan, write_state
-from penjing.pipeline._shrink import cut, rehearse
+from penjing.pipeline._shrink import cut
 from penjing.recover import Fit, TrainState, distil, recover, transfer
 from penjing.report import EventLog
-from penjing.sources import LoadedSource, find_head, parse_source
+from penjing.sources import LoadedSource, find_head
 
 SPLITS = ("train", "selection", "certification")
 
@@ -25,11 +25,11 @@ def checkpoints(job: Job, step: str) -> Checkpoints:
 
 
 def base(job: Job, out: Path, figures: dict[str, Any]) -> None:
-    """Loads network and data once, so that what cannot work fails before anything is trained."""
-    source, data = job.inputs.source(weights=job.recipe.weights), job.inputs.data
+    """Loads network and data once and keeps what identifies them."""
+    classes, data = job.inputs.classes, job.inputs.data
+    source = job.inputs.source(weights=job.recipe.weights, num_classes=classes)
     if data.bad:
         job.note("base", f"{len(data.bad)} unreadable pictures are left out, the first: {data.bad[0]}")
-    rehearse(job)
     figures |= {"source": source.source, "weights": source.weights, "input_size": list(job.inputs.frame.size)}
     figures |= {"labels": list(data.labels), "examples": {name: data.n(name) for name in SPLITS}}
     job.run.remember(facts(job.inputs, ["base"]))
@@ -45,11 +45,10 @@ def transfer_step(job: Job, out: Path, figures: dict[str, Any]) -> None:
 def teacher_step(job: Job, out: Path, figures: dict[str, Any]) -> None:
     """The same transfer for an external teacher; a saved network is taken as it is."""
     job.run.remember(facts(job.inputs, ["teacher"]))
-    if parse_source(job.recipe.teacher or "").kind == "folder":
+    if job.inputs.saved_teacher:
         figures["source"] = job.recipe.teacher
         return
-    source = job.teacher_source(job.recipe.teacher_weights)
-    rehearse(job)
+    source = job.inputs.teacher_source(job.recipe.teacher_weights)
     figures |= {"source": source.source, "weights": source.weights}
     _finish(job, "teacher", _transfer(job, "teacher", source), out, figures)
 

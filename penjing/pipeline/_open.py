@@ -10,8 +10,16 @@ from torch import nn
 
 from penjing.core import ArtifactError, RunError, UsageError
 from penjing.export import load, read_structure
-from penjing.pipeline._job import Frame
 from penjing.sources import load_source, parse_source
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Frame:
+    """What the network expects of a picture: size (C, H, W) and normalisation per channel."""
+
+    size: tuple[int, int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

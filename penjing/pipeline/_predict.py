@@ -11,6 +11,7 @@ from torch import nn
 from penjing.core import Budget, Recipe
 from penjing.measure import count_macs, count_params
 from penjing.pipeline._job import Inputs
+from penjing.pipeline._rehearse import rehearse
 from penjing.pipeline._steps import steps_of
 
 BATCH = 32
@@ -38,6 +39,8 @@ class Pace:
 def predict(recipe: Recipe, *, trust: bool = False, inputs: Inputs | None = None) -> dict[str, float]:
     """Predicted seconds of every step of `recipe`, in order; an estimate within a factor of about two."""
     given = inputs or Inputs(recipe=recipe, trust=trust)
+    if inputs is None:
+        rehearse(given)
     pace, steps = _pace(given), recipe.steps
     counts = pace.counts
     slim = pace.training(steps.recover.epochs, share=pace.share, taught=True)

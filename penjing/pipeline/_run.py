@@ -2,6 +2,7 @@
 
 import hashlib
 import platform
+import shlex
 import shutil
 import time
 from collections.abc import Iterator, Mapping
@@ -11,7 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from penjing.core import Recipe, RunError, UsageError, read_yaml
+from penjing.core import Recipe, RunError, UsageError, read_yaml, runs_code
 from penjing.pipeline._files import publish, read_sealed, room_left, sha256, write, write_sealed
 
 # Files that hold measured times or facts of the machine: two equal runs differ in these alone.
@@ -87,7 +88,7 @@ class RunFolder:
         shutil.rmtree(staging, ignore_errors=True)
         figures: dict[str, Any] = {}
         started = time.time()
-        with room_left(f"the step {name}", self.path):
+        with room_left(f"the step {name}", self.path, resume_command(self.recipe, self.path)):
             try:
                 staging.mkdir(parents=True)
                 yield staging, figures
@@ -115,7 +116,7 @@ def create(path: Path, recipe: Recipe, steps: tuple[str, ...]) -> RunFolder:
     text = recipe.to_yaml().encode()
     ledger = {
         "schema_version": 1,
-        "state": "running",
+        "state": "stopped",
         "seed": recipe.seed,
         "recipe_sha256": hashlib.sha256(text).hexdigest(),
         "versions": _versions(),
@@ -125,7 +126,7 @@ def create(path: Path, recipe: Recipe, steps: tuple[str, ...]) -> RunFolder:
     for left_over in (".checkpoint", ".staging"):
         shutil.rmtree(path / left_over, ignore_errors=True)
     run = RunFolder(path=path, recipe=recipe, ledger=ledger, volatile=_volatile())
-    with room_left("the start", path):
+    with room_left("the start", path, resume_command(recipe, path)):
         write(path / "recipe.yaml", text)
         run._save()
     return run
@@ -197,6 +198,13 @@ def changed(ours: Recipe, theirs: Recipe) -> tuple[str, ...]:
     """The dotted names of the settings in which two recipes differ."""
     left, right = _flat(ours.model_dump(mode="json")), _flat(theirs.model_dump(mode="json"))
     return tuple(key for key in left | right if left.get(key) != right.get(key))
+
+
+def resume_command(recipe: Recipe, path: str | Path) -> str:
+    """What to type, in any shell, to go on with the run of `recipe` in `path`: code has to be named again."""
+    named = (("--model", recipe.model), ("--teacher", recipe.teacher or ""))
+    code = [word for option, source in named if runs_code(source) for word in (option, source)]
+    return shlex.join(["penjing", "shape", *code, "--out", str(path), "--resume"])
 
 
 def seed_of(seed: int, step: str) -> int:

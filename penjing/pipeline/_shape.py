@@ -9,15 +9,25 @@ from typing import Any
 
 import torch
 
-from penjing.core import Recipe, RunError, UsageError
+from penjing.core import Recipe, RunError
 from penjing.pipeline._events import Event, Listener, silent
 from penjing.pipeline._facts import facts
-from penjing.pipeline._files import read_json, writable
+from penjing.pipeline._files import check_place, read_json, writable
 from penjing.pipeline._job import Inputs, Job
 from penjing.pipeline._learn import checkpoints
 from penjing.pipeline._lock import lock
 from penjing.pipeline._predict import predict
-from penjing.pipeline._run import RunFolder, changed, create, differences, occupant, read_ledger, reopen
+from penjing.pipeline._rehearse import rehearse
+from penjing.pipeline._run import (
+    RunFolder,
+    changed,
+    create,
+    differences,
+    occupant,
+    read_ledger,
+    reopen,
+    resume_command,
+)
 from penjing.pipeline._shrink import check_budget
 from penjing.pipeline._steps import Step, steps_of
 
@@ -35,7 +45,6 @@ def shape(
     """
     path, steps = Path(out), steps_of(recipe)
     check_budget(recipe)
-    _check_device(recipe)
     with writable(path):
         _welcome(path, recipe, resume)
         path.mkdir(parents=True, exist_ok=True)
@@ -49,10 +58,30 @@ def shape(
         if not run.finished:
             with _ledger_state(run), torch.random.fork_rng():
                 job = Job(run=run, inputs=inputs, listen=listen)
+                rehearse(inputs)
                 _announce(job)
                 for step in steps:
                     _perform(job, step)
-        return read_json(path / "metrics.json")
+        metrics = read_json(path / "metrics.json")
+    for text in metrics.get("notes", ()):
+        listen(Event(kind="note", text=text))
+    return metrics
+
+
+def dry_run(
+    recipe: Recipe, out: str | Path, *, resume: bool = False, trust: bool = False
+) -> dict[str, float]:
+    """Predicted seconds of every step, after all the checks that `shape` begins with; writes nothing."""
+    path, inputs = Path(out), Inputs(recipe=recipe, trust=trust)
+    check_budget(recipe)
+    with writable(path):
+        found = _welcome(path, recipe, resume)
+        check_place(path)
+    if found:
+        run = reopen(path, found)
+        run.recognise(facts(inputs, run.steps_done))
+    rehearse(inputs)
+    return predict(recipe, inputs=inputs)
 
 
 def _open(path: Path, recipe: Recipe, steps: tuple[Step, ...], resume: bool) -> RunFolder:
@@ -70,7 +99,10 @@ def _welcome(path: Path, recipe: Recipe, resume: bool) -> Recipe | None:
         done = tuple(record["name"] for record in ledger["steps"] if record["state"] == "finished")
         _check_change(path, found, recipe, done, resume)
     if not resume and ledger["state"] != "finished":
-        raise RunError(f"{path} holds this run, unfinished. Add --resume to go on with it.")
+        raise RunError(
+            f"{path} holds this run, unfinished. "
+            f"Add --resume to go on with it: {resume_command(recipe, path)}"
+        )
     return found
 
 
@@ -134,8 +166,3 @@ def _perform(job: Job, step: Step) -> None:
         step.run(job, out, figures)
     left_over.clear()
     job.listen(Event(kind="finish", step=step.name, figures=figures))
-
-
-def _check_device(recipe: Recipe) -> None:
-    if recipe.device == "cuda" and not torch.cuda.is_available():
-        raise UsageError("device: cuda is not available on this machine; use --device cpu.")

@@ -8,10 +8,10 @@ import torch
 from torch import nn
 
 from penjing.core import Budget, Plan, Recipe, UsageError
-from penjing.criteria import CRITERIA, Context, prepare_criterion
 from penjing.measure import count_macs, count_params
-from penjing.pipeline._job import Job, event_log, write_plan, write_state
+from penjing.pipeline._job import Inputs, Job, event_log, write_plan, write_state
 from penjing.search import prune, trim
+from penjing.search._select import matches
 
 BATCH = 64
 REACHABLE = ("macs", "params")
@@ -30,7 +30,7 @@ def check_budget(recipe: Recipe) -> None:
 def trim_step(job: Job, out: Path, figures: dict[str, Any]) -> None:
     """Drops the asked number of residual blocks, each time the one that raises the calibration loss least."""
     options = job.recipe.steps.trim
-    slim, plan, _ = trim(
+    slim, plan, report = trim(
         job.full(job.reference),
         job.inputs.example(),
         evaluate=_calibration_loss(job, options.calibration),
@@ -39,7 +39,22 @@ def trim_step(job: Job, out: Path, figures: dict[str, Any]) -> None:
     )
     write_plan(plan, out, "trim")
     write_state(slim, out, "trim")
-    figures["dropped"] = list(plan.dropped)
+    figures |= {"asked": options.blocks, "dropped": list(plan.dropped)}
+    figures |= {"candidates": list(report.candidates), "stopped": report.stopped}
+    figures["losses"] = [report.start_loss, *(dropped.loss for dropped in report.dropped)]
+    for text in trim_notes(figures):
+        job.note("trim", text)
+
+
+def trim_notes(figures: Mapping[str, Any]) -> list[str]:
+    """What the user should know of a trim step with these figures: that fewer blocks went than were asked."""
+    asked, dropped, candidates = figures["asked"], len(figures["dropped"]), len(figures["candidates"])
+    if dropped >= asked:
+        return []
+    return [
+        f"trim dropped {dropped} of {asked} blocks: {candidates or 'no'} residual blocks of this network "
+        f"can go ({figures['stopped']})"
+    ]
 
 
 def prune_step(job: Job, out: Path, figures: dict[str, Any]) -> None:
@@ -48,45 +63,40 @@ def prune_step(job: Job, out: Path, figures: dict[str, Any]) -> None:
     slim, plan = cut(job, job.recipe.steps.prune.criterion)
     write_plan(plan, out, "prune")
     write_state(slim, out, "prune")
-    figures["before"], figures["after"] = _sizes(job, whole), _sizes(job, slim)
+    figures["before"], figures["after"] = sizes_of(job.inputs, whole), sizes_of(job.inputs, slim)
     _draw(job, whole, slim, figures)
     figures["skipped"] = [f"{skipped.group}: {skipped.cause}" for skipped in plan.skipped]
 
 
 def cut(job: Job, criterion: str) -> tuple[nn.Module, Plan]:
     """The trimmed (or whole) network cut to the budget, and its plan in the whole network's coordinates."""
-    whole, options = job.full(job.reference), job.recipe.steps
-    budget = _absolute(job, whole)
+    whole, options, inputs = job.full(job.reference), job.recipe.steps, job.inputs
+    budget, examples, protect = absolute(inputs, whole), options.prune.calibration, options.prune.protect
     if not options.trim.blocks:
-        return _prune(job, whole, budget, criterion, options.prune.calibration)
-    slim, plan = _prune(job, job.slim("trim", "trim"), budget, criterion, options.prune.calibration)
+        return prune_to(inputs, whole, budget, criterion, examples, protect)
+    trimmed = job.slim("trim", "trim")
+    names = [name for name, _ in (*trimmed.named_parameters(), *trimmed.named_buffers())]
+    kept = tuple(pattern for pattern in protect if any(matches(name, pattern) for name in names))
+    slim, plan = prune_to(inputs, trimmed, budget, criterion, examples, kept)
     return slim, job.plan("trim").then(plan)
 
 
-def rehearse(job: Job) -> None:
-    """Cuts the untrained network once: a budget out of reach or a wrong option fails before any training."""
-    whole, options = job.fresh(), job.recipe.steps
-    if options.prune.criterion not in CRITERIA:
-        prepare_criterion(options.prune.criterion, whole, Context())
-    if not options.trim.blocks:
-        _prune(job, whole, _absolute(job, whole), "l2", calibration=1)
-
-
-def _prune(
-    job: Job, model: nn.Module, budget: str, criterion: str, calibration: int
+def prune_to(
+    inputs: Inputs, model: nn.Module, budget: str, criterion: str, calibration: int, protect: tuple[str, ...]
 ) -> tuple[nn.Module, Plan]:
-    options = job.recipe.steps.prune
+    """`model` cut to `budget` by the options of the recipe's prune step."""
+    options = inputs.recipe.steps.prune
     return prune(
         model,
-        job.inputs.example(1),
+        inputs.example(1),
         budget=budget,
         criterion=criterion,
         scope=options.scope,
         round_to=options.round_to,
-        protect=options.protect,
-        calibration=_calibration(job, calibration),
-        loss=job.inputs.task().loss,
-        seed=job.recipe.seed,
+        protect=protect,
+        calibration=_calibration(inputs, calibration),
+        loss=inputs.task().loss,
+        seed=inputs.recipe.seed,
     )
 
 
@@ -102,24 +112,24 @@ def _layers(model: nn.Module) -> dict[str, tuple[int, ...]]:
     return {name: tuple(weight.shape) for name, weight in model.named_parameters() if weight.ndim > 1}
 
 
-def _absolute(job: Job, reference: nn.Module) -> str:
+def absolute(inputs: Inputs, reference: nn.Module) -> str:
     """The recipe's budget in counts, so that it means the same once blocks are gone."""
-    sizes = _sizes(job, reference)
-    limits = Budget.parse(job.recipe.budget).limits
+    sizes = sizes_of(inputs, reference)
+    limits = Budget.parse(inputs.recipe.budget).limits
     return ",".join(f"{limit.metric}<={int(limit.absolute(sizes[limit.metric]))}" for limit in limits)
 
 
-def _sizes(job: Job, model: nn.Module) -> dict[str, int]:
-    return {"macs": count_macs(model, job.inputs.example(1)), "params": count_params(model)}
+def sizes_of(inputs: Inputs, model: nn.Module) -> dict[str, int]:
+    return {"macs": count_macs(model, inputs.example(1)), "params": count_params(model)}
 
 
-def _calibration(job: Job, examples: int) -> list[Any]:
-    batches = job.inputs.data.batches("train", BATCH, limit=examples)
-    return [tuple(part.to(job.recipe.device) for part in batch) for batch in batches]
+def _calibration(inputs: Inputs, examples: int) -> list[Any]:
+    batches = inputs.data.batches("train", BATCH, limit=examples)
+    return [tuple(part.to(inputs.recipe.device) for part in batch) for batch in batches]
 
 
 def _calibration_loss(job: Job, examples: int) -> Callable[[nn.Module], float]:
-    task, batches = job.inputs.task(), _calibration(job, examples)
+    task, batches = job.inputs.task(), _calibration(job.inputs, examples)
 
     @torch.no_grad()
     def loss(model: nn.Module) -> float:

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -179,9 +180,9 @@ def test_no_space_left_keeps_what_was_there(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_a_native_writer_out_of_space_is_understood(tmp_path: Path):
-    with pytest.raises(RunError, match="free some space"), _files.room_left("saving", tmp_path):
+    with pytest.raises(RunError, match="free some space"), _files.room_left("saving", tmp_path, "again"):
         raise ValueError("I/O error: No space left on device (os error 28)")
-    with pytest.raises(ValueError, match="other"), _files.room_left("saving", tmp_path):
+    with pytest.raises(ValueError, match="other"), _files.room_left("saving", tmp_path, "again"):
         raise ValueError("other")
 
 
@@ -223,6 +224,16 @@ def test_differences_name_the_keys():
     assert _run.differences(RECIPE, other) == (
         "model: timm:resnet34 there, timm:resnet18 asked; seed: 3 there, 0 asked"
     )
+
+
+def test_the_way_to_go_on_is_a_whole_command():
+    change = {"model": "file:my nets/net.py:make", "teacher": "file:big.py:make"}
+    said = _run.resume_command(RECIPE.model_copy(update=change), "my runs/it's")
+    assert shlex.split(said) == [
+        "penjing", "shape", "--model", change["model"], "--teacher", change["teacher"],
+        "--out", "my runs/it's", "--resume",
+    ]  # fmt: skip
+    assert _run.resume_command(RECIPE, "runs/a") == "penjing shape --out runs/a --resume"
 
 
 def test_every_step_has_its_own_seed():

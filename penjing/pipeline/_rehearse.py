@@ -1,0 +1,80 @@
+"""All that can fail is tried before anything is trained."""
+
+import torch
+from torch import nn
+
+from penjing.core import Budget, BudgetError, SourceError, UsageError
+from penjing.criteria import CRITERIA, Context, prepare_criterion
+from penjing.export import read_structure
+from penjing.pipeline._answer import check_answer
+from penjing.pipeline._heldout import check_teacher
+from penjing.pipeline._job import Inputs
+from penjing.pipeline._open import artifact_of
+from penjing.pipeline._shrink import absolute, check_budget, prune_to, sizes_of
+from penjing.recover import find_loss
+from penjing.search import trim
+from penjing.sources import parse_source
+
+
+def rehearse(inputs: Inputs) -> None:
+    """Raises what a run of this recipe would raise later, as far as a few seconds can tell.
+
+    Options, the weights of network and teacher, the classes and the picture size that they take, the criterion,
+    and one cut of the untrained network to the budget.
+    """
+    recipe = inputs.recipe
+    check_budget(recipe)
+    _check_device(recipe.device)
+    find_loss(recipe.steps.recover.loss)
+    with torch.random.fork_rng():
+        whole = inputs.fresh(recipe.weights)
+        check_answer(recipe.model, whole, inputs.example(), classes=inputs.classes)
+        if recipe.steps.prune.criterion not in CRITERIA:
+            prepare_criterion(recipe.steps.prune.criterion, whole, Context())
+        _try_cut(inputs, whole)
+        if recipe.teacher:
+            find_loss(recipe.steps.distil.loss)
+            _try_teacher(inputs, recipe.teacher)
+
+
+def _check_device(device: str) -> None:
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UsageError("device: cuda is not available on this machine; use --device cpu.")
+
+
+def _try_cut(inputs: Inputs, whole: nn.Module) -> None:
+    """One cut to the budget; where that is out of reach, one more after dropping blocks, if that is asked."""
+    options, budget = inputs.recipe.steps, absolute(inputs, whole)
+    sizes, limits = sizes_of(inputs, whole), Budget.parse(budget).limits
+    if not options.trim.blocks and all(sizes[limit.metric] <= limit.number for limit in limits):
+        own = ", ".join(f"{metric} {size}" for metric, size in sizes.items())
+        raise UsageError(
+            f"The budget {inputs.recipe.budget} holds already: {inputs.recipe.model} has {own}. "
+            "Fix: ask for less, for example --budget 'macs<=0.5x'"
+        )
+    protect = options.prune.protect
+    try:
+        prune_to(inputs, whole, budget, "l2", 1, protect)
+    except BudgetError:
+        if not options.trim.blocks:
+            raise
+        slim, _, _ = trim(whole, inputs.example(), evaluate=lambda _: 0.0, drop=options.trim.blocks)
+        prune_to(inputs, slim, budget, "l2", 1, ())
+
+
+def _try_teacher(inputs: Inputs, spec: str) -> None:
+    parse_source(spec)
+    if not inputs.saved_teacher:
+        model = inputs.teacher_source(inputs.recipe.teacher_weights).model
+        return check_answer(spec, model, inputs.example(), classes=inputs.classes)
+    artifact = artifact_of(spec)
+    labels = read_structure(artifact).get("labels") if artifact else None
+    if labels is not None and tuple(labels) != inputs.data.labels:
+        raise SourceError(
+            f"The teacher {spec} knows the classes {', '.join(labels[:8])}, the data has "
+            f"{', '.join(inputs.data.labels[:8])}. Fix: give a teacher made for this data, or a source such as "
+            "timm:resnet50, which is transferred to it first"
+        )
+    check_answer(spec, inputs.load_teacher(), inputs.example(), classes=inputs.classes)
+    check_teacher(inputs, spec)
+    return None
