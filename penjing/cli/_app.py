@@ -35,6 +35,10 @@ Out = Annotated[str | None, typer.Option(help="The run folder (default: a new on
 ImageSize = Annotated[
     int | None, typer.Option(help="Height and width of pictures (default: the network's).", min=8)
 ]
+Code = Annotated[
+    str | None,
+    typer.Option("--model", help="The code that a saved network was made from: file:PATH.py:FACTORY."),
+]
 PathColumn = Annotated[str | None, typer.Option(help="The column of pictures, where --data is a table.")]
 LabelColumn = Annotated[str | None, typer.Option(help="The column of labels, where --data is a table.")]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out unreadable pictures and count them.")]
@@ -126,13 +130,14 @@ def shape(
 @app.command()
 def inspect(
     source: Annotated[str, typer.Argument(metavar="SOURCE|RUN", help="A source, a run, or a saved network.")],
+    model: Code = None,
     image_size: ImageSize = None,
     as_json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     """Complexity per layer, what may shrink, and what may not and why."""
-    found = inspect_network(source, image_size=image_size, trust=True)
+    found = inspect_network(source, image_size=image_size, trust=True, model=model)
     if as_json:
         say_json(found)
     elif not quiet:
@@ -144,13 +149,14 @@ def compare(
     a: Annotated[str, typer.Argument(metavar="RUN|SOURCE")],
     b: Annotated[str, typer.Argument(metavar="RUN|SOURCE")],
     data: Annotated[str, typer.Option(help="What both answer: as in `penjing shape`.")],
+    model: Code = None,
     image_size: ImageSize = None,
     as_json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     """Two networks on the same held-out examples: size, speed, accuracy, and where they differ."""
-    found = compare_networks(a, b, data=data, image_size=image_size, trust=True)
+    found = compare_networks(a, b, data=data, image_size=image_size, trust=True, model=model)
     if as_json:
         say_json(found)
     elif not quiet:

@@ -45,6 +45,8 @@ def show_comparison(found: Mapping[str, Any]) -> None:
     """Both networks' figures, then how they differ."""
     console = _console()
     console.print(table(found))
+    if found.get("note"):
+        console.print(f"note: {_safe(found['note'])}")
     a, b = (_safe(row["name"]) for row in found["rows"])
     for key, timed in found["speedup"].items():
         span = f"{timed['low']:.2f}-{timed['high']:.2f}"

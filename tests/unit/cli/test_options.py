@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from penjing.cli import _go, main
+from penjing.cli import _app, _go, main
 from penjing.cli._go import first_free, recipe_from
 from penjing.core import InternalError, UsageError
 
@@ -196,3 +196,15 @@ def test_the_help_promises_nothing_that_is_not_there(monkeypatch: pytest.MonkeyP
     for command in ((), ("demo",), ("shape",), ("inspect",), ("compare",)):
         assert _run(monkeypatch, *command, "--help") == 0
         assert word not in capsys.readouterr().out.lower()
+
+
+@pytest.mark.parametrize(
+    ("words", "function"),
+    [(("inspect", "run"), "inspect_network"), (("compare", "a", "b", "--data", "d"), "compare_networks")],
+    ids=["inspect", "compare"],
+)
+def test_code_of_saved_networks_is_named_with_model(monkeypatch, words: tuple[str, ...], function: str):
+    seen = {}
+    monkeypatch.setattr(_app, function, lambda *_, **options: seen.update(options) or {})
+    assert _run(monkeypatch, *words, "--model", "file:net.py:make", "--quiet") == 0
+    assert (seen["model"], seen["trust"]) == ("file:net.py:make", True)
