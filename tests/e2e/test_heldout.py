@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from penjing.core import Recipe, UsageError
+from penjing.core import BudgetError, Recipe, UsageError
 from penjing.pipeline import compare, inspect, shape
+from penjing.pipeline._files import read_sealed, write_sealed
 from penjing.pipeline._heldout import check_teacher
 from penjing.pipeline._job import Inputs
 
@@ -77,3 +78,25 @@ def test_a_teacher_that_knows_the_certification_examples_is_refused(runs: dict[s
     for spec in (runs["other"], f"{runs['other']}/model"):
         with pytest.raises(UsageError, match=r"learnt from examples that certify here.*--seed 7"):
             check_teacher(inputs, spec)
+
+
+def test_a_run_on_the_same_splits_teaches_as_it_is(runs: dict[str, str], code: str, tmp_path: Path):
+    recipe = Recipe.of(VALUES | {"model": code, "teacher": runs["a"]})
+    with pytest.raises(BudgetError):
+        shape(recipe.model_copy(update={"budget": "macs<=10"}), tmp_path / "run", trust=True)
+    metrics = shape(recipe, tmp_path / "run", trust=True)
+    assert metrics["reference"] == "distilled"
+
+
+def test_other_data_is_used_whole_and_said_so(runs: dict[str, str], code: str):
+    recorded = Path(runs["a"]) / "run.json"
+    content = recorded.read_bytes()
+    ledger = read_sealed(recorded)
+    ledger["inputs"]["train examples"] = "of other data"
+    try:
+        write_sealed(recorded, ledger)
+        found = compare(runs["a"], runs["a"], data="builtin:digits", trust=True, model=code, batch_sizes=(2,))
+    finally:
+        recorded.write_bytes(content)
+    assert found["data"]["split"] == "all"
+    assert found["note"]
