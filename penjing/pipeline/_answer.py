@@ -14,7 +14,7 @@ def check_answer(name: str, model: nn.Module, example: torch.Tensor, *, classes:
     try:
         answer = model(example)
     except Exception as error:
-        why = f"{type(error).__name__}: {error}".splitlines()[0]
+        why = f"{type(error).__name__}: {error}".splitlines()[0].rstrip(".")
         raise SourceError(
             f"{name} fails on pictures of {size}: {why}. "
             "Fix: give a size it takes (--image-size; without it the network's own is used)"
