@@ -6,7 +6,7 @@ from typing import Any
 from penjing.core._errors import UsageError
 from penjing.core._words import clean, cut
 
-LARGEST = 1_000_000
+LARGEST = 100_000
 
 
 def yaml_package() -> Any:
@@ -53,7 +53,7 @@ def _text(path: Path) -> str:
         with path.open("rb") as file:
             content = file.read(LARGEST + 1)
         if len(content) > LARGEST:
-            raise UsageError(f"{clean(path)} is larger than 1 MB, which no recipe is. Fix: give a recipe")
+            raise UsageError(f"{clean(path)} is larger than 100 kB, which no recipe is. Fix: give a recipe")
         return content.decode("utf-8")
     except (OSError, UnicodeDecodeError, ValueError) as error:
         if isinstance(error, UsageError):

@@ -125,7 +125,7 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
         ("model: &x timm:y\n", "&x: anchors"),
         ("model: timm:a\nseed: 1\nmodel: timm:b\n", "`model` is given twice"),
         ("steps:\n  prune: {scope: global, scope: uniform}\n", "`scope` is given twice"),
-        ("model: " + "x" * 1_000_001, "larger than 1 MB"),
+        ("model: " + "x" * 100_001, "larger than 100 kB"),
         ("a: " + "[" * 5_000, "nested too deeply"),
         ("seed: " + "9" * 10_000, "not YAML"),
         ("seed: 2001-99-99", "not YAML"),
