@@ -13,7 +13,7 @@ from penjing.cli._interrupt import CODE, in_order, interrupted
 from penjing.cli._screen import Screen, say_json, screen
 from penjing.cli._views import show_plan
 from penjing.core import Recipe, UsageError, clean, read_yaml, refuse_code, runs_code
-from penjing.pipeline import predict, shape, silent
+from penjing.pipeline import dry_run, shape, silent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,7 +111,7 @@ def _how_to_go_on(recipe: Recipe, out: str) -> str:
 
 
 def _dry(recipe: Recipe, out: str, options: Options, trust: bool) -> None:
-    seconds = predict(recipe, trust=trust)
+    seconds = dry_run(recipe, out, resume=options.resume, trust=trust)
     if options.as_json:
         values = recipe.model_dump(mode="json")
         say_json({"event": "dry-run", "out": out, "seconds": seconds, "recipe": values})

@@ -1,5 +1,6 @@
 """The measure step: every network's figures, the speed-up, and the only look at the certification split."""
 
+import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
@@ -133,6 +134,6 @@ def _predictions(path: Path, job: Job, reference: Mapping[str, Any], slim: Mappi
         "reference": reference["predictions"],
         "slim": slim["predictions"],
     }
-    names = {"labels": "\n".join(job.inputs.data.labels)}
+    names = {"labels": json.dumps(list(job.inputs.data.labels))}
     arrays = {name: pyarrow.array(column.to(torch.int64).numpy()) for name, column in columns.items()}
     pyarrow.parquet.write_table(pyarrow.table(arrays).replace_schema_metadata(names), path)

@@ -28,8 +28,8 @@ def base(job: Job, out: Path, figures: dict[str, Any]) -> None:
     """Loads network and data once and keeps what identifies them."""
     classes, data = job.inputs.classes, job.inputs.data
     source = job.inputs.source(weights=job.recipe.weights, num_classes=classes)
-    if data.bad:
-        job.note("base", f"{len(data.bad)} unreadable pictures are left out, the first: {data.bad[0]}")
+    for remark in data.remarks:
+        job.note("base", remark)
     figures |= {"source": source.source, "weights": source.weights, "input_size": list(job.inputs.frame.size)}
     figures |= {"labels": list(data.labels), "examples": {name: data.n(name) for name in SPLITS}}
     job.run.remember(facts(job.inputs, ["base"]))
