@@ -22,14 +22,25 @@ HEADINGS = (
 
 
 def verdict(metrics: Mapping[str, Any]) -> str:
-    """One sentence about the slim network; a control that does as well is named first.
+    """One sentence about the slim network; a reference that guesses and a control that does as well come first.
 
     It compares counts and measured means; it is no statistical test.
     """
     rows = {row["name"]: row for row in metrics["rows"]}
     slim, reference = rows["slim"], rows[metrics["reference"]]
     parts = [f"{slim['macs'] / reference['macs']:.0%} of the MACs", *_speed(slim), _accuracy(slim, reference)]
-    return "".join(_rivals(rows)) + f"slim: {', '.join(parts)}"
+    return _guess(reference) + "".join(_rivals(rows)) + f"slim: {', '.join(parts)}"
+
+
+def _guess(reference: Mapping[str, Any]) -> str:
+    """A warning where the reference learnt nothing: macro recall within a tenth of the way from 1 / classes to 1."""
+    chance = 1 / max(1, len(reference["per_class"]))
+    if reference["macro_recall"] > chance + 0.1 * (1 - chance):
+        return ""
+    return (
+        f"{reference['name']} is no better than guessing (macro recall {reference['macro_recall']:.1%}), so these "
+        "accuracies say nothing: try pretrained weights, a smaller lr or more epochs. "
+    )
 
 
 def cells(metrics: Mapping[str, Any]) -> tuple[tuple[str, ...], ...]:

@@ -54,6 +54,12 @@ def test_a_control_that_wins_is_named_first():
     assert verdict(_metrics(scratch=0.983)).startswith("control:scratch does as well as slim")
 
 
+def test_a_reference_that_guesses_is_told_first():
+    metrics = _metrics(scratch=0.9)
+    metrics["rows"][1] |= {"accuracy": 0.52, "macro_recall": 0.52}
+    assert verdict(metrics).startswith("transferred is no better than guessing (macro recall 52.0%)")
+
+
 def test_a_speedup_within_noise_is_not_called_one():
     assert "not faster (2.10x) at batch 32" in verdict(_metrics(scratch=0.9, low=0.95))
 
