@@ -13,7 +13,7 @@ from penjing.pipeline import Event
 LATENCY = {"median": 20.0, "mad": 0.4, "batch_size": 32, "device": "cpu", "runtime": "eager", "threads": 2}
 ROW = {
     "params": 10, "macs": 10, "size_bytes": 40, "latency_ms": LATENCY, "peak_memory": None,
-    "accuracy": 0.5, "macro_recall": 0.5, "per_class": {"a": 0.5},
+    "accuracy": 0.9, "macro_recall": 0.9, "per_class": {"a": 1.0, "b": 0.8},
 }  # fmt: skip
 METRICS = {
     "reference": "transferred",
