@@ -55,7 +55,9 @@ def shape(
         inputs = Inputs(recipe=recipe, trust=trust)
         run.recognise(facts(inputs, run.steps_done))
         _adopt(run, recipe, steps)
-        if not run.finished:
+        if run.finished:
+            listen(Event(kind="note", text=f"{path} holds this run, finished: its stored figures follow"))
+        else:
             with _ledger_state(run), torch.random.fork_rng():
                 job = Job(run=run, inputs=inputs, listen=listen)
                 rehearse(inputs)
