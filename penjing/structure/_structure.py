@@ -224,10 +224,26 @@ def _states(model: nn.Module, traces: Sequence[Trace], all_facts: Sequence[Facts
         reached.update(name for name, value in item.graph.states.items() if value in read)
     graph = traces[0].graph
     learned = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    kinds = _state_kinds(model)
     found = []
     for value, names in graph.names.items():
         labels = tuple(all_facts[0].labels[value]) if reached.intersection(names) else None
-        found.append(State(names, graph.values[value].shape, labels, bool(learned.intersection(names))))
+        kind = next((kinds[n] for n in names if n in kinds), "")
+        shape = graph.values[value].shape
+        found.append(State(names, shape, labels, bool(learned.intersection(names)), kind))
+    return found
+
+
+def _state_kinds(model: nn.Module) -> dict[str, str]:
+    """Parameter name -> what its module is to people, for naming granularities."""
+    found: dict[str, str] = {}
+    for path, module in model.named_modules(remove_duplicate=False):
+        recurrent = isinstance(module, (nn.RNNBase, nn.RNNCellBase))
+        kind = "recurrent" if recurrent else "table" if isinstance(module, nn.Embedding) else ""
+        if kind:
+            found.update(
+                (f"{path}.{n}" if path else n, kind) for n, _ in module.named_parameters(recurse=False)
+            )
     return found
 
 

@@ -20,6 +20,7 @@ class State:
     shape: tuple[int, ...]
     labels: tuple[Dim, ...] | None
     learned: bool
+    kind: str = ""  # "recurrent" and "table" where the owner is a recurrent or an embedding module
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,14 +157,19 @@ def _marked(atoms: Atoms, dims: Sequence[Dim]) -> np.ndarray:
 
 
 def _granularity(states: Sequence[State], slots: Sequence[tuple[int, int, np.ndarray]]) -> str:
-    """channel where convolutions meet, neuron between two linear layers, embed for a linear residual stream."""
-    weights = [
-        (len(states[s].shape), d) for s, d, _ in slots if states[s].learned and len(states[s].shape) > 1
-    ]
-    if any(rank > 2 for rank, _ in weights):
+    """hidden in recurrent modules, channel where convolutions meet (at least one to two linear layers), embed for a
+    linear residual stream and the width of a table, neuron between two linear layers.
+    """
+    owned = [(states[s], d) for s, d, _ in slots if states[s].learned and len(states[s].shape) > 1]
+    if any(state.kind == "recurrent" and dim == 0 for state, dim in owned):
+        return "hidden"
+    linear = [dim for state, dim in owned if len(state.shape) == 2]
+    kernels = sum(len(state.shape) > 2 and dim < 2 for state, dim in owned)
+    if kernels and 2 * kernels >= len(linear):
         return "channel"
-    producers = sum(1 for _, dim in weights if dim == 0)
-    return "embed" if producers > 1 and len(weights) - producers > 1 else "neuron"
+    producers = sum(dim == 0 for dim in linear) + kernels
+    stream = producers > 1 and len(linear) - producers > 1
+    return "embed" if stream or any(state.kind == "table" for state, _ in owned) else "neuron"
 
 
 def _name(states: Sequence[State], slots: Sequence[tuple[int, int, np.ndarray]], taken: set[str]) -> str:

@@ -210,6 +210,7 @@ def test_a_folder_with_another_run_is_refused_with_both_named(desk: Path, whole:
 def test_a_finished_run_is_shown_again(whole: Ran, here: Ask):
     found = here(*SHAPE, "--out", "whole")
     assert found.code == 0
+    assert "finished: its stored figures follow" in found.err
     assert found.out.splitlines()[0] == json.loads(whole.stdout.splitlines()[-1])["verdict"]
 
 
