@@ -4,7 +4,6 @@ import hashlib
 import json
 import pickle
 import struct
-import time
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +28,8 @@ def artifact(tmp_path: Path) -> Path:
 
 
 def refused(folder: Path) -> str:
-    started = time.monotonic()
     with pytest.raises(pj.PenjingError) as caught:
         pj.load(folder, model=network())
-    assert time.monotonic() - started < 5
     return str(caught.value)
 
 
