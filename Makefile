@@ -24,7 +24,7 @@ check: $(DEV)
 	$(ONE_THREAD) $(BIN)/pytest -q -m "not slow" tests/unit
 
 zoo: $(DEV)
-	$(ONE_THREAD) $(BIN)/python benchmarks/zoo.py
+	$(ONE_THREAD) $(BIN)/python -m benchmarks.zoo
 
 bench: $(DEV)
 	$(BIN)/python -m pip install --quiet torch-pruning==1.6.1

@@ -1,138 +1,94 @@
 """Prune every network of zoo.txt to half its units, prove it, and write the table zoo.md.
 
-Run with `make zoo`. One process per network, so that one failure spoils nothing; finished networks are kept in
-zoo.json and skipped the next time (`--fresh` starts over, `--only NAME` runs one).
+Run with `make zoo` or `python -m benchmarks.zoo`. One process per network, so that one failure spoils nothing.
+Finished networks are kept in zoo.json and skipped the next time; see `--help` for running some of them again.
 """
 
 import argparse
 import json
 import os
-import platform
+import signal
 import subprocess
 import sys
-import time
-from datetime import date
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
+from benchmarks.zoo_table import DONE, table
+from benchmarks.zoo_worker import CPU_SECONDS, limit_cpu, measure_one
+
 HERE = Path(__file__).parent
-TIMEOUT = 600
+STORE = HERE / "zoo.json"
+WALL_SECONDS = 4 * CPU_SECONDS  # a shared machine gives a process a part of its time only
 
 
-def listed() -> list[tuple[str, int]]:
-    rows = [line.split() for line in (HERE / "zoo.txt").read_text().splitlines() if line and line[0] != "#"]
-    return [(row[0], int(row[1]) if len(row) > 1 else 224) for row in rows]
+def listed() -> list[str]:
+    """Every `prefix:name` of zoo.txt, in order."""
+    lines = (HERE / "zoo.txt").read_text().splitlines()
+    return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
 
 
-def measure_one(name: str, size: int) -> dict[str, Any]:
-    """Trace, prune at 0.5 and verify one network with random weights; seconds of CPU on one thread."""
-    import torch
-
-    import penjing as pj
-    from penjing.measure import count_macs, count_params
-
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    model = pj.load_source(name).model
-    example = torch.randn(1, 3, size, size)
-    started = time.process_time()
-    structure = pj.trace(model, example)
-    traced = time.process_time()
-    slim, plan = pj.prune(model, example, ratio=0.5)
-    pruned = time.process_time()
-    proof = pj.verify(model, slim, plan, example)
-    return {
-        "status": "verified" if proof.passed else f"failed: {proof.cause}",
-        "error": proof.max_error,
-        "groups": len(structure.groups),
-        "shrinkable": shrinkable(structure, model),
-        "params": count_params(slim) / count_params(model),
-        "macs": count_macs(slim, example) / count_macs(model, example),
-        "skipped": len(plan.skipped),
-        "trace_s": traced - started,
-        "prune_s": pruned - traced,
-    }
-
-
-def shrinkable(structure: Any, model: Any) -> float:
-    """Share of parameter elements with at least one removable index."""
-    import torch
-
-    owned: dict[str, torch.Tensor] = {}
-    parameters = dict(model.named_parameters())
-    for group in structure.groups:
-        for slot in group.slots:
-            if slot.name in parameters and len(group) > 1:
-                mark = owned.setdefault(slot.name, torch.zeros(parameters[slot.name].shape, dtype=torch.bool))
-                mark.index_fill_(slot.dim, torch.from_numpy(slot.index.ravel().copy()), True)
-    return sum(int(m.sum()) for m in owned.values()) / sum(p.numel() for p in parameters.values())
-
-
-def run_process(name: str, size: int) -> dict[str, Any]:
-    command = [sys.executable, __file__, "--worker", name, str(size)]
+def run_process(spec: str) -> dict[str, Any]:
+    command = [sys.executable, "-m", "benchmarks.zoo", "--worker", spec]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     try:
         done = subprocess.run(
-            command, capture_output=True, text=True, timeout=TIMEOUT, env=environment, check=False
+            command,
+            cwd=HERE.parent,
+            capture_output=True,
+            text=True,
+            timeout=WALL_SECONDS,
+            env=environment,
+            check=False,
         )
     except subprocess.TimeoutExpired:
-        return {"status": f"no answer in {TIMEOUT} s"}
+        return {"status": f"failed: no answer in {WALL_SECONDS} s"}
+    if done.returncode == -signal.SIGXCPU:
+        return {"status": f"failed: no answer in {CPU_SECONDS} CPU seconds"}
     if done.returncode:
-        lines = done.stderr.strip().splitlines() or ["no message"]
-        return {"status": f"failed: {lines[-1][:200]}"}
+        lines = done.stderr.strip().splitlines() or [f"ended by signal {-done.returncode}"]
+        return {"status": f"failed: {lines[-1]}"}
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def table(rows: dict[str, dict[str, Any]]) -> str:
-    import timm
-    import torch
-    import torchvision
+def wanted(spec: str, options: argparse.Namespace, rows: dict[str, dict[str, Any]]) -> bool:
+    if options.library and spec.partition(":")[0] != options.library:
+        return False
+    if options.only:
+        return fnmatch(spec, options.only) or fnmatch(spec.partition(":")[2], options.only)
+    if options.failed:
+        return spec in rows and rows[spec]["status"] not in DONE
+    return options.fresh or spec not in rows
 
-    good = [r for r in rows.values() if r["status"] == "verified"]
-    lines = [
-        "# The zoo: half of every group's units removed, proven in float64",
-        "",
-        f"{date.today()}, torch {torch.__version__}, torchvision {torchvision.__version__}, timm {timm.__version__}, "
-        f"{platform.processor() or platform.machine()}, one thread. `make zoo` repeats it.",
-        "",
-        f"{len(good)} of {len(rows)} networks verified; largest error {max(r['error'] for r in good):.1e} "
-        "(allowed 1e-9). 'Can shrink' is the share of parameter elements with a removable index; the tables say "
-        "nothing about accuracy or speed. Seconds of prune include planning, surgery and the float64 proof.",
-        "",
-        "| network | status | groups | can shrink | params kept | MACs kept | error | trace s | prune s |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
-    for name, row in rows.items():
-        if row["status"] != "verified":
-            lines.append(f"| {name} | {row['status']} | | | | | | | |")
-            continue
-        lines.append(
-            f"| {name} | verified | {row['groups']} | {row['shrinkable']:.1%} | {row['params']:.2f} | "
-            f"{row['macs']:.2f} | {row['error']:.1e} | {row['trace_s']:.2f} | {row['prune_s']:.2f} |"
-        )
-    return "\n".join([*lines, ""])
+
+def read_options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    parser.add_argument("--fresh", action="store_true", help="run again what is finished")
+    parser.add_argument("--failed", action="store_true", help="run again what was not verified")
+    parser.add_argument(
+        "--only", metavar="PATTERN", help="run what matches, such as 'timm:*vit*', finished or not"
+    )
+    parser.add_argument("--library", metavar="PREFIX", help="run this library only")
+    return parser.parse_args()
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--worker", nargs=2)
-    parser.add_argument("--only")
-    parser.add_argument("--fresh", action="store_true")
-    options = parser.parse_args()
+    options = read_options()
     if options.worker:
-        print(json.dumps(measure_one(options.worker[0], int(options.worker[1]))))
+        limit_cpu()
+        print(json.dumps(measure_one(options.worker)))
         return 0
-    store = HERE / "zoo.json"
-    rows = json.loads(store.read_text()) if store.exists() and not options.fresh else {}
-    for name, size in listed():
-        if options.only not in (None, name) or (name in rows and options.only is None):
-            continue
-        rows[name] = run_process(name, size)
-        print(f"{name}: {rows[name]['status']}", flush=True)
-        store.write_text(json.dumps(rows, indent=1))
-    rows = {name: rows[name] for name, _ in listed() if name in rows}
+    rows = json.loads(STORE.read_text()) if STORE.exists() else {}
+    for spec in [s for s in listed() if wanted(s, options, rows)]:
+        rows[spec] = run_process(spec)
+        print(f"{spec}: {rows[spec]['status']}", flush=True)
+        STORE.write_text(json.dumps(rows, indent=1))
+    rows = {spec: rows[spec] for spec in listed() if spec in rows}
     (HERE / "zoo.md").write_text(table(rows))
-    return int(any(r["status"] != "verified" for r in rows.values()))
+    return int(any(row["status"] not in DONE for row in rows.values()))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,1 @@
+"""What Penjing is measured on; no part of the package."""
