@@ -8,7 +8,7 @@ from torch import nn
 
 _SIZES = {  # the smallest square each of these takes, where it is not 64
     "alexnet": 96,
-    "inception_v3": 128,
+    "inception_v3": 299,  # its auxiliary head, run in training, needs the whole
     "maxvit_t": 224,
     "lraspp_mobilenet_v3_large": 96,
     **{f"vgg{n}{end}": 32 for n in (11, 13, 16, 19) for end in ("", "_bn")},
