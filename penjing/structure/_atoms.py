@@ -4,11 +4,15 @@ A `Dim` is a tuple of integer columns, one entry per index; an index disappears 
 The empty tuple is a dim of fixed size without labels. Atoms live in one union-find; an atom may also be *bound*
 to a pair of atoms (it disappears when either does), which is how a reshape of 768 into 12 x 64 finds heads and
 head dims. Atoms below `Atoms.first` are frozen, one id per cause.
+
+Whole dims that meet whole dims are joined block by block (`_columns`); everything else goes index by index.
 """
 
 from collections.abc import Sequence
 
 import numpy as np
+
+from penjing.structure._columns import FROZEN, MIXED, SPLIT, WHOLE, Block, Pattern, lay_out
 
 Dim = tuple[np.ndarray, ...]
 FIXED: Dim = ()
@@ -26,33 +30,69 @@ class Atoms:
         self._right = np.full(2 * _CAUSES, -1, dtype=np.int64)
         self._count = _CAUSES
         self._causes: dict[str, int] = {}
+        self._texts: list[str] = []
+        self._blocks: list[Block] = []
+        self._starts = np.empty(0, dtype=np.int64)
+        self._known: dict[int, Pattern] = {}  # by id of the column, which the pattern keeps alive
 
     def __len__(self) -> int:
         return self._count
 
     def fresh(self, n: int) -> np.ndarray:
         """`n` new free atoms."""
+        return self._column(self._block(n).pattern())
+
+    def _block(self, n: int) -> Block:
         while self._count + n > len(self._parent):
             size = len(self._parent)
             self._parent = np.concatenate([self._parent, np.arange(size, 2 * size, dtype=np.int64)])
             self._left = np.concatenate([self._left, np.full(size, -1, dtype=np.int64)])
             self._right = np.concatenate([self._right, np.full(size, -1, dtype=np.int64)])
-        start = self._count
+        block = Block(self._count, n)
+        self._blocks.append(block)
         self._count += n
-        return np.arange(start, start + n, dtype=np.int64)
+        return block
+
+    def _column(self, pattern: Pattern) -> np.ndarray:
+        if pattern.column is None:
+            self._known[id(pattern.array())] = pattern
+        assert pattern.column is not None
+        return pattern.column
+
+    def _pattern(self, column: np.ndarray) -> Pattern | None:
+        """The pattern of a column over its root block, where that block is WHOLE."""
+        found = self._known.get(id(column))
+        if found is None:
+            return None
+        root = found.block.root()
+        if root.state != WHOLE:
+            return None
+        return found if root is found.block else root.pattern(found.outer, found.inner)
+
+    def _mix(self, atoms: np.ndarray) -> None:
+        """These atoms now have fates of their own."""
+        if len(self._starts) != len(self._blocks):
+            self._starts = np.array([b.start for b in self._blocks], dtype=np.int64)
+        for position in np.unique(np.searchsorted(self._starts, atoms, side="right")).tolist():
+            if position:
+                self._blocks[position - 1].root().state = MIXED
 
     def frozen(self, cause: str) -> int:
         """The frozen atom that stands for a cause."""
         atom = self._causes.get(cause)
         if atom is None:
             atom = self._causes[cause] = min(len(self._causes), _CAUSES - 1)
+            self._texts.append(cause)
         return atom
 
     def cause(self, atom: int) -> str:
-        return next((text for text, known in self._causes.items() if known == atom), "frozen")
+        return self._texts[atom] if atom < len(self._texts) else "frozen"
 
     def find(self, atoms: np.ndarray) -> np.ndarray:
         """Roots of atoms (bindings are not followed)."""
+        pattern = self._pattern(atoms)
+        if pattern is not None:
+            return self._column(pattern)
         parent = self._parent
         root = parent[atoms]
         while True:
@@ -64,35 +104,79 @@ class Atoms:
 
     def expand(self, dim: Dim) -> Dim:
         """The same labels over unbound roots: bound atoms become columns, repeated and neutral columns go."""
+        if len(dim) == 1:
+            pattern = self._pattern(dim[0])
+            if pattern is not None:
+                return (self._column(pattern),)
         columns: list[np.ndarray] = []
-        pending = [self.find(c) for c in reversed(dim)]
-        seen: set[bytes] = set()
+        still: list[np.ndarray] = []
+        pending = list(reversed(dim))
+        seen: set[int] = set()
         while pending:
             column = pending.pop()
-            key = column.tobytes()
-            if key in seen:
-                continue
-            seen.add(key)
-            bound = self._left[column] >= 0
-            if bound.any():
-                right = np.where(bound, self._right[column], column)
-                pending.append(self.find(right))
-                pending.append(self.find(np.where(bound, self._left[column], column)))
+            pattern = self._known.get(id(column))
+            block = pattern.block.root() if pattern is not None else None
+            if pattern is None or block is None or block.state == MIXED:
+                self._expand_rows(column, columns, still, pending)
+            elif block.state == WHOLE:
+                if id(block.pattern(pattern.outer, pattern.inner)) not in seen:
+                    seen.add(id(block.pattern(pattern.outer, pattern.inner)))
+                    columns.append(self._column(block.pattern(pattern.outer, pattern.inner)))
+            elif block.state == SPLIT:
+                pending.extend(self._repeated(p, pattern) for p in reversed(block.parts))
             else:
-                columns.append(column)
-        free = [c for c in columns if (c >= self.first).any()]
-        return tuple(free) if free else tuple(columns[:1])
+                still.append(np.full(len(column), block.cause, dtype=np.int64))
+        columns = self._distinct(columns)
+        return tuple(columns) if columns else tuple(still[:1])
+
+    def _expand_rows(
+        self,
+        column: np.ndarray,
+        columns: list[np.ndarray],
+        still: list[np.ndarray],
+        pending: list[np.ndarray],
+    ) -> None:
+        column = self.find(column)
+        bound = self._left[column] >= 0
+        if bound.any():
+            pending.append(np.where(bound, self._right[column], column))
+            pending.append(np.where(bound, self._left[column], column))
+        else:
+            (columns if (column >= self.first).any() else still).append(column)
+
+    def _repeated(self, part: Pattern, around: Pattern) -> np.ndarray:
+        """The column of a part of a split block, where the block itself is repeated and tiled."""
+        if around.outer == around.inner == 1:
+            return self._column(part)
+        found = part.within(around.outer, around.inner)
+        if found is not None:
+            return self._column(found)
+        return np.tile(np.repeat(part.array(), around.inner), around.outer)
+
+    def _distinct(self, columns: list[np.ndarray]) -> list[np.ndarray]:
+        if len(columns) < 2 or all(id(c) in self._known for c in columns):
+            return columns
+        return list({c.tobytes(): c for c in reversed(columns)}.values())[::-1]
 
     def is_free(self, dim: Dim) -> bool:
         """Whether any index of the dim may disappear."""
-        return any((c >= self.first).any() for c in self.expand(dim))
+        return any(self._pattern(c) is not None or (c >= self.first).any() for c in self.expand(dim))
 
     def freeze(self, dim: Dim, cause: str) -> None:
         """No index of the dim may disappear, for this cause."""
+        self._freeze(dim, self.frozen(cause))
+
+    def _freeze(self, dim: Dim, atom: int) -> None:
         for column in self.expand(dim):
+            pattern = self._pattern(column)
+            if pattern is not None:
+                block = pattern.block
+                block.state, block.cause = FROZEN, atom
+                self._parent[block.start : block.start + block.size] = atom
+                continue
             free = column[column >= self.first]
             if free.size:
-                self._union(free, np.full(free.size, self.frozen(cause), dtype=np.int64))
+                self._union(free, np.full(free.size, atom, dtype=np.int64))
 
     def unify(self, a: Dim, b: Dim, cause: str) -> Dim:
         """Index i of `a` disappears exactly when index i of `b` does; returns the shared labels.
@@ -103,8 +187,8 @@ class Atoms:
         if not a or not b:
             self.freeze(a or b, cause)
             return a or b
-        if same_labels(a, b):
-            return a
+        if same_labels(a, b) or self._unify_blocks(a, b) or self._follow_frozen(a, b):
+            return a if len(a) >= len(b) else b
         if len(a) == 1 and len(b) == 1:
             self._union(a[0], b[0])
         elif len(a) == 1 or len(b) == 1:
@@ -114,14 +198,95 @@ class Atoms:
             self._pair(a, b, cause)
         return a if len(a) >= len(b) else b
 
+    def _unify_blocks(self, a: Dim, b: Dim) -> bool:
+        """`unify` where both sides are patterns of whole blocks that line up; False where they are not."""
+        ours = [p for p in map(self._pattern, a) if p is not None]
+        theirs = [p for p in map(self._pattern, b) if p is not None]
+        if len(ours) != len(a) or len(theirs) != len(b):
+            return False
+        if len(ours) != len(theirs):
+            single, several = (ours, theirs) if len(ours) < len(theirs) else (theirs, ours)
+            return len(single) == 1 and self._split(single[0], several)
+        by_place = {p.place: p for p in theirs}
+        if len(by_place) != len(theirs) or by_place.keys() != {p.place for p in ours}:
+            return False
+        for pattern in ours:
+            self._join(pattern.block.root(), by_place[pattern.place].block.root())
+        return True
+
+    def _follow_frozen(self, a: Dim, b: Dim) -> bool:
+        """`unify` where all of one side stays for one cause: so does the other."""
+        for held, other in ((a, b), (b, a)):
+            atom = int(held[0][0])
+            if len(held) == 1 and atom < self.first and (held[0] == atom).all():
+                self._freeze(other, atom)
+                return True
+        return False
+
+    def _join(self, a: Block, b: Block) -> None:
+        if a is b:
+            return
+        low, high = (a, b) if a.start < b.start else (b, a)
+        high.above = low
+        self._parent[high.start : high.start + high.size] = np.arange(low.start, low.start + low.size)
+
+    def _split(self, single: Pattern, several: Sequence[Pattern]) -> bool:
+        """Bind a whole block to the product of several patterns."""
+        block = single.block
+        if single.outer > 1 or single.inner > 1 or any(p.block is block for p in several):
+            return False
+        while len(several) > 2:
+            joint = self._block(block.size)
+            self._bind_block(joint, several[-2:])
+            several = (*several[:-2], joint.pattern())
+        self._bind_block(block, several)
+        return True
+
+    def _bind_block(self, block: Block, parts: Sequence[Pattern]) -> None:
+        block.state, block.parts = SPLIT, tuple(parts)
+        own = slice(block.start, block.start + block.size)
+        self._left[own], self._right[own] = self._column(parts[0]), self._column(parts[1])
+
+    def merge(self, dims: Sequence[Dim], shape: Sequence[int]) -> Dim:
+        """Labels of dims of these sizes flattened into one."""
+        columns = []
+        for axis, dim in enumerate(dims):
+            inner = int(np.prod(shape[axis + 1 :], dtype=np.int64))
+            outer = int(np.prod(shape[:axis], dtype=np.int64))
+            for column in dim:
+                pattern = self._known.get(id(column))
+                merged = pattern.within(outer, inner) if pattern is not None else None
+                if inner == outer == 1:
+                    columns.append(column)
+                elif merged is not None:
+                    columns.append(self._column(merged))
+                else:
+                    columns.append(np.tile(np.repeat(column, inner), outer))
+        return tuple(columns)
+
     def reshape(self, columns: Dim, shape: Sequence[int]) -> list[Dim]:
         """Labels of the flat `columns` laid out over several dims; atoms that span dims are split into a product."""
         dims: list[list[np.ndarray]] = [[] for _ in shape]
         for column in self.expand(columns):
-            for part in self._factor(column.reshape(tuple(shape))):
-                axis, labels = part
+            parts = self._lay_out(column, tuple(shape))
+            for axis, labels in self._factor(column.reshape(tuple(shape))) if parts is None else parts:
                 dims[axis].append(labels)
         return [tuple(d) for d in dims]
+
+    def _lay_out(self, column: np.ndarray, shape: tuple[int, ...]) -> list[tuple[int, np.ndarray]] | None:
+        pattern = self._pattern(column)
+        places = lay_out(pattern.place, shape) if pattern is not None else None
+        if pattern is None or not places:
+            return None
+        block = pattern.block
+        if places[0][1]:
+            axis, _, outer, inner = places[0]
+            return [(axis, self._column(block.pattern(outer, inner)))]
+        sizes = [shape[axis] for axis, *_ in places]
+        parts = [self._block(n).pattern() for n in sizes]
+        spread = self.merge([(self._column(p),) for p in parts], sizes)
+        self._split(block.pattern(), [self._known[id(c)] for c in spread])
+        return [(axis, self._column(p)) for (axis, *_), p in zip(places, parts, strict=True)]
 
     def _union(self, a: np.ndarray, b: np.ndarray) -> None:
         """Merge atoms pairwise; the smaller id wins, so frozen atoms always do. Both sides must be unbound."""
@@ -131,6 +296,7 @@ class Atoms:
             if not differ.any():
                 return
             low, high = np.minimum(ra, rb)[differ], np.maximum(ra, rb)[differ]
+            self._mix(high)
             np.minimum.at(self._parent, high, low)
 
     def _bind(self, single: np.ndarray, several: Dim) -> None:
@@ -156,18 +322,20 @@ class Atoms:
         for row in rows:
             self._union(atoms[bound], row[bound])
         atoms, rows = atoms[~bound], rows[:, ~bound]
+        self._mix(atoms)
         while len(rows) > 2:
             joint = self.fresh(rows.shape[1])
+            self._mix(joint)
             self._left[joint], self._right[joint] = rows[-2], rows[-1]
             rows = np.concatenate([rows[:-2], joint[None]])
         self._left[atoms], self._right[atoms] = rows[0], rows[1]
 
     def _pair(self, a: Dim, b: Dim, cause: str) -> None:
-        shapes = [_pattern(c) for c in b]
+        shapes = [_first_seen(c) for c in b]
         unused = list(range(len(b)))
         matches: list[tuple[np.ndarray, np.ndarray]] = []
         for column in a:
-            pattern = _pattern(column)
+            pattern = _first_seen(column)
             found = next((i for i in unused if np.array_equal(shapes[i], pattern)), None)
             if found is None:
                 break
@@ -196,7 +364,9 @@ class Atoms:
         owners: list[np.ndarray] = []
         for axis, per_index, per_atom, count in parts:
             new = self.fresh(count)
-            labels.append((axis, new[per_index]))
+            labels.append(
+                (axis, new if len(new) == len(per_index) and _rising(per_index) else new[per_index])
+            )
             owners.append(new[per_atom])
         stuck = atoms < self.first
         for owner in owners:
@@ -207,10 +377,14 @@ class Atoms:
 
 
 def same_labels(a: Dim, b: Dim) -> bool:
-    return len(a) == len(b) and all(np.array_equal(x, y) for x, y in zip(a, b, strict=True))
+    return len(a) == len(b) and all(x is y or np.array_equal(x, y) for x, y in zip(a, b, strict=True))
 
 
-def _pattern(column: np.ndarray) -> np.ndarray:
+def _rising(index: np.ndarray) -> bool:
+    return bool((np.diff(index) > 0).all())
+
+
+def _first_seen(column: np.ndarray) -> np.ndarray:
     """Each entry replaced by the position of its first occurrence."""
     _, first, inverse = np.unique(column, return_index=True, return_inverse=True)
     return first[inverse.reshape(-1)]

@@ -6,7 +6,7 @@ import torch
 
 from penjing.core._graph import Ref
 from penjing.structure._atoms import FIXED, Dim
-from penjing.structure._rules._registry import Labels, Site, fixed, merge_dims, rule
+from penjing.structure._rules._registry import Labels, Site, fixed, rule
 
 aten = torch.ops.aten
 
@@ -111,7 +111,7 @@ def _grouped(site: Site, x: Any, weight: Any, groups: int, transposed: bool) -> 
     if ins > 1:
         site.facts.kinds.append(("group", group))
     site.require(site.size_expr(groups), group, "is called with this number of groups as a literal")
-    return merge_dims((group, out_place), (groups, outs))
+    return site.atoms.merge((group, out_place), (groups, outs))
 
 
 def _split(site: Site, dim: Dim, groups: int, places: int) -> tuple[Dim, Dim]:

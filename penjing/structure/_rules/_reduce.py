@@ -7,7 +7,7 @@ import torch
 from penjing.core._graph import Ref
 from penjing.structure._atoms import FIXED, Dim
 from penjing.structure._rules._elementwise import freeze_everything
-from penjing.structure._rules._registry import Labels, Site, fixed, merge_dims, rule
+from penjing.structure._rules._registry import Labels, Site, fixed, rule
 
 aten = torch.ops.aten
 
@@ -122,7 +122,7 @@ def group_norm(site: Site) -> list[Labels]:
     group: Dim = FIXED
     if labels[1]:
         group, place = site.atoms.reshape(labels[1], (groups, channels // groups))
-        labels[1] = merge_dims((group, place), (groups, channels // groups))
+        labels[1] = site.atoms.merge((group, place), (groups, channels // groups))
         if groups < channels:
             site.facts.kinds.append(("group", group))
             site.facts.renormalized.extend(place)

@@ -159,16 +159,6 @@ def fixed(shape: Sequence[int]) -> Labels:
     return [FIXED] * len(shape)
 
 
-def merge_dims(dims: Sequence[Dim], shape: Sequence[int]) -> Dim:
-    """Labels of dims flattened into one."""
-    columns = []
-    for axis, dim in enumerate(dims):
-        inner = int(np.prod(shape[axis + 1 :], dtype=np.int64))
-        outer = int(np.prod(shape[:axis], dtype=np.int64))
-        columns.extend(np.tile(np.repeat(column, inner), outer) for column in dim)
-    return tuple(columns)
-
-
 @functools.cache
 def is_pointwise(op: Any) -> bool:
     """Whether torch tags the op, or the op it is the in-place form of, as elementwise."""

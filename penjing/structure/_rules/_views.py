@@ -9,7 +9,7 @@ from penjing.structure._atoms import FIXED, Dim
 from penjing.structure._provenance import Expr
 from penjing.structure._rules._cuts import cut, joined
 from penjing.structure._rules._elementwise import freeze_everything, sized_by
-from penjing.structure._rules._registry import Labels, Site, fixed, merge_dims, rule
+from penjing.structure._rules._registry import Labels, Site, fixed, rule
 
 aten = torch.ops.aten
 
@@ -29,7 +29,7 @@ def reshape(site: Site) -> list[Labels]:
         dims, sizes = [labels[a] for a in ins], [old[a] for a in ins]
         if not any(dims):
             continue
-        flat = merge_dims(dims, sizes)
+        flat = site.atoms.merge(dims, sizes)
         parts = [flat] if len(outs) == 1 else site.atoms.reshape(flat, [new[a] for a in outs])
         for axis, part in zip(outs, parts, strict=True):
             output[axis] = part
@@ -204,7 +204,7 @@ def pixel_unshuffle(site: Site) -> list[Labels]:
     labels = site.labels(x)
     for dim in labels[-2:]:
         site.freeze(dim, "gathers pixels of this dim")
-    channels = merge_dims((labels[-3], FIXED), (site.shape(x)[-3], factor**2))
+    channels = site.atoms.merge((labels[-3], FIXED), (site.shape(x)[-3], factor**2))
     return [[*labels[:-3], channels, FIXED, FIXED]]
 
 
@@ -229,7 +229,7 @@ def channel_shuffle(site: Site) -> list[Labels]:
         group, place = site.atoms.reshape(labels[1], (groups, shape[1] // groups))
         site.facts.kinds.append(("group", group))
         site.require(site.size_expr(groups), group, "shuffles this number of groups")
-        labels[1] = merge_dims((place, group), (shape[1] // groups, groups))
+        labels[1] = site.atoms.merge((place, group), (shape[1] // groups, groups))
     return [labels]
 
 

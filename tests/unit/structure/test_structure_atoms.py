@@ -1,6 +1,7 @@
 """The union-find over labels against a slow model: sets of indices that go together."""
 
 import itertools
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -8,8 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from penjing.structure._atoms import Atoms, Dim
+from penjing.structure._columns import Pattern
 from penjing.structure._requirements import kept_size
-from penjing.structure._rules._registry import merge_dims
 
 FEW = settings(
     max_examples=60,
@@ -41,7 +42,7 @@ def test_a_reshape_says_the_same_in_parts(x: int, y: int, z: int):
     atoms = Atoms()
     flat = (atoms.fresh(x * y * z),)
     parts = atoms.reshape(flat, (x, y, z))
-    merged = merge_dims(parts, (x, y, z))
+    merged = atoms.merge(parts, (x, y, z))
     assert_same(atoms, flat, merged)
     for axis, part in enumerate(parts):
         for root in roots(atoms, part):
@@ -76,16 +77,16 @@ def test_unions_are_the_connected_components(pairs: list[tuple[int, int]], still
 @given(st.permutations(list(range(12))))
 def test_unifying_a_product_with_a_permuted_one_keeps_both_alike(order: list[int]):
     atoms = Atoms()
-    left = merge_dims(atoms.reshape((atoms.fresh(12),), (3, 4)), (3, 4))
-    right = merge_dims(atoms.reshape((atoms.fresh(12)[np.array(order)],), (3, 4)), (3, 4))
+    left = atoms.merge(atoms.reshape((atoms.fresh(12),), (3, 4)), (3, 4))
+    right = atoms.merge(atoms.reshape((atoms.fresh(12)[np.array(order)],), (3, 4)), (3, 4))
     atoms.unify(left, right, "differs")
     assert_same(atoms, left, right)
 
 
 def test_products_that_conflict_freeze_with_the_cause():
     atoms = Atoms()
-    one = merge_dims(atoms.reshape((atoms.fresh(12),), (3, 4)), (3, 4))
-    two = merge_dims(atoms.reshape((atoms.fresh(12),), (4, 3)), (4, 3))
+    one = atoms.merge(atoms.reshape((atoms.fresh(12),), (3, 4)), (3, 4))
+    two = atoms.merge(atoms.reshape((atoms.fresh(12),), (4, 3)), (4, 3))
     atoms.unify(one, two, "heads meet otherwise")
     assert not atoms.is_free(one)
     assert not atoms.is_free(two)
@@ -108,9 +109,61 @@ def test_more_atoms_than_expected_are_no_trouble(count: int):
 
 def test_kept_size_counts_an_index_once():
     atoms = Atoms()
-    dim = merge_dims(atoms.reshape((atoms.fresh(12),), (3, 4)), (3, 4))
+    dim = atoms.merge(atoms.reshape((atoms.fresh(12),), (3, 4)), (3, 4))
     mark = np.zeros(len(atoms), dtype=bool)
     assert kept_size(atoms.expand(dim), mark) == 12
     row, place = (int(c[0]) for c in atoms.expand(dim))
     mark[[row, place]] = True
     assert kept_size(atoms.expand(dim), mark) == 2 * 3
+
+
+class IndexByIndex(Atoms):
+    """The slow twin: no column is known as a pattern of a whole block."""
+
+    def _pattern(self, column: np.ndarray) -> None:
+        return None
+
+    def _column(self, pattern: Pattern) -> np.ndarray:
+        return pattern.array()
+
+
+@dataclass(frozen=True)
+class Steps:
+    """A random history of dims of 24 indices: reshaped and merged, joined, frozen."""
+
+    items: tuple[tuple[str, int, int, tuple[int, ...]], ...]
+
+    def run(self, atoms: Atoms) -> list[Dim]:
+        dims: list[Dim] = [(atoms.fresh(24),) for _ in range(6)]
+        for kind, a, b, shape in self.items:
+            if kind == "reshape":
+                dims[a] = atoms.merge(atoms.reshape(dims[a], shape), shape)
+            elif kind == "swap":
+                parts = atoms.reshape(dims[a], shape)
+                dims[a] = atoms.merge(parts[::-1], shape[::-1])
+            elif kind == "join":
+                dims[a] = atoms.unify(dims[a], dims[b], f"joins {a} {b}")
+            elif kind == "part":
+                atoms.unify(tuple(c[:5] for c in dims[a]), tuple(c[5:10] for c in dims[b]), "joins parts")
+            else:
+                atoms.freeze(dims[a], f"freezes {a}")
+        return dims
+
+
+SHAPES = st.sampled_from([(24,), (2, 12), (4, 6), (6, 4), (3, 8), (2, 3, 4), (4, 3, 2), (1, 24), (2, 1, 12)])
+KINDS = st.sampled_from(["reshape", "reshape", "swap", "join", "join", "part", "freeze"])
+STEP = st.tuples(KINDS, st.integers(0, 5), st.integers(0, 5), SHAPES)
+
+
+@settings(max_examples=120, derandomize=True, deadline=None)
+@given(st.lists(STEP, max_size=8).map(tuple))
+def test_blocks_say_what_index_by_index_says(items: tuple[tuple[str, int, int, tuple[int, ...]], ...]):
+    """The same indices go together, and the same stay."""
+    fast, slow = Atoms(), IndexByIndex()
+    ours, theirs = Steps(items).run(fast), Steps(items).run(slow)
+    assert closures(fast, ours) == closures(slow, theirs)
+
+
+def closures(atoms: Atoms, dims: list[Dim]) -> set[tuple[tuple[int, ...], ...]]:
+    """Per removable root, the indices that go in every dim."""
+    return {tuple(tuple(np.flatnonzero(gone(atoms, d, {r}))) for d in dims) for r in roots(atoms, *dims)}
