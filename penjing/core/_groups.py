@@ -30,8 +30,10 @@ class Slot:
 class PruneGroup:
     """Units that are alike and tied to the same parameters.
 
-    A unit goes from all its slots or from none. `fidelity` is "exact" (removing equals masking) or
-    "renormalized" (a normalisation spans the removed dim, its statistics are taken over what is kept).
+    A unit goes from all its slots or from none. `fidelity` is "exact" (removing equals masking), "rescaled" (a
+    constant computed from the size changes, and weights carry the factor that makes up for it) or "renormalized" (a
+    normalisation spans the removed dim, its statistics are taken over what is kept). Which constants follow a size
+    shows only once it has shrunk: before planning, such a group says "exact"; the plan then names its factors.
     `atoms` are the label ids of the units inside the structure that produced the group.
     """
 

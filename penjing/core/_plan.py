@@ -1,8 +1,9 @@
 """Edits of structure, and the plan: the ordered, replayable list of them."""
 
 import json
+import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -57,7 +58,25 @@ class ReplaceComponent:
     kind: str
 
 
-Edit = RemoveUnits | SetAttribute | DropBlock | ReplaceComponent
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScaleTensor:
+    """A tensor multiplied by `factor` at `indices` of one dim (None: everywhere), to make up for a constant that the
+    code computes from a size. Named once however many names the tensor has.
+    """
+
+    name: str
+    dim: int
+    indices: tuple[int, ...] | None
+    factor: float
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.factor) and self.factor > 0):
+            raise PlanError(
+                f"{self.name!r} is to be scaled by {self.factor}: a factor is positive and finite"
+            )
+
+
+Edit = RemoveUnits | SetAttribute | DropBlock | ReplaceComponent | ScaleTensor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,6 +185,8 @@ class _KeptIndices:
         if isinstance(edit, DropBlock):
             sizes = tuple((n, size + len(self._removed.get(n, {}).get(0, ()))) for n, size in edit.tensors)
             return DropBlock(module=edit.module, tensors=sizes)
+        if isinstance(edit, ScaleTensor) and edit.indices is not None:
+            return replace(edit, indices=self._original(edit.name, edit.dim, edit.indices))
         return edit
 
     def _original(self, name: str, dim: int, indices: tuple[int, ...]) -> tuple[int, ...]:
@@ -202,6 +223,15 @@ def _edit_to_dict(edit: Edit) -> dict[str, Any]:
         }
     if isinstance(edit, ReplaceComponent):
         return {"kind": "replace_component", "module": edit.module, "component": edit.kind}
+    if isinstance(edit, ScaleTensor):
+        indices = None if edit.indices is None else _pack(edit.indices)
+        return {
+            "kind": "scale_tensor",
+            "name": edit.name,
+            "dim": edit.dim,
+            "indices": indices,
+            "factor": edit.factor,
+        }
     return {"kind": "drop_block", "module": edit.module, "tensors": [list(t) for t in edit.tensors]}
 
 
@@ -232,7 +262,15 @@ def _edit_from_dict(body: Mapping[str, Any]) -> Edit:
         )
     if kind == "replace_component":
         return ReplaceComponent(module=_text(body["module"]), kind=_text(body["component"]))
-    known = "remove_units, set_attribute, drop_block, replace_component"
+    if kind == "scale_tensor":
+        indices = body["indices"]
+        return ScaleTensor(
+            name=_text(body["name"]),
+            dim=_size(body["dim"]),
+            indices=None if indices is None else _unpack(indices),
+            factor=_number(body["factor"]),
+        )
+    known = "remove_units, set_attribute, drop_block, replace_component, scale_tensor"
     raise PlanError(f"plan has an edit of unknown kind {kind!r}; known: {known}")
 
 
@@ -267,6 +305,12 @@ def _unpack(text: Any) -> tuple[int, ...]:
             raise PlanError(f"plan indices {run!r} are unsorted or too many")
         found.extend(range(start, stop + 1))
     return tuple(found)
+
+
+def _number(value: Any) -> float:
+    if not isinstance(value, float):
+        raise PlanError(f"plan holds {value!r} where a number is meant")
+    return value
 
 
 def _text(value: Any) -> str:

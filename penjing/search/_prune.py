@@ -26,7 +26,7 @@ from penjing.search._select import (
     uniform,
 )
 from penjing.structure import ExampleInputs, Structure, trace
-from penjing.surgery import Verification, apply, check, plan_removal
+from penjing.surgery import Cut, Verification, apply, check, cut, plan_removal
 
 SCOPES = ("uniform", "global")
 
@@ -206,9 +206,9 @@ def _prove(
                 "at this ratio no group loses a unit: raise the ratio or lower min_kept and round_to"
             )
         trial = _Trial(model, structure, example_inputs, selection)
-        slim, outcome = trial.run(selection, skipped=tuple(skipped))
-        if slim is not None and outcome.passed:
-            return slim, trial.plan(selection, tuple(skipped))
+        made, outcome = trial.run(selection, skipped=tuple(skipped))
+        if made is not None and outcome.passed:
+            return made.slim, made.plan
         if not skipped:
             trial.refuse_unprovable()
         culprits = trial.culprits(list(selection)) or list(selection)[:1]
@@ -228,16 +228,17 @@ class _Trial:
     example_inputs: Any
     selection: Selection
 
-    def plan(self, selection: Selection, skipped: tuple[Skipped, ...] = ()) -> Plan:
-        return plan_removal(self.structure, selection, skipped=skipped)
-
     def run(
         self, selection: Selection, *, skipped: tuple[Skipped, ...] = (), exact: bool = True
-    ) -> tuple[nn.Module | None, Verification]:
+    ) -> tuple[Cut | None, Verification]:
+        structure, example = self.structure, self.example_inputs
         try:
-            plan = self.plan(selection, skipped)
-            slim = apply(self.model, plan)
-            return slim, check(self.model, slim, self.structure, plan, self.example_inputs, exact=exact)
+            plan = plan_removal(structure, selection, skipped=skipped)
+            made = cut(self.model, structure, plan, example)
+            proof = check(
+                self.model, made.slim, structure, made.plan, example, retraced=made.traces, exact=exact
+            )
+            return made, proof
         except (PlanError, TraceError) as error:
             return None, Verification(passed=False, max_error=float("nan"), checked=(), cause=str(error))
 

@@ -1,17 +1,18 @@
 """Replay a plan on a network: a new module with sliced tensors, set attributes and dropped blocks."""
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
 from penjing.core import PlanError
-from penjing.core._plan import DropBlock, Plan, ReplaceComponent, SetAttribute
+from penjing.core._plan import DropBlock, Plan, ReplaceComponent, ScaleTensor, SetAttribute
 from penjing.structure import fingerprint
 from penjing.surgery._components import replace_component
 from penjing.surgery._records import rebuild_records
+from penjing.surgery._rescale import scaled, scalings
 
 
 def apply(model: nn.Module, plan: Plan) -> nn.Module:
@@ -32,7 +33,7 @@ def apply(model: nn.Module, plan: Plan) -> nn.Module:
         if isinstance(edit, DropBlock):
             block = _submodule(model, edit.module)
             memo[id(block)] = nn.Identity().train(block.training)
-    memo.update(_sliced(model, removed))
+    memo.update(_sliced(model, removed, scalings(plan)))
     slim = _copy(model, memo)
     for edit in plan.edits:
         if isinstance(edit, ReplaceComponent):
@@ -70,11 +71,13 @@ def named_states(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
 
 
 def _sliced(
-    model: nn.Module, removed: Mapping[str, Mapping[int, tuple[int, ...]]]
+    model: nn.Module,
+    removed: Mapping[str, Mapping[int, tuple[int, ...]]],
+    factors: Mapping[str, Sequence[ScaleTensor]],
 ) -> dict[int, torch.Tensor]:
-    """id of an original tensor -> its smaller twin, once per tensor however many names it has."""
+    """id of an original tensor -> its smaller or scaled twin, once per tensor however many names it has."""
     tensors = dict(named_states(model))
-    unknown = [name for name in removed if name not in tensors]
+    unknown = [name for name in (*removed, *factors) if name not in tensors]
     if unknown:
         raise PlanError(f"the plan names tensors that this {type(model).__name__} lacks: {unknown[:5]}")
     twins: dict[int, torch.Tensor] = {}
@@ -82,7 +85,22 @@ def _sliced(
     for name, dims in removed.items():
         if name not in dropped and id(tensors[name]) not in twins:
             twins[id(tensors[name])] = slice_tensor(tensors[name], dims, name)
+    for name, edits in factors.items():
+        if name not in dropped:
+            twin = twins.get(id(tensors[name]), tensors[name])
+            twins[id(tensors[name])] = rescaled(tensors[name], twin, edits, removed.get(name, {}))
     return twins
+
+
+def rescaled(
+    tensor: torch.Tensor,
+    twin: torch.Tensor,
+    edits: Sequence[ScaleTensor],
+    removed: Mapping[int, tuple[int, ...]],
+) -> torch.Tensor:
+    """The twin of a tensor with its scalings done; a parameter stays a parameter."""
+    data = scaled(twin.detach(), edits, removed)
+    return nn.Parameter(data, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else data
 
 
 def _size(tensor: torch.Tensor, dim: int) -> int:

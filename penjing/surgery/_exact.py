@@ -13,9 +13,11 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 from penjing.core import PlanError
 from penjing.core._graph import Graph
+from penjing.core._plan import Plan
 from penjing.structure import Dim, Structure, Trace, call_with, kept_size, output_tensors, trace_forward
 from penjing.surgery._apply import named_states, slice_tensor
 from penjing.surgery._replay import DOUBLES, Mask, has_reference, replay
+from penjing.surgery._rescale import scaled, scalings
 
 TOLERANCE = 1e-9
 FAINT = 1e-7  # outputs much smaller than 1 must agree to this share of their own size
@@ -25,13 +27,13 @@ def exactness(
     base: nn.Module,
     slim: nn.Module,
     structure: Structure,
-    removed: Mapping[str, Mapping[int, tuple[int, ...]]],
+    plan: Plan,
     gone: np.ndarray,
     example_inputs: Any,
 ) -> float:
     generator = torch.Generator().manual_seed(0)
     states = {name: _visible(name, tensor, generator) for name, tensor in _unique_states(base).items()}
-    small = _with_states(slim, states, removed)
+    small = _with_states(slim, states, plan)
     examples = example_inputs if isinstance(example_inputs, list) else [example_inputs]
     worst = 0.0
     for position, example in enumerate(examples):
@@ -85,14 +87,14 @@ def _visible(name: str, tensor: torch.Tensor, generator: torch.Generator) -> tor
     return (1 + 0.2 * noise.clamp(-3, 3) if positive else 0.2 * noise).to(device)
 
 
-def _with_states(
-    slim: nn.Module, states: Mapping[str, torch.Tensor], removed: Mapping[str, Any]
-) -> nn.Module:
-    """A float64 copy of `slim` whose tensors are slices of `states`."""
+def _with_states(slim: nn.Module, states: Mapping[str, torch.Tensor], plan: Plan) -> nn.Module:
+    """A float64 copy of `slim` whose tensors are slices of `states`, scaled as the plan says."""
     memo: dict[int, Any] = {}
+    removed, factors = plan.removed, scalings(plan)
     for name, tensor in (*slim.named_parameters(), *slim.named_buffers()):
         if name in states:
-            twin = slice_tensor(states[name], removed.get(name, {}), name)
+            lost = removed.get(name, {})
+            twin = scaled(slice_tensor(states[name], lost, name).detach(), factors.get(name, ()), lost)
             memo[id(tensor)] = (
                 nn.Parameter(twin, False)
                 if isinstance(tensor, nn.Parameter) and twin.is_floating_point()
@@ -197,10 +199,12 @@ def _largest_error(ours: Sequence[torch.Tensor], theirs: Sequence[torch.Tensor])
 
 
 class _PromoteCasts(TorchDispatchMode):
-    """Casts to a reduced float type inside the network are promoted to float64."""
+    """Casts to a reduced float type inside the network, and its literals, are promoted to float64."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = {k: _doubled(v) for k, v in (kwargs or {}).items()}
+        if func is torch.ops.aten.lift_fresh.default:  # a number written in the code, perhaps as float32
+            return args[0].to(DOUBLES.get(args[0].dtype, args[0].dtype))
         return func(*map(_doubled, args), **kwargs)
 
 

@@ -60,8 +60,8 @@ def _step(call: OpCall, held: dict[int, torch.Tensor], masks: Sequence[Mask], de
         if not mask.renormalized:
             value = call.inputs[mask.position]
             inputs[value] = inputs[value].index_fill(mask.dim, mask.removed, 0)
-    args = [_fill(a, inputs, device) for a in call.args]
-    kwargs = {k: _fill(v, inputs, device) for k, v in call.kwargs.items()}
+    args = [fill(a, inputs, device) for a in call.args]
+    kwargs = {k: fill(v, inputs, device) for k, v in call.kwargs.items()}
     if renormalized:
         return _reference(call, args, kwargs, renormalized)
     if call.op.overloadpacket is aten.as_strided_ and tuple(args[0].shape) == tuple(args[1]):
@@ -71,11 +71,11 @@ def _step(call: OpCall, held: dict[int, torch.Tensor], masks: Sequence[Mask], de
     return call.op(*args, **kwargs)
 
 
-def _fill(item: Any, inputs: Mapping[int, torch.Tensor], device: torch.device) -> Any:
+def fill(item: Any, inputs: Mapping[int, torch.Tensor], device: torch.device) -> Any:
     if isinstance(item, Ref):
         return inputs[item.value]
     if isinstance(item, tuple):
-        return [_fill(i, inputs, device) for i in item]
+        return [fill(i, inputs, device) for i in item]
     if isinstance(item, torch.dtype):
         return DOUBLES.get(item, item)
     if isinstance(item, torch.device):

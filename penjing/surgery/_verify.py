@@ -9,10 +9,11 @@ import torch
 from torch import nn
 
 from penjing.core import PenjingError, PlanError, TraceError
-from penjing.core._graph import OpCall
 from penjing.core._plan import DropBlock, Plan
-from penjing.structure import ExampleInputs, Structure, Trace, trace, trace_forward
+from penjing.structure import ExampleInputs, Structure, Trace, trace
 from penjing.surgery._apply import apply, named_states
+from penjing.surgery._compare import constant_difference, structural_difference
+from penjing.surgery._cut import retrace
 from penjing.surgery._exact import TOLERANCE, exactness
 
 
@@ -37,7 +38,8 @@ def verify(
     """Check `slim` against `model` under `plan`. Refuses (not passed) weights that are not the original's slices.
 
     1. The plan removes whole units of the network's own groups. 2. Every tensor of `slim` is, bit for bit, the
-    original's slice. 3. A re-trace of `slim` has the same op sequence and every predicted shape. 4. In float64, on
+    original's slice, times the plan's factors. 3. A re-trace of `slim` has the same op sequence, every predicted
+    shape, and the original's constants but for those that exactly these factors make up for. 4. In float64, on
     random float inputs, `slim` equals the original's graph with the removed indices masked, to 1e-9. Constant or
     tiny parameters (zero-initialised heads, layer scales) are randomised in both for this check.
     """
@@ -63,9 +65,12 @@ def check(
     example_inputs: Any,
     *,
     expected: nn.Module | None = None,
+    retraced: Sequence[Trace] | None = None,
     exact: bool = True,
 ) -> Verification:
-    """`verify` with the base network's structure already known; `exact=False` stops after the re-trace."""
+    """`verify` with the base network's structure, perhaps the re-traces too, already known; `exact=False` stops
+    after the re-trace.
+    """
     removed = plan.removed
     dropped = set(plan.dropped)
     units = _removed_units(structure, removed, dropped)
@@ -79,12 +84,13 @@ def check(
     if cause:
         return failed(cause)
     try:
-        cause = _structural_difference(slim, structure, gone, example_inputs)
+        found = retraced if retraced is not None else retrace(slim, example_inputs)
+        cause = structural_difference(structure, gone, found) or constant_difference(structure, found, plan)
         if cause or not exact:
             return (
                 failed(cause) if cause else Verification(passed=True, max_error=float("nan"), checked=checked)
             )
-        error = exactness(base, slim, structure, removed, gone, example_inputs)
+        error = exactness(base, slim, structure, plan, gone, example_inputs)
     except (TraceError, RuntimeError) as error:
         return failed(f"the smaller network does not run: {error}")
     if error == float("inf"):
@@ -147,50 +153,3 @@ def _foreign_weights(slim: nn.Module, expected: nn.Module) -> str:
 
 def _both_nan(a: torch.Tensor, b: torch.Tensor) -> bool:
     return a.is_floating_point() and torch.equal(torch.nan_to_num(a), torch.nan_to_num(b.to(a.device)))
-
-
-def _structural_difference(
-    slim: nn.Module, structure: Structure, gone: np.ndarray, example_inputs: Any
-) -> str:
-    """The first place where a re-trace departs from the prediction, or nothing."""
-    examples = example_inputs if isinstance(example_inputs, list) else [example_inputs]
-    for position, example in enumerate(examples):
-        found = trace_forward(slim, example)
-        cause = _first_difference(structure, position, found, gone)
-        if cause:
-            return cause
-    return ""
-
-
-def _first_difference(structure: Structure, position: int, found: Trace, gone: np.ndarray) -> str:
-    old, new = structure.traces[position].graph, found.graph
-    ours_run, theirs_run = _computations(new.calls), _computations(old.calls)
-    for before, after in zip(theirs_run, ours_run, strict=False):
-        if before.op is not after.op and not {before.op, after.op} <= _VIEWS:
-            return f"{after.module}: runs {after.op} where the original runs {before.op}"
-        if _floats(before) != _floats(after):
-            return (
-                f"{after.module}: {after.op} uses constants {_floats(after)}, the original {_floats(before)}"
-            )
-        for ours, theirs in zip(after.outputs, before.outputs, strict=True):
-            shape = structure.shape_after(theirs, gone, position)
-            if new.values[ours].shape != shape:
-                return (
-                    f"{after.module}: {after.op} gives shape {new.values[ours].shape}, predicted was {shape}"
-                )
-    if len(theirs_run) != len(ours_run):
-        return f"it runs {len(ours_run)} operations, the original {len(theirs_run)}"
-    return ""
-
-
-_COPIES = {torch.ops.aten.clone.default, torch.ops.aten.alias.default}
-_VIEWS = {torch.ops.aten.view.default, torch.ops.aten._unsafe_view.default}
-
-
-def _computations(calls: Sequence[OpCall]) -> list[OpCall]:
-    """The calls without copies: whether `contiguous` copies depends on a size being 1, not on the computation."""
-    return [call for call in calls if call.op not in _COPIES]
-
-
-def _floats(call: OpCall) -> list[float]:
-    return [a for a in (*call.args, *call.kwargs.values()) if isinstance(a, float)]

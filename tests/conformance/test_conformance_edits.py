@@ -8,7 +8,15 @@ import pytest
 
 import penjing as pj
 from penjing.core import _plan
-from penjing.core._plan import DropBlock, Removal, RemoveUnits, ReplaceComponent, SetAttribute, Skipped
+from penjing.core._plan import (
+    DropBlock,
+    Removal,
+    RemoveUnits,
+    ReplaceComponent,
+    ScaleTensor,
+    SetAttribute,
+    Skipped,
+)
 
 EXAMPLES = {
     RemoveUnits: RemoveUnits(
@@ -20,6 +28,7 @@ EXAMPLES = {
     SetAttribute: SetAttribute(module="", attribute="heads", item=None, value=3),
     DropBlock: DropBlock(module="layer.1", tensors=(("layer.1.w", 8), ("layer.1.b", 1))),
     ReplaceComponent: ReplaceComponent(module="attn", kind="attention"),
+    ScaleTensor: ScaleTensor(name="q.weight", dim=0, indices=(0, 1, 5), factor=0.5**0.5),
 }
 KINDS = typing.get_args(_plan.Edit)
 

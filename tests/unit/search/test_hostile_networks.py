@@ -60,7 +60,7 @@ def test_a_gate_at_zero_hides_nothing():
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             x = self.i(x)
             h = self.a(x).abs()
-            return self.o(x + self.gate * self.b(h * h.shape[1]))
+            return self.o(x + self.gate * self.b(h + h.shape[1]))
 
     _, plan = pj.prune(Gated().eval(), PICTURES, ratio=0.5)
     assert [s.group for s in plan.skipped] == ["a.weight:0"]
