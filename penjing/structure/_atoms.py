@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from penjing.structure._columns import FROZEN, MIXED, SPLIT, WHOLE, Block, Pattern, lay_out
+from penjing.structure._columns import CUT, FROZEN, MIXED, SPLIT, WHOLE, Block, Pattern, lay_out
 
 Dim = tuple[np.ndarray, ...]
 FIXED: Dim = ()
@@ -31,8 +31,8 @@ class Atoms:
         self._count = _CAUSES
         self._causes: dict[str, int] = {}
         self._texts: list[str] = []
+        self._owner = np.full(2 * _CAUSES, -1, dtype=np.int64)  # atom -> position of its innermost block
         self._blocks: list[Block] = []
-        self._starts = np.empty(0, dtype=np.int64)
         self._known: dict[int, Pattern] = {}  # by id of the column, which the pattern keeps alive
 
     def __len__(self) -> int:
@@ -45,12 +45,17 @@ class Atoms:
     def _block(self, n: int) -> Block:
         while self._count + n > len(self._parent):
             size = len(self._parent)
+            none = np.full(size, -1, dtype=np.int64)
             self._parent = np.concatenate([self._parent, np.arange(size, 2 * size, dtype=np.int64)])
-            self._left = np.concatenate([self._left, np.full(size, -1, dtype=np.int64)])
-            self._right = np.concatenate([self._right, np.full(size, -1, dtype=np.int64)])
-        block = Block(self._count, n)
-        self._blocks.append(block)
+            self._left = np.concatenate([self._left, none])
+            self._right = np.concatenate([self._right, none])
+            self._owner = np.concatenate([self._owner, none])
         self._count += n
+        return self._own(Block(self._count - n, n))
+
+    def _own(self, block: Block) -> Block:
+        self._owner[block.start : block.start + block.size] = len(self._blocks)
+        self._blocks.append(block)
         return block
 
     def _column(self, pattern: Pattern) -> np.ndarray:
@@ -59,7 +64,7 @@ class Atoms:
         assert pattern.column is not None
         return pattern.column
 
-    def _pattern(self, column: np.ndarray) -> Pattern | None:
+    def pattern(self, column: np.ndarray) -> Pattern | None:
         """The pattern of a column over its root block, where that block is WHOLE."""
         found = self._known.get(id(column))
         if found is None:
@@ -71,11 +76,9 @@ class Atoms:
 
     def _mix(self, atoms: np.ndarray) -> None:
         """These atoms now have fates of their own."""
-        if len(self._starts) != len(self._blocks):
-            self._starts = np.array([b.start for b in self._blocks], dtype=np.int64)
-        for position in np.unique(np.searchsorted(self._starts, atoms, side="right")).tolist():
-            if position:
-                self._blocks[position - 1].root().state = MIXED
+        owners = self._owner[atoms]
+        for position in set(owners.tolist()) if len(owners) < 64 else np.unique(owners).tolist():
+            self._blocks[position].root().state = MIXED
 
     def frozen(self, cause: str) -> int:
         """The frozen atom that stands for a cause."""
@@ -90,7 +93,7 @@ class Atoms:
 
     def find(self, atoms: np.ndarray) -> np.ndarray:
         """Roots of atoms (bindings are not followed)."""
-        pattern = self._pattern(atoms)
+        pattern = self.pattern(atoms)
         if pattern is not None:
             return self._column(pattern)
         parent = self._parent
@@ -105,7 +108,7 @@ class Atoms:
     def expand(self, dim: Dim) -> Dim:
         """The same labels over unbound roots: bound atoms become columns, repeated and neutral columns go."""
         if len(dim) == 1:
-            pattern = self._pattern(dim[0])
+            pattern = self.pattern(dim[0])
             if pattern is not None:
                 return (self._column(pattern),)
         columns: list[np.ndarray] = []
@@ -116,7 +119,7 @@ class Atoms:
             column = pending.pop()
             pattern = self._known.get(id(column))
             block = pattern.block.root() if pattern is not None else None
-            if pattern is None or block is None or block.state == MIXED:
+            if pattern is None or block is None or block.state in (CUT, MIXED):
                 self._expand_rows(column, columns, still, pending)
             elif block.state == WHOLE:
                 if id(block.pattern(pattern.outer, pattern.inner)) not in seen:
@@ -160,7 +163,7 @@ class Atoms:
 
     def is_free(self, dim: Dim) -> bool:
         """Whether any index of the dim may disappear."""
-        return any(self._pattern(c) is not None or (c >= self.first).any() for c in self.expand(dim))
+        return any(self.pattern(c) is not None or (c >= self.first).any() for c in self.expand(dim))
 
     def freeze(self, dim: Dim, cause: str) -> None:
         """No index of the dim may disappear, for this cause."""
@@ -168,7 +171,7 @@ class Atoms:
 
     def _freeze(self, dim: Dim, atom: int) -> None:
         for column in self.expand(dim):
-            pattern = self._pattern(column)
+            pattern = self.pattern(column)
             if pattern is not None:
                 block = pattern.block
                 block.state, block.cause = FROZEN, atom
@@ -200,8 +203,8 @@ class Atoms:
 
     def _unify_blocks(self, a: Dim, b: Dim) -> bool:
         """`unify` where both sides are patterns of whole blocks that line up; False where they are not."""
-        ours = [p for p in map(self._pattern, a) if p is not None]
-        theirs = [p for p in map(self._pattern, b) if p is not None]
+        ours = [p for p in map(self.pattern, a) if p is not None]
+        theirs = [p for p in map(self.pattern, b) if p is not None]
         if len(ours) != len(a) or len(theirs) != len(b):
             return False
         if len(ours) != len(theirs):
@@ -247,6 +250,25 @@ class Atoms:
         own = slice(block.start, block.start + block.size)
         self._left[own], self._right[own] = self._column(parts[0]), self._column(parts[1])
 
+    def cut(self, dim: Dim, start: int, stop: int) -> Dim:
+        """Labels of the indices start .. stop - 1."""
+        return tuple(self._cut(column, start, stop) for column in dim)
+
+    def _cut(self, column: np.ndarray, start: int, stop: int) -> np.ndarray:
+        if (start, stop) == (0, len(column)):
+            return column
+        pattern = self._known.get(id(column))
+        if pattern is None or pattern.outer > 1 or pattern.inner > 1 or not 0 <= start < stop <= len(column):
+            return column[start:stop]
+        part = pattern.block.root().part(start, stop)
+        if part is None:
+            return column[start:stop]
+        return self._column(part.pattern() if part.patterns else self._own(part).pattern())
+
+    def owners(self, atoms: np.ndarray) -> set[Block]:
+        """The innermost blocks that hold these atoms."""
+        return {self._blocks[i].root() for i in np.unique(self._owner[atoms]).tolist() if i >= 0}
+
     def merge(self, dims: Sequence[Dim], shape: Sequence[int]) -> Dim:
         """Labels of dims of these sizes flattened into one."""
         columns = []
@@ -274,7 +296,7 @@ class Atoms:
         return [tuple(d) for d in dims]
 
     def _lay_out(self, column: np.ndarray, shape: tuple[int, ...]) -> list[tuple[int, np.ndarray]] | None:
-        pattern = self._pattern(column)
+        pattern = self.pattern(column)
         places = lay_out(pattern.place, shape) if pattern is not None else None
         if pattern is None or not places:
             return None

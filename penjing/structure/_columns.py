@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-WHOLE, SPLIT, FROZEN, MIXED = range(4)
+WHOLE, SPLIT, FROZEN, CUT, MIXED = range(5)
 Place = tuple[
     int, bool, int, int
 ]  # axis, whether it holds the whole block, and if so (outer, inner) on that axis
@@ -20,7 +20,8 @@ class Block:
     """Atoms start .. start + size - 1.
 
     A root block is WHOLE (every atom its own unbound root), SPLIT (atom i goes when index i of any of `parts` does),
-    FROZEN (all stay, for the cause with id `cause`) or MIXED (its atoms have fates of their own).
+    FROZEN (all stay, for the cause with id `cause`), CUT (its atoms belong to blocks of its parts) or MIXED (its atoms
+    have fates of their own).
     """
 
     start: int
@@ -30,6 +31,7 @@ class Block:
     parts: tuple["Pattern", ...] = ()
     cause: int = -1
     patterns: dict[tuple[int, int], "Pattern"] = field(default_factory=dict)
+    pieces: dict[tuple[int, int], "Block"] = field(default_factory=dict)
 
     def root(self) -> "Block":
         block = self
@@ -38,6 +40,16 @@ class Block:
         if self.above is not None and self.above is not block:
             self.above = block
         return block
+
+    def part(self, start: int, stop: int) -> "Block | None":
+        """The block of the atoms start .. stop - 1; None where they are not known to be alike."""
+        if self.state not in (WHOLE, CUT):
+            return None
+        found = self.pieces.get((start, stop))
+        if found is None and not any(a < stop and start < b for a, b in self.pieces):
+            found = self.pieces[start, stop] = Block(self.start + start, stop - start)
+            self.state = CUT
+        return found
 
     def pattern(self, outer: int = 1, inner: int = 1) -> "Pattern":
         found = self.patterns.get((outer, inner))

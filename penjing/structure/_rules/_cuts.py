@@ -74,7 +74,7 @@ def split(site: Site) -> list[Labels]:
     whole = site.labels(x)
     sizes = [site.output_shape(position)[dim] for position in range(len(site.call.outputs))]
     ends = np.cumsum(sizes).tolist()
-    pieces = [cut(whole[dim], end - size, end) for size, end in zip(sizes, ends, strict=True)]
+    pieces = [site.atoms.cut(whole[dim], end - size, end) for size, end in zip(sizes, ends, strict=True)]
     for position, (size, piece) in enumerate(zip(sizes, pieces, strict=True)):
         expr = _piece_size(site, x, dim, position)
         alike = tuple(
@@ -82,10 +82,6 @@ def split(site: Site) -> list[Labels]:
         )
         site.require(expr, piece, "splits into pieces of this size", alike)
     return [[piece if a == dim else d for a, d in enumerate(whole)] for piece in pieces]
-
-
-def cut(dim: Dim, start: int, stop: int, step: int = 1) -> Dim:
-    return tuple(c[start:stop:step] for c in dim)
 
 
 def _piece_size(site: Site, x: Ref, dim: int, position: int) -> Expr | None:
@@ -125,7 +121,7 @@ def slice_(site: Site) -> list[Labels]:
             site.freeze(own, "takes every n-th index")
         _keep_place(site, own, size, first, start)
         _keep_place(site, own, size, last, stop)
-    labels[dim] = cut(own, first, last, step)
+    labels[dim] = site.atoms.cut(own, first, last) if step == 1 else tuple(c[first:last:step] for c in own)
     return [labels]
 
 
@@ -133,9 +129,11 @@ def _keep_place(site: Site, own: Dim, size: int, place: int, given: int | None) 
     if place in (0, size) or given is None:
         return
     if given < 0:
-        site.require(_negated(site.size_expr(given)), cut(own, place, size), "cuts at a literal index")
+        site.require(
+            _negated(site.size_expr(given)), site.atoms.cut(own, place, size), "cuts at a literal index"
+        )
     else:
-        site.require(site.size_expr(given), cut(own, 0, place), "cuts at a literal index")
+        site.require(site.size_expr(given), site.atoms.cut(own, 0, place), "cuts at a literal index")
 
 
 def _negated(expr: Expr) -> Expr:

@@ -7,7 +7,7 @@ import torch
 
 from penjing.structure._atoms import FIXED, Dim
 from penjing.structure._provenance import Expr
-from penjing.structure._rules._cuts import cut, joined
+from penjing.structure._rules._cuts import joined
 from penjing.structure._rules._elementwise import freeze_everything, sized_by
 from penjing.structure._rules._registry import Labels, Site, fixed, rule
 
@@ -216,7 +216,9 @@ def glu(site: Site) -> list[Labels]:
     axis = site.arg(1, -1) % len(shape)
     half = shape[axis] // 2
     if labels[axis]:
-        labels[axis] = site.unify(cut(labels[axis], 0, half), cut(labels[axis], half, 2 * half))
+        labels[axis] = site.unify(
+            site.atoms.cut(labels[axis], 0, half), site.atoms.cut(labels[axis], half, 2 * half)
+        )
     return [labels]
 
 
