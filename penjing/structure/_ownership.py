@@ -1,0 +1,171 @@
+"""Which atoms own which slices: atoms that own alike slices form one group.
+
+Blocks of atoms that meet only whole dims are read off at once; the rest is clustered index by index.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from penjing.structure._atoms import Atoms, Dim
+from penjing.structure._columns import Block, indices_of
+
+Slots = list[tuple[int, int, np.ndarray]]  # (state, dim, index of shape (units, indices per unit))
+Members = tuple[np.ndarray, Slots]
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """One label column of one dim of one state."""
+
+    state: int
+    dim: int
+    position: int
+    column: np.ndarray
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    """(atom, slot, index) triples sorted by atom, slot, index, with the label column each comes from."""
+
+    atoms: np.ndarray
+    slots: np.ndarray
+    index: np.ndarray
+    columns: np.ndarray
+
+
+def cluster(atoms: Atoms, labels: Sequence[Sequence[Dim]], kinds: np.ndarray) -> list[Members]:
+    """Atoms that own alike slices, by their first atom. `labels` holds the dims of each state.
+
+    Atoms of another kind (`kinds`: int per atom) or label column are not alike: 8 heads and 8 head dims own as many
+    indices of the same tensors.
+    """
+    entries = [
+        _Entry(state, dim, position, column)
+        for state, dims in enumerate(labels)
+        for dim, own in enumerate(dims)
+        for position, column in enumerate(atoms.expand(own) if own else ())
+    ]
+    whole, rest = _apart(atoms, entries, kinds)
+    found = [_of_block(atoms, block, own) for block, own in whole.items()]
+    found.extend(_index_by_index(atoms, rest, kinds))
+    found.sort(key=lambda item: int(item[0][0]))
+    return found
+
+
+def _apart(
+    atoms: Atoms, entries: Sequence[_Entry], kinds: np.ndarray
+) -> tuple[dict[Block, list[_Entry]], list[_Entry]]:
+    """Entries of blocks that are alike throughout, and all others."""
+    blocks: dict[Block, list[_Entry]] = {}
+    broken: set[Block] = set()
+    rest: list[_Entry] = []
+    for entry in entries:
+        pattern = atoms.pattern(entry.column)
+        if pattern is None:
+            rest.append(entry)
+            broken |= atoms.owners(entry.column)
+            continue
+        own = blocks.setdefault(pattern.block, [])
+        if own and (own[-1].state, own[-1].dim) == (entry.state, entry.dim):
+            broken.add(pattern.block)
+        own.append(entry)
+    for block in blocks:
+        kind = kinds[block.start : block.start + block.size]
+        if (kind != kind[0]).any():
+            broken.add(block)
+    rest.extend(entry for block in broken for entry in blocks.pop(block, ()))
+    return blocks, rest
+
+
+def _of_block(atoms: Atoms, block: Block, entries: Sequence[_Entry]) -> Members:
+    slots: Slots = []
+    for entry in entries:
+        pattern = atoms.pattern(entry.column)
+        assert pattern is not None
+        slots.append((entry.state, entry.dim, indices_of(pattern.place)))
+    return np.arange(block.start, block.start + block.size, dtype=np.int64), slots
+
+
+def _index_by_index(atoms: Atoms, entries: Sequence[_Entry], kinds: np.ndarray) -> list[Members]:
+    places = sorted({(e.state, e.dim) for e in entries})
+    owned = _table(atoms, entries, {place: i for i, place in enumerate(places)})
+    if not len(owned.atoms):
+        return []
+    starts = np.flatnonzero(np.r_[True, (np.diff(owned.atoms) != 0) | (np.diff(owned.slots) != 0)])
+    counts = np.diff(np.r_[starts, len(owned.atoms)])
+    run_atoms = owned.atoms[starts]
+    codes = _mix(
+        owned.slots[starts].astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + counts.astype(np.uint64)
+    )
+    first_run = np.flatnonzero(np.r_[True, np.diff(run_atoms) != 0])
+    unique_atoms = run_atoms[first_run]
+    roles = owned.columns[starts[first_run]] + 256 * kinds[unique_atoms]
+    signatures = np.add.reduceat(codes, first_run) + _mix(roles.astype(np.uint64))
+    runs_per_atom = np.diff(np.r_[first_run, len(run_atoms)])
+    found = []
+    _, inverse = np.unique(signatures, return_inverse=True)
+    order = np.argsort(inverse, kind="stable")
+    for members in np.split(order, np.flatnonzero(np.diff(inverse[order])) + 1):
+        runs = first_run[members]
+        slots = []
+        for k in range(int(runs_per_atom[members[0]])):
+            at = starts[runs + k]
+            width = int(counts[runs[0] + k])
+            index = owned.index[at[:, None] + np.arange(width)]
+            slots.append((*places[int(owned.slots[at[0]])], index))
+        found.append((unique_atoms[members], slots))
+    return found
+
+
+def _table(atoms: Atoms, entries: Sequence[_Entry], slots: dict[tuple[int, int], int]) -> _Table:
+    if not entries:
+        empty = np.empty(0, dtype=np.int64)
+        return _Table(empty, empty, empty, empty)
+    sizes = [len(e.column) for e in entries]
+    owner = np.concatenate([e.column for e in entries])
+    slot = np.repeat([slots[e.state, e.dim] for e in entries], sizes)
+    index = np.concatenate([np.arange(n) for n in sizes])
+    column = np.repeat([e.position for e in entries], sizes)
+    free = owner >= atoms.first
+    owner, slot, index, column = owner[free], slot[free], index[free], column[free]
+    order = np.lexsort((column, index, slot, owner))
+    owner, slot, index, column = owner[order], slot[order], index[order], column[order]
+    new = np.r_[True, (np.diff(owner) != 0) | (np.diff(slot) != 0) | (np.diff(index) != 0)][: len(owner)]
+    return _Table(owner[new], slot[new], index[new], column[new])
+
+
+def _mix(x: np.ndarray) -> np.ndarray:
+    """SplitMix64 finaliser (Steele et al., OOPSLA 2014), so that sums of codes do not collide."""
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+def coarse(groups: Sequence[Slots]) -> set[int]:
+    """Groups whose indices another group of more units cuts the other way (2 shuffled halves of 32 places each).
+
+    Pruning both would remove a share of what is left after a share: only the finer is an ordinary channel.
+    """
+    places: dict[tuple[int, int], list[int]] = {}
+    for position, slots in enumerate(groups):
+        for state, dim, _ in slots:
+            places.setdefault((state, dim), []).append(position)
+    found: set[int] = set()
+    for place, positions in places.items():
+        if len(positions) > 1:
+            found |= _coarse_at(place, [(p, groups[p]) for p in positions])
+    return found
+
+
+def _coarse_at(place: tuple[int, int], groups: Sequence[tuple[int, Slots]]) -> set[int]:
+    index = {p: next(i for s, d, i in slots if (s, d) == place) for p, slots in groups}
+    taken = np.zeros(max(int(i.max()) for i in index.values()) + 1, dtype=bool)
+    found: set[int] = set()
+    for position in sorted(index, key=lambda p: -len(index[p])):
+        own = index[position].ravel()
+        if taken[own].any():
+            found.add(position)
+        taken[own] = True
+    return found
