@@ -1,30 +1,17 @@
 """`prune`: choose units, plan, cut, prove."""
 
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from torch import nn
 
-from penjing.core import Budget, BudgetError, PlanError, TraceError, UsageError, VerificationError
+from penjing.core import Budget, PlanError, TraceError, UsageError, VerificationError
 from penjing.core._groups import PruneGroup
 from penjing.core._plan import Plan, Skipped
 from penjing.criteria import Context, Score, prepare_criterion, unit_scores
-from penjing.search._cost import CostModel
-from penjing.search._select import (
-    DEFAULT_GRANULARITY,
-    Rounding,
-    Selection,
-    across,
-    check_ratio,
-    lowest,
-    names_of,
-    prunable,
-    ratios_per_group,
-    uniform,
-)
+from penjing.search._choose import BudgetCost, Choice, Chooser
+from penjing.search._select import DEFAULT_GRANULARITY, Rounding, Selection, check_ratio, names_of, prunable
 from penjing.structure import ExampleInputs, Structure, trace
 from penjing.surgery import Cut, Verification, apply, check, cut, plan_removal
 
@@ -66,14 +53,14 @@ def prune(
     if not groups:
         raise VerificationError(_nothing(structure))
     parsed = Budget.parse(budget) if isinstance(budget, str) else budget
-    if parsed is not None and _BudgetCost(structure, parsed).excess({}) <= 1:
+    if parsed is not None and BudgetCost(structure, parsed).excess({}) <= 1:
         plan = plan_removal(structure, {})
         return apply(model, plan), plan
     score = prepare_criterion(criterion, model, Context(calibration=calibration, loss=loss, seed=seed))
     scores = {group.name: unit_scores(score, group, model) for group in groups}
-    chooser = _Chooser(structure, scores, Rounding(min_kept=min_kept, round_to=round_to), scope)
+    chooser = Chooser(structure, scores, Rounding(min_kept=min_kept, round_to=round_to), scope)
 
-    def choose(allowed: Sequence[PruneGroup]) -> Selection:
+    def choose(allowed: Sequence[PruneGroup]) -> Choice:
         if parsed is not None:
             return chooser.for_budget(allowed, parsed)
         assert ratio is not None
@@ -106,112 +93,32 @@ def _nothing(structure: Structure) -> str:
     return "nothing in this network can shrink. Frozen because: " + "; ".join(causes)
 
 
-@dataclass(frozen=True, slots=True)
-class _Chooser:
-    structure: Structure
-    scores: Mapping[str, np.ndarray]
-    rounding: Rounding
-    scope: str
-
-    def for_ratio(self, groups: Sequence[PruneGroup], ratio: float | Mapping[str, float]) -> Selection:
-        if self.scope == "global" and not isinstance(ratio, Mapping):
-            return across(groups, self.scores, ratio, self.rounding)
-        return uniform(groups, self.scores, ratios_per_group(groups, ratio), self.rounding)
-
-    def for_budget(self, groups: Sequence[PruneGroup], budget: Budget) -> Selection:
-        """The smallest ratio that meets the budget (by bisection), then units given back while it still holds."""
-        cost = _BudgetCost(self.structure, budget)
-        smallest = self._at(groups, 1 - 1e-9)
-        if cost.excess(smallest) > 1:
-            message, nearest = cost.shortfall(smallest)
-            raise BudgetError(message, nearest=nearest)
-        low, high = 0.0, 1 - 1e-9
-        for _ in range(24):
-            middle = (low + high) / 2
-            if cost.excess(self._at(groups, middle)) > 1:
-                low = middle
-            else:
-                high = middle
-        return self._give_back(groups, self._at(groups, high), cost)
-
-    def _at(self, groups: Sequence[PruneGroup], ratio: float) -> Selection:
-        if self.scope == "global":
-            return across(groups, self.scores, ratio, self.rounding)
-        return uniform(groups, self.scores, {g.name: ratio for g in groups}, self.rounding)
-
-    def _give_back(
-        self, groups: Sequence[PruneGroup], selection: Selection, cost: "_BudgetCost"
-    ) -> Selection:
-        """One more step of units to each group in turn, as long as the budget holds."""
-        for group in groups:
-            removed = len(selection.get(group.name, ()))
-            if not removed:
-                continue
-            step = min(removed, self.rounding.step(group.granularity))
-            trial = {**selection, group.name: lowest(self.scores[group.name], removed - step)}
-            if cost.excess(trial) <= 1:
-                selection = trial
-        return selection
-
-
-class _BudgetCost:
-    """How far a selection is from a budget on MACs and parameters."""
-
-    def __init__(self, structure: Structure, budget: Budget) -> None:
-        self._structure = structure
-        self._model = CostModel(structure)
-        none = structure.gone({})
-        full = {"macs": self._model.macs(none), "params": self._model.params(none)}
-        unknown = [limit.metric for limit in budget.limits if limit.metric not in full]
-        if unknown:
-            raise UsageError(
-                f"prune meets budgets in macs and params; {', '.join(unknown)} is not one of them"
-            )
-        self._limits = {limit.metric: limit.absolute(full[limit.metric]) for limit in budget.limits}
-        self._full = full
-
-    def figures(self, selection: Selection) -> dict[str, int]:
-        gone = self._structure.gone(selection)
-        return {metric: getattr(self._model, metric)(gone) for metric in self._limits}
-
-    def excess(self, selection: Selection) -> float:
-        """Largest figure / limit; the budget holds at 1 or less."""
-        return max(value / self._limits[metric] for metric, value in self.figures(selection).items())
-
-    def shortfall(self, selection: Selection) -> tuple[str, float]:
-        figures = self.figures(selection)
-        metric = max(figures, key=lambda m: figures[m] / self._limits[m])
-        reached = figures[metric]
-        share = reached / self._full[metric]
-        text = (
-            f"{metric}<={self._limits[metric]:.0f} cannot be met: the nearest that can is {metric}<={reached} "
-            f"({math.ceil(share * 1000) / 1000:g}x). Raise the budget, lower min_kept or round_to, or unprotect parts"
-        )
-        return text, float(reached)
-
-
 def _prove(
     model: nn.Module,
     example_inputs: Any,
     structure: Structure,
     groups: Sequence[PruneGroup],
-    choose: Callable[[Sequence[PruneGroup]], Selection],
+    choose: Callable[[Sequence[PruneGroup]], Choice],
 ) -> tuple[nn.Module, Plan]:
-    """Cut and verify; culprits are frozen and the rest planned again, each group at most once."""
+    """Cut and verify; culprits are frozen and the rest planned again, each group at most once.
+
+    Groups with tied counts can only be cut together: they stand trial, and are frozen, together.
+    """
     allowed, skipped = list(groups), []
     while allowed:
-        selection = {name: units for name, units in choose(allowed).items() if units}
-        if not selection:
+        choice = choose(allowed)
+        if not choice.selection:
             raise VerificationError(
                 "at this ratio no group loses a unit: raise the ratio or lower min_kept and round_to"
+                + "".join(f"; {note}" for note in choice.policies[:5])
             )
-        trial = _Trial(model, structure, example_inputs, selection)
-        made, outcome = trial.run(selection, skipped=tuple(skipped))
+        trial = _Trial(model, structure, example_inputs, choice)
+        made, outcome = trial.run(choice.selection, skipped=tuple(skipped))
         if made is not None and outcome.passed:
             return made.slim, made.plan
         if not skipped:
             trial.refuse_unprovable()
-        culprits = trial.culprits(list(selection)) or list(selection)[:1]
+        culprits = trial.culprits()
         skipped.extend(Skipped(group=name, cause=outcome.cause) for name in culprits)
         allowed = [g for g in allowed if g.name not in culprits]
     raise VerificationError(
@@ -226,14 +133,14 @@ class _Trial:
     model: nn.Module
     structure: Structure
     example_inputs: Any
-    selection: Selection
+    choice: Choice
 
     def run(
         self, selection: Selection, *, skipped: tuple[Skipped, ...] = (), exact: bool = True
     ) -> tuple[Cut | None, Verification]:
         structure, example = self.structure, self.example_inputs
         try:
-            plan = plan_removal(structure, selection, skipped=skipped)
+            plan = plan_removal(structure, selection, skipped=skipped, policies=self.choice.policies)
             made = cut(self.model, structure, plan, example)
             proof = check(
                 self.model, made.slim, structure, made.plan, example, retraced=made.traces, exact=exact
@@ -251,18 +158,29 @@ class _Trial:
                 "in eval mode, or leave float64? Make it deterministic for example_inputs"
             )
 
-    def culprits(self, names: list[str]) -> list[str]:
+    def culprits(self) -> list[str]:
         """Groups that fail by themselves, found by halving: a cheap re-trace first, the exact proof last."""
+        parts = self._parts()
         for exact in (False, True):
-            found = self._halve(names, exact)
+            found = self._halve(parts, exact)
             if found:
                 return found
-        return []
+        return parts[0]
 
-    def _halve(self, names: list[str], exact: bool) -> list[str]:
-        if not names or self.run({n: self.selection[n] for n in names}, exact=exact)[1].passed:
+    def _parts(self) -> list[list[str]]:
+        """The selected groups; those with tied counts together."""
+        part_of: dict[str, list[str]] = {}
+        for names in self.structure.couplings.together():
+            chosen = [n for n in names if n in self.choice.selection]
+            part_of.update(dict.fromkeys(chosen, chosen))
+        parts = [part_of.get(name, [name]) for name in self.choice.selection]
+        return [part for part, name in zip(parts, self.choice.selection, strict=True) if part[0] == name]
+
+    def _halve(self, parts: list[list[str]], exact: bool) -> list[str]:
+        selection = {name: self.choice.selection[name] for part in parts for name in part}
+        if not selection or self.run(selection, exact=exact)[1].passed:
             return []
-        if len(names) == 1:
-            return names
-        middle = len(names) // 2
-        return self._halve(names[:middle], exact) + self._halve(names[middle:], exact)
+        if len(parts) == 1:
+            return parts[0]
+        middle = len(parts) // 2
+        return self._halve(parts[:middle], exact) + self._halve(parts[middle:], exact)

@@ -19,6 +19,14 @@ GLOBAL_FLOOR = 0.1
 Selection = dict[str, tuple[int, ...]]
 
 
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """How many units should stay per group, and the ascending counts that the options allow it."""
+
+    kept: Mapping[str, int]
+    choices: Mapping[str, np.ndarray]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rounding:
     """How many of n units stay at a ratio: max(min_kept, round_to * floor(n (1 - ratio) / round_to + 1/2)), at most n.
@@ -40,6 +48,11 @@ class Rounding:
     def kept(self, n: int, ratio: float, granularity: str) -> int:
         step = self.step(granularity)
         return min(n, max(self.min_kept, step * floor(n * (1 - ratio) / step + 0.5)))
+
+    def choices(self, group: PruneGroup, kept: int, least: int = 1) -> np.ndarray:
+        """Counts that the rounding allows a group that should keep `kept`: also itself, and all of its units."""
+        step, low = self.step(group.granularity), max(self.min_kept, least)
+        return np.union1d(np.arange(-(-low // step) * step, len(group), step), [kept, len(group)])
 
     def step(self, granularity: str) -> int:
         return self.round_to if granularity in ROUNDED else 1
@@ -117,29 +130,16 @@ def ratios_per_group(groups: Sequence[PruneGroup], ratio: float | Mapping[str, f
     return found
 
 
-def uniform(
-    groups: Sequence[PruneGroup],
-    scores: Mapping[str, np.ndarray],
-    ratios: Mapping[str, float],
-    rounding: Rounding,
-) -> Selection:
-    """The lowest-scored units of each group, by its own ratio."""
-    selection: Selection = {}
-    for group in groups:
-        if group.name in ratios:
-            kept = rounding.kept(len(group), ratios[group.name], group.granularity)
-            selection[group.name] = lowest(scores[group.name], len(group) - kept)
-    return selection
-
-
-def lowest(scores: np.ndarray, count: int) -> tuple[int, ...]:
-    """The `count` lowest-scored unit numbers; ties go by number."""
-    return tuple(sorted(np.argsort(scores, kind="stable")[:count].tolist()))
+def uniform(groups: Sequence[PruneGroup], ratios: Mapping[str, float], rounding: Rounding) -> Wish:
+    """Each group by its own ratio; groups without one stay whole."""
+    able = [g for g in groups if g.name in ratios]
+    kept = {g.name: rounding.kept(len(g), ratios[g.name], g.granularity) for g in able}
+    return Wish(kept, {g.name: rounding.choices(g, kept[g.name]) for g in able})
 
 
 def across(
     groups: Sequence[PruneGroup], scores: Mapping[str, np.ndarray], ratio: float, rounding: Rounding
-) -> Selection:
+) -> Wish:
     """Units ranked together within groups of identical topology (isomorphic ranking, Fang et al., ECCV 2024).
 
     Scores are divided by their group's mean first; at least 10% of each group stays.
@@ -147,7 +147,8 @@ def across(
     by_topology: dict[object, list[PruneGroup]] = {}
     for group in groups:
         by_topology.setdefault(group.topology, []).append(group)
-    selection: Selection = {}
+    kept: dict[str, int] = {}
+    choices: dict[str, np.ndarray] = {}
     for alike in by_topology.values():
         relative = {
             g.name: scores[g.name] / max(float(np.mean(np.abs(scores[g.name]))), 1e-30) for g in alike
@@ -157,8 +158,13 @@ def across(
         threshold = pooled[wanted] if wanted < len(pooled) else np.inf
         for group in alike:
             below = int((relative[group.name] < threshold).sum())
-            floor_kept = max(rounding.min_kept, int(np.ceil(GLOBAL_FLOOR * len(group))))
-            kept = rounding.kept(len(group), below / len(group), group.granularity)
-            kept = min(len(group), max(kept, floor_kept))
-            selection[group.name] = lowest(scores[group.name], len(group) - kept)
-    return selection
+            least = max(rounding.min_kept, int(np.ceil(GLOBAL_FLOOR * len(group))))
+            stay = rounding.kept(len(group), below / len(group), group.granularity)
+            kept[group.name] = min(len(group), max(stay, least))
+            choices[group.name] = rounding.choices(group, kept[group.name], least)
+    return Wish(kept, choices)
+
+
+def lowest(scores: np.ndarray, count: int) -> tuple[int, ...]:
+    """The `count` lowest-scored unit numbers; ties go by number."""
+    return tuple(sorted(np.argsort(scores, kind="stable")[:count].tolist()))

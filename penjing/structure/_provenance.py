@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -51,7 +52,7 @@ class Arith:
 
 Expr = Const | Size | Attr | Arith
 
-_ARITHMETIC: dict[str, Callable[[int, int], int]] = {
+_ARITHMETIC: dict[str, Callable[[Any, Any], Any]] = {
     "add": operator.add,
     "sub": operator.sub,
     "mul": operator.mul,
@@ -60,15 +61,21 @@ _ARITHMETIC: dict[str, Callable[[int, int], int]] = {
 }
 
 
+def apply_step(name: str, left: Any, right: Any) -> Any:
+    """One arithmetic step on ints or integer arrays; -1, which no size equals, where it divides by zero."""
+    if name not in ("floordiv", "mod"):
+        return _ARITHMETIC[name](left, right)
+    if isinstance(right, np.ndarray):
+        return np.where(right == 0, -1, _ARITHMETIC[name](left, np.where(right == 0, 1, right)))
+    return _ARITHMETIC[name](left, right) if right else -1
+
+
 def evaluate(expr: Expr, leaf: Callable[[Size | Attr], int]) -> int:
     """The expression's value, with sizes and attributes read through `leaf`."""
     if isinstance(expr, Const):
         return expr.value
     if isinstance(expr, Arith):
-        left, right = evaluate(expr.left, leaf), evaluate(expr.right, leaf)
-        if right == 0 and expr.name in ("floordiv", "mod"):
-            return -1
-        return _ARITHMETIC[expr.name](left, right)
+        return apply_step(expr.name, evaluate(expr.left, leaf), evaluate(expr.right, leaf))
     return leaf(expr)
 
 

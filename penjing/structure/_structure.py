@@ -15,13 +15,16 @@ from penjing.core._groups import Frozen, PruneGroup
 from penjing.structure._atoms import Atoms, Dim
 from penjing.structure._attention import replaceable_modules
 from penjing.structure._calling import ExampleInputs
+from penjing.structure._couplings import Couplings
 from penjing.structure._fingerprint import fingerprint
 from penjing.structure._propagate import propagate
-from penjing.structure._provenance import Attr, Size, leaves
-from penjing.structure._requirements import Live, kept_size, live_requirements, solve
+from penjing.structure._provenance import Attr, leaves
+from penjing.structure._requirements import Live, kept_size
 from penjing.structure._rules import Facts
+from penjing.structure._settle import settle
+from penjing.structure._solve import solve
 from penjing.structure._trace import Trace, trace_forward
-from penjing.structure._units import State, build_groups, list_frozen
+from penjing.structure._units import State, list_frozen
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -40,6 +43,7 @@ class Structure:
     facts: tuple[Facts, ...] = field(repr=False)
     states: tuple[State, ...] = field(repr=False)
     live: tuple[Live, ...] = field(repr=False)
+    couplings: Couplings = field(repr=False)
     attributes: Mapping[Attr, int] = field(repr=False)
     replaceable: Mapping[str, str] = field(repr=False)
     cache: dict[tuple[int, int], tuple[Dim, ...]] = field(repr=False, default_factory=dict)
@@ -201,17 +205,18 @@ def analyse(model: nn.Module, traces: Sequence[Trace]) -> Structure:
         all_facts.append(facts)
     states = _states(model, traces, all_facts)
     attributes = _attribute_values(model, all_facts)
-    groups, live, policies = _settle(all_facts, states, attributes)
+    settled = settle(all_facts, states, attributes)
     return Structure(
-        groups=groups,
+        groups=settled.groups,
         frozen=list_frozen(atoms, states),
         unknown_ops=tuple(dict.fromkeys(op for f in all_facts for op in f.unknown)),
-        policies=policies,
+        policies=settled.policies,
         fingerprint=fingerprint(model),
         traces=tuple(traces),
         facts=tuple(all_facts),
         states=tuple(states),
-        live=tuple(live),
+        live=settled.live,
+        couplings=settled.couplings,
         attributes=attributes,
         replaceable=replaceable_modules(model),
     )
@@ -256,78 +261,3 @@ def _attribute_values(model: nn.Module, all_facts: Sequence[Facts]) -> dict[Attr
         held = model.get_submodule(attribute.module).__dict__[attribute.name]
         values[attribute] = int(held if attribute.item is None else held[attribute.item])
     return values
-
-
-def _settle(
-    all_facts: Sequence[Facts], states: Sequence[State], attributes: Mapping[Attr, int]
-) -> tuple[tuple[PruneGroup, ...], list[Live], tuple[str, ...]]:
-    """Tie or freeze until removing a unit of any group breaks no requirement.
-
-    Each round ties a requirement or freezes a group, so the rounds are bounded by their number.
-    """
-    atoms = all_facts[0].atoms
-    tied: set[int] = set()
-    policies: dict[str, None] = {}
-    while True:
-        live = live_requirements(all_facts)
-        groups = build_groups(all_facts, states)
-        broken = _probe(groups, live, len(atoms), attributes)
-        if not broken:
-            return groups, live, tuple(policies)
-        settled: set[int] = set()
-        for group, item in broken:
-            if id(item.source) in settled:
-                continue
-            expr = item.source.expr
-            others = item.source.partners
-            if isinstance(expr, Size):
-                others = (item.facts.labels[expr.value][expr.dim],)
-            others = tuple(other for other in others if other)
-            if others and id(item.source) not in tied:
-                tied.add(id(item.source))
-                settled.add(id(item.source))
-                policies[f"tied: {item.source.cause}"] = None
-                for other in others:
-                    atoms.unify(item.source.dim, other, item.source.cause)
-                continue
-            atoms.freeze((np.array(group.atoms, dtype=np.int64),), item.source.cause)
-
-
-def _probe(
-    groups: Sequence[PruneGroup], live: Sequence[Live], count: int, attributes: Mapping[Attr, int]
-) -> list[tuple[PruneGroup, Live]]:
-    """Groups of which one unit cannot be removed, with the requirement that breaks."""
-    owner = np.full(count, -1, dtype=np.int64)
-    for position, group in enumerate(groups):
-        owner[list(group.atoms)] = position
-    touching: dict[int, list[Live]] = {}
-    by_attribute: dict[Attr, list[Live]] = {}
-    for item in live:
-        owners = {int(o) for d in (item.dim, *item.sizes.values()) for c in d for o in np.unique(owner[c])}
-        for position in owners - {-1}:
-            touching.setdefault(position, []).append(item)
-        for attribute in item.attributes:
-            by_attribute.setdefault(attribute, []).append(item)
-    broken = []
-    for position, items in touching.items():
-        related = {id(i): i for i in items}
-        for item in items:
-            for attribute in item.attributes:
-                related.update((id(i), i) for i in by_attribute[attribute])
-        failed = _first_broken(groups[position], list(related.values()), count, attributes)
-        if failed is not None:
-            broken.append((groups[position], failed))
-    return broken
-
-
-def _first_broken(
-    group: PruneGroup, items: Sequence[Live], count: int, attributes: Mapping[Attr, int]
-) -> Live | None:
-    """What breaks when one unit goes, or half of them (a size rounded down can hide one unit)."""
-    for units in sorted({1, len(group) // 2} - {0}):
-        gone = np.zeros(count, dtype=bool)
-        gone[list(group.atoms[:units])] = True
-        failed = solve(items, gone, attributes.__getitem__).broken
-        if failed is not None:
-            return failed
-    return None

@@ -11,18 +11,25 @@ from penjing.structure import Structure
 
 
 def plan_removal(
-    structure: Structure, selection: Mapping[str, Iterable[int]], *, skipped: tuple[Skipped, ...] = ()
+    structure: Structure,
+    selection: Mapping[str, Iterable[int]],
+    *,
+    skipped: tuple[Skipped, ...] = (),
+    policies: tuple[str, ...] = (),
 ) -> Plan:
     """The plan that removes the selected units (group name -> unit numbers).
 
-    Raises `UsageError` if a group would lose every unit and `PlanError` if a size in the code cannot follow.
+    Raises `UsageError` if a group would lose every unit and `PlanError`, with counts nearby that work, if a size in
+    the code cannot follow.
     """
     chosen = {name: tuple(sorted(set(units))) for name, units in selection.items()}
     chosen = {name: units for name, units in chosen.items() if units}
     gone = structure.gone(chosen)
     attributes, broken = structure.attributes_after(gone)
     if broken is not None:
-        raise PlanError(f"a size in the code cannot follow this removal: {broken.source.cause}")
+        raise PlanError(
+            f"a size in the code cannot follow this removal: {broken.source.cause}{_nearby(structure, chosen)}"
+        )
     edits = [_remove(structure, structure.group(name), units) for name, units in chosen.items()]
     settings = [
         SetAttribute(module=a.module, attribute=a.name, item=a.item, value=value)
@@ -39,7 +46,32 @@ def plan_removal(
         edits=(*edits, *twins, *settings),
         fingerprint=structure.fingerprint,
         skipped=skipped,
-        policies=structure.policies,
+        policies=structure.policies + policies,
+    )
+
+
+def _nearby(structure: Structure, chosen: Mapping[str, tuple[int, ...]]) -> str:
+    """Which counts near the chosen ones fit together, where tied counts are what broke."""
+    couplings = structure.couplings
+    wished = {g.name: len(g) - len(chosen.get(g.name, ())) for g in structure.groups}
+    kept = couplings.repair(wished, {g.name: np.arange(1, len(g) + 1) for g in structure.groups})
+    names = [
+        n
+        for together in couplings.together()
+        for n in together
+        if any(kept[m] != wished[m] for m in together)
+    ]
+    if not names:
+        return ""
+    sizes = {g.name: f"{kept[g.name]} of {len(g)} {g.granularity}s" for g in structure.groups}
+    ties = [
+        couplings.words(c)
+        for p in couplings.components
+        for c in p.constraints
+        if couplings.speaks_of(c, names)
+    ]
+    return f". Their counts are tied ({'; '.join(ties[:3])}); counts nearby that work: " + ", ".join(
+        f"{name} {sizes[name]}" for name in names[:8]
     )
 
 

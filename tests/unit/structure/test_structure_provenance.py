@@ -93,6 +93,7 @@ FOLLOWS: dict[str, Sized] = {
     "the number of elements": Sized(lambda m, h: h.numel() // h.shape[0]),
     "minus one": Sized(lambda m, h: -1),
     "the length of a bias": Sized(lambda m, h: m.a.bias.numel()),
+    "a product of attributes": Sized(lambda m, h: m.heads * m.each, heads=3, each=4),
 }  # fmt: skip
 
 
@@ -107,7 +108,6 @@ def test_a_size_read_this_way_follows(name: str):
 
 FREEZES: dict[str, Sized] = {
     "a literal": Sized(lambda m, h: 12),
-    "a product of attributes": Sized(lambda m, h: m.heads * m.each, heads=3, each=4),
     "the length of a list": Sized(lambda m, h: len(m.names), names=list("abcdefghijkl")),
     "a string": Sized(lambda m, h: int(m.text), text="12"),
     "a float": Sized(lambda m, h: round(m.width), width=12.0),

@@ -1,0 +1,138 @@
+"""How many units stay in each group, by ratio or by budget, and which: coupled groups agree on their counts."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from penjing.core import Budget, BudgetError, UsageError
+from penjing.core._groups import PruneGroup
+from penjing.search._cost import CostModel
+from penjing.search._select import Rounding, Selection, Wish, across, lowest, ratios_per_group, uniform
+from penjing.structure import Structure
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The units that go, and in words what count ties made of the widths that were wished for."""
+
+    selection: Selection
+    policies: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Chooser:
+    structure: Structure
+    scores: Mapping[str, np.ndarray]
+    rounding: Rounding
+    scope: str
+
+    def for_ratio(self, groups: Sequence[PruneGroup], ratio: float | Mapping[str, float]) -> Choice:
+        if isinstance(ratio, Mapping):
+            return self._choice(uniform(groups, ratios_per_group(groups, ratio), self.rounding))
+        return self._choice(self._wish(groups, ratio))
+
+    def for_budget(self, groups: Sequence[PruneGroup], budget: Budget) -> Choice:
+        """The smallest ratio that meets the budget (by bisection), then units given back while it still holds."""
+        cost = BudgetCost(self.structure, budget)
+        low, high = 0.0, 1 - 1e-9
+        smallest = self._selection(self._repaired(self._wish(groups, high)))
+        if cost.excess(smallest) > 1:
+            message, nearest = cost.shortfall(smallest)
+            raise BudgetError(message, nearest=nearest)
+        for _ in range(24):
+            middle = (low + high) / 2
+            if cost.excess(self._selection(self._repaired(self._wish(groups, middle)))) > 1:
+                low = middle
+            else:
+                high = middle
+        wish = self._wish(groups, high)
+        return Choice(self._selection(self._give_back(groups, wish, cost)), self._notes(wish))
+
+    def _wish(self, groups: Sequence[PruneGroup], ratio: float) -> Wish:
+        if self.scope == "global":
+            return across(groups, self.scores, ratio, self.rounding)
+        return uniform(groups, {g.name: ratio for g in groups}, self.rounding)
+
+    def _repaired(self, wish: Wish) -> dict[str, int]:
+        return self.structure.couplings.repair(wish.kept, wish.choices)
+
+    def _selection(self, kept: Mapping[str, int]) -> Selection:
+        return {
+            group.name: lowest(self.scores[group.name], len(group) - kept[group.name])
+            for group in self.structure.groups
+            if kept[group.name] < len(group)
+        }
+
+    def _choice(self, wish: Wish) -> Choice:
+        return Choice(self._selection(self._repaired(wish)), self._notes(wish))
+
+    def _give_back(self, groups: Sequence[PruneGroup], wish: Wish, cost: "BudgetCost") -> dict[str, int]:
+        """One more step of units to each group in turn, as long as the budget holds."""
+        kept = self._repaired(wish)
+        for group in groups:
+            more = min(len(group), kept[group.name] + self.rounding.step(group.granularity))
+            if kept[group.name] == len(group):
+                continue
+            trial = self._repaired(Wish({**kept, group.name: more}, wish.choices))
+            if cost.excess(self._selection(trial)) <= 1:
+                kept = trial
+        return kept
+
+    def _notes(self, wish: Wish) -> tuple[str, ...]:
+        """Groups that keep another count than wished for, and why."""
+        kept = self._repaired(wish)
+        sizes = {g.name: len(g) for g in self.structure.groups}
+        kinds = {g.name: g.granularity for g in self.structure.groups}
+        notes = []
+        for names in self.structure.couplings.together():
+            excluded = [f"{n} ({kinds[n]})" for n in names if n not in wish.choices]
+            moved = [n for n in names if n in wish.kept and kept[n] != wish.kept[n]]
+            for name in moved:
+                stays = f"{name}: {kept[name]} of {sizes[name]} units stay, not {wish.kept[name]}"
+                why = f"its count is tied to {_few([n for n in names if n != name])}"
+                if kept[name] == sizes[name] and excluded:
+                    why += f", of which these options keep whole {_few(excluded)}"
+                notes.append(f"{stays}: {why}")
+        return tuple(notes)
+
+
+def _few(names: Sequence[str], most: int = 3) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+class BudgetCost:
+    """How far a selection is from a budget on MACs and parameters."""
+
+    def __init__(self, structure: Structure, budget: Budget) -> None:
+        self._structure = structure
+        self._model = CostModel(structure)
+        none = structure.gone({})
+        full = {"macs": self._model.macs(none), "params": self._model.params(none)}
+        unknown = [limit.metric for limit in budget.limits if limit.metric not in full]
+        if unknown:
+            raise UsageError(
+                f"prune meets budgets in macs and params; {', '.join(unknown)} is not one of them"
+            )
+        self._limits = {limit.metric: limit.absolute(full[limit.metric]) for limit in budget.limits}
+        self._full = full
+
+    def figures(self, selection: Selection) -> dict[str, int]:
+        gone = self._structure.gone(selection)
+        return {metric: getattr(self._model, metric)(gone) for metric in self._limits}
+
+    def excess(self, selection: Selection) -> float:
+        """Largest figure / limit; the budget holds at 1 or less."""
+        return max(value / self._limits[metric] for metric, value in self.figures(selection).items())
+
+    def shortfall(self, selection: Selection) -> tuple[str, float]:
+        figures = self.figures(selection)
+        metric = max(figures, key=lambda m: figures[m] / self._limits[m])
+        reached = figures[metric]
+        share = reached / self._full[metric]
+        text = (
+            f"{metric}<={self._limits[metric]:.0f} cannot be met: the nearest that can is {metric}<={reached} "
+            f"({math.ceil(share * 1000) / 1000:g}x). Raise the budget, lower min_kept or round_to, or unprotect parts"
+        )
+        return text, float(reached)

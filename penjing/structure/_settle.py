@@ -1,0 +1,105 @@
+"""Decide, for every size that code computes, how the groups it speaks of may shrink.
+
+In this order: the requirement holds by itself; counts are tied (the groups shrink together, any of their units may
+go); indices are tied; the group is frozen. All but the first are named as policies.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from penjing.core._groups import PruneGroup
+from penjing.structure._couplings import Couplings, find_couplings
+from penjing.structure._provenance import Attr, Size
+from penjing.structure._requirements import Live, live_requirements
+from penjing.structure._rules import Facts
+from penjing.structure._solve import solve
+from penjing.structure._units import State, build_groups
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    groups: tuple[PruneGroup, ...]
+    live: tuple[Live, ...]
+    couplings: Couplings
+    policies: tuple[str, ...]
+
+
+def settle(all_facts: Sequence[Facts], states: Sequence[State], attributes: Mapping[Attr, int]) -> Settled:
+    """Tie or freeze until every group can shrink, by itself or together with others.
+
+    Each round ties a requirement or freezes a group, so the rounds are bounded by their number.
+    """
+    atoms = all_facts[0].atoms
+    tied: set[int] = set()
+    policies: dict[str, None] = {}
+    while True:
+        live = live_requirements(all_facts)
+        groups = build_groups(all_facts, states)
+        couplings = find_couplings(groups, live, len(atoms), attributes)
+        stuck = [*couplings.stuck(), *_breaking(groups, couplings.irregular, len(atoms), attributes)]
+        if not stuck:
+            counts = dict.fromkeys(
+                f"count-tied: {c.source.source.cause}: {couplings.words(c)}"
+                for component in couplings.components
+                for c in component.constraints
+            )
+            return Settled(groups, tuple(live), couplings, (*policies, *counts))
+        settled: set[int] = set()
+        for group, item in stuck:
+            if id(item.source) in settled:
+                continue
+            others = _partners(item)
+            if others and id(item.source) not in tied:
+                tied.add(id(item.source))
+                settled.add(id(item.source))
+                policies[f"tied: {item.source.cause}"] = None
+                for other in others:
+                    atoms.unify(item.source.dim, other, item.source.cause)
+            else:
+                atoms.freeze((np.array(group.atoms, dtype=np.int64),), item.source.cause)
+
+
+def _partners(item: Live) -> tuple[tuple[np.ndarray, ...], ...]:
+    expr = item.source.expr
+    others = (item.facts.labels[expr.value][expr.dim],) if isinstance(expr, Size) else item.source.partners
+    return tuple(other for other in others if other)
+
+
+def _breaking(
+    groups: Sequence[PruneGroup], irregular: Sequence[Live], count: int, attributes: Mapping[Attr, int]
+) -> list[tuple[PruneGroup, Live]]:
+    """Groups of which one unit, or half of them, cannot go, with the requirement that breaks.
+
+    For requirements on sizes that depend on which units stay: no count of units can say whether they hold.
+    """
+    if not irregular:
+        return []
+    owner = np.full(count, -1, dtype=np.int64)
+    for position, group in enumerate(groups):
+        owner[list(group.atoms)] = position
+    touching: dict[int, list[Live]] = {}
+    for item in irregular:
+        owners = {int(o) for d in (item.dim, *item.sizes.values()) for c in d for o in np.unique(owner[c])}
+        for position in owners - {-1}:
+            touching.setdefault(position, []).append(item)
+    broken = []
+    for position, items in touching.items():
+        failed = _first_broken(groups[position], items, count, attributes)
+        if failed is not None:
+            broken.append((groups[position], failed))
+    return broken
+
+
+def _first_broken(
+    group: PruneGroup, items: Sequence[Live], count: int, attributes: Mapping[Attr, int]
+) -> Live | None:
+    """What breaks when one unit goes, or half of them (a size rounded down can hide one unit)."""
+    for units in sorted({1, len(group) // 2} - {0}):
+        gone = np.zeros(count, dtype=bool)
+        gone[list(group.atoms[:units])] = True
+        failed = solve(items, gone, attributes.__getitem__).broken
+        if failed is not None:
+            return failed
+    return None
