@@ -5,7 +5,7 @@ homogeneous in it, the factor itself through views, sums and products. Factors a
 value's shape (size 1 where they do not vary); NaN marks elements that nothing reads.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -17,18 +17,11 @@ from penjing.surgery._homogeneous import PRODUCTS, PULLS, Need, Place, agreed, i
 FAR = 10**9
 
 
-class Conflict(Exception):
-    """Two readers of a value ask for different factors; `blame` are the sites that asked."""
-
-    def __init__(self, blame: frozenset[int]) -> None:
-        super().__init__()
-        self.blame = blame
-
-
 def fold(graph: Graph, choices: Sequence[Sequence[Site]], learned: set[int]) -> dict[int, Need] | None:
     """Parameter value -> factors that satisfy one site of every sequence of alternatives; None if none do.
 
-    Alternatives are tried in order, those that a conflict blames first; every try drops one for good.
+    Alternatives are tried in order. Where a walk meets conflicts, one site that each blames goes to its next
+    alternative for good, so the walks are bounded by the alternatives of a site.
     """
     reach, readers = _reach(graph, learned), _readers(graph)
     options = [
@@ -37,12 +30,18 @@ def fold(graph: Graph, choices: Sequence[Sequence[Site]], learned: set[int]) -> 
     ]
     options = [[s for s in found if reach[s.value] < FAR] for found in options]
     while all(options):
-        try:
-            return _Walk(graph, [found[0] for found in options], learned, reach, readers).run()
-        except Conflict as conflict:
-            for number in conflict.blame or range(len(options)):
-                options[number].pop(0)
+        walk = _Walk(graph, [found[0] for found in options], learned, reach, readers)
+        factors = walk.run()
+        if not walk.conflicts:
+            return factors
+        for number in {_culprit(blame, options) for blame in walk.conflicts}:
+            options[number].pop(0)
     return None
+
+
+def _culprit(blame: Collection[int], options: Sequence[Sequence[Site]]) -> int:
+    """The blamed site with most alternatives left, the last of equals."""
+    return max(blame or range(len(options)), key=lambda number: (len(options[number]), number))
 
 
 def _ways(graph: Graph, site: Site, readers: Mapping[int, list[int]]) -> list[Site]:
@@ -100,7 +99,8 @@ def _reach(graph: Graph, learned: set[int]) -> dict[int, int]:
             near = FAR if len(set(factors)) < len(factors) else min((found[v] for v in factors), default=FAR)
             near = max([near, *(found[v] for v in _addends(call))])
         elif packet in PULLS and _is_homogeneous(call):
-            near = max((found[v] for v in call.inputs), default=FAR)
+            every = min if PULLS[packet].joins else max  # a walk asks only for the parts that it needs
+            near = every((found[v] for v in call.inputs), default=FAR)
         else:
             near = FAR
         for value in call.outputs:
@@ -125,6 +125,7 @@ class _Walk:
     readers: Mapping[int, list[int]]
     needs: dict[int, Need] = field(default_factory=dict)
     blames: dict[int, frozenset[int]] = field(default_factory=dict)
+    conflicts: list[frozenset[int]] = field(default_factory=list)
 
     def run(self) -> dict[int, Need]:
         readers = self.readers
@@ -139,7 +140,7 @@ class _Walk:
         for value in dict.fromkeys(rest):
             self._settle(value, readers.get(value, []), extra, asked)
             if value in self.needs and value not in self.learned:
-                raise Conflict(self.blames[value])
+                self.conflicts.append(self.blames[value])
         return {v: need for v, need in self.needs.items() if v in self.learned}
 
     def _settle(
@@ -157,10 +158,12 @@ class _Walk:
         for position in readers:
             found, why = self._pulled(position, value)
             for number in extra.get((position, value), ()):
-                found, why = found * self.sites[number].factor, why | {number}
-            merged = agreed(need, found)
+                found = None if found is None else found * self.sites[number].factor
+                why |= {number}
+            merged = None if found is None else agreed(need, found)
             if merged is None:
-                raise Conflict(blame | why)
+                self.conflicts.append(blame | why)
+                return
             need, blame = merged, blame | why
         if not is_one(need):
             self.needs[value], self.blames[value] = need, blame
@@ -172,8 +175,8 @@ class _Walk:
         rank = len(self.graph.values[value].shape)
         return self.needs.get(value, torch.full([1] * rank, fill, dtype=torch.float64))
 
-    def _pulled(self, position: int, value: int) -> tuple[Need, frozenset[int]]:
-        """What one reader asks of a value."""
+    def _pulled(self, position: int, value: int) -> tuple[Need | None, frozenset[int]]:
+        """What one reader asks of a value (None: what it cannot give), and for which sites."""
         call = self.graph.calls[position]
         blame = frozenset(b for o in call.outputs for b in self.blames.get(o, ()))
         outputs = [self._need(o) for o in call.outputs]
@@ -189,8 +192,5 @@ class _Walk:
         elif all(is_one(n) for n in outputs):
             return one, blame
         else:
-            raise Conflict(blame)
-        found = pull(Place(self.graph, call, value), outputs)
-        if found is None:
-            raise Conflict(blame)
-        return found, blame
+            return None, blame
+        return pull(Place(self.graph, call, value), outputs), blame

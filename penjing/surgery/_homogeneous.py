@@ -42,10 +42,13 @@ Pull = Callable[[Place, list[Need]], Need | None]
 
 @dataclass(frozen=True, slots=True)
 class Homogeneous:
-    """Scaling every tensor input scales the output; `numbers_allowed` unless a second argument is added."""
+    """Scaling every tensor input scales the output; `numbers_allowed` unless a second argument is added. `joins` says
+    that each input is a part of the output.
+    """
 
     pull: Pull
     numbers_allowed: bool = True
+    joins: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,8 +290,8 @@ def _table(place: Place, needs: list[Need]) -> Need | None:
     return None if need is None else need.reshape(1, -1)
 
 
-def _homogeneous(pull: Pull, *packets: Any, numbers_allowed: bool = True) -> None:
-    PULLS.update(dict.fromkeys(packets, Homogeneous(pull, numbers_allowed)))
+def _homogeneous(pull: Pull, *packets: Any, numbers_allowed: bool = True, joins: bool = False) -> None:
+    PULLS.update(dict.fromkeys(packets, Homogeneous(pull, numbers_allowed, joins)))
 
 
 _homogeneous(
@@ -306,8 +309,8 @@ _homogeneous(_slice, aten.slice)
 _homogeneous(
     _split, aten.split, aten.split_with_sizes, aten.unbind, aten.unsafe_split, aten.unsafe_split_with_sizes
 )
-_homogeneous(_cat, aten.cat)
-_homogeneous(_stack, aten.stack)
+_homogeneous(_cat, aten.cat, joins=True)
+_homogeneous(_stack, aten.stack, joins=True)
 _homogeneous(_sum, aten.sum, aten.mean)
 _homogeneous(
     _spatial, aten.avg_pool2d, aten.avg_pool1d, aten._adaptive_avg_pool2d, aten.max_pool2d_with_indices,

@@ -363,3 +363,27 @@ def test_queries_that_are_the_keys_cannot_carry_the_factor_alone():
     model.k = model.q
     with pytest.raises(pj.VerificationError, match="no weight"):
         pj.prune(model, X, ratio=0.5, granularity=("head_dim",), protect=("v",))
+
+
+def test_a_bias_that_only_queries_have_carries_the_whole_factor():
+    """Keys have a fixed bias of zero beside the queries' own: the part of the factor they cannot take goes to q."""
+
+    class Biased(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.qkv, self.o = nn.Linear(WIDTH, 3 * WIDTH, bias=False), nn.Linear(WIDTH, WIDTH)
+            self.q_bias, self.v_bias = nn.Parameter(torch.rand(WIDTH)), nn.Parameter(torch.rand(WIDTH))
+            self.register_buffer("k_bias", torch.zeros(WIDTH))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            b, n, _ = x.shape
+            bias = torch.cat([self.q_bias, self.k_bias, self.v_bias])
+            q, k, v = F.linear(x, self.qkv.weight, bias).view(b, n, 3, HEADS, -1).permute(2, 0, 3, 1, 4)
+            return self.o(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+
+    model = nn.Sequential(*(Biased() for _ in range(3))).eval()
+    slim, plan = pj.prune(model, X, ratio=0.5, granularity=("head_dim",))
+    scales = [e for e in plan.edits if isinstance(e, ScaleTensor)]
+    assert {e.name.split(".", 1)[1] for e in scales} == {"qkv.weight", "q_bias"}
+    assert all(e.factor == pytest.approx(0.5**0.5) for e in scales)
+    assert pj.verify(model, slim, plan, X).passed
