@@ -8,6 +8,7 @@ from torch.utils._pytree import tree_map_only
 
 from penjing.core import TraceError
 from penjing.core._graph import Ref
+from penjing.structure._memo import MetaMemo
 
 aten = torch.ops.aten
 
@@ -64,7 +65,7 @@ def _makes_floats(func: Any, kwargs: Mapping[str, Any]) -> bool:
     return func.overloadpacket is not aten.arange if dtype is None else dtype.is_floating_point
 
 
-def run(func: Any, tensors: list[torch.Tensor], args: Any, kwargs: Any) -> Any:
+def run(func: Any, tensors: list[torch.Tensor], args: Any, kwargs: Any, on_meta: MetaMemo) -> Any:
     """Run an op on meta when any input is, else for real; integer factories asked for meta give real tensors."""
     meta = [t.is_meta for t in tensors]
     if not any(meta):
@@ -77,7 +78,7 @@ def run(func: Any, tensors: list[torch.Tensor], args: Any, kwargs: Any) -> Any:
             "on data cannot be followed"
         )
     if all(meta):
-        return func(*args, **kwargs)
+        return on_meta(func, tensors, args, kwargs)
     if func._schema.is_mutable and not tensors[0].is_meta:
         return args[0]
     to_meta: Callable[[torch.Tensor], torch.Tensor] = lambda t: t if t.is_meta else t.to("meta")  # noqa: E731

@@ -148,23 +148,23 @@ def coarse(groups: Sequence[Slots]) -> set[int]:
 
     Pruning both would remove a share of what is left after a share: only the finer is an ordinary channel.
     """
-    places: dict[tuple[int, int], list[int]] = {}
+    places: dict[tuple[int, int], list[tuple[int, np.ndarray]]] = {}
     for position, slots in enumerate(groups):
-        for state, dim, _ in slots:
-            places.setdefault((state, dim), []).append(position)
+        for state, dim, index in slots:
+            places.setdefault((state, dim), []).append((position, index))
     found: set[int] = set()
-    for place, positions in places.items():
-        if len(positions) > 1:
-            found |= _coarse_at(place, [(p, groups[p]) for p in positions])
+    for owners in places.values():
+        if len(owners) > 1:
+            found |= _overlapping(owners)
     return found
 
 
-def _coarse_at(place: tuple[int, int], groups: Sequence[tuple[int, Slots]]) -> set[int]:
-    index = {p: next(i for s, d, i in slots if (s, d) == place) for p, slots in groups}
-    taken = np.zeros(max(int(i.max()) for i in index.values()) + 1, dtype=bool)
+def _overlapping(owners: Sequence[tuple[int, np.ndarray]]) -> set[int]:
+    """Of the groups in one dim, those that hold an index of a group of more units."""
+    taken = np.zeros(max(int(index.max()) for _, index in owners) + 1, dtype=bool)
     found: set[int] = set()
-    for position in sorted(index, key=lambda p: -len(index[p])):
-        own = index[position].ravel()
+    for position, index in sorted(owners, key=lambda item: -len(item[1])):
+        own = index.ravel()
         if taken[own].any():
             found.add(position)
         taken[own] = True

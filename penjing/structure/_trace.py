@@ -20,6 +20,7 @@ from penjing.core import TraceError
 from penjing.core._graph import Graph, ModuleCall, OpCall, Value
 from penjing.structure._attention import attention_freed
 from penjing.structure._calling import ExampleInputs, call_with, check_example, output_tensors
+from penjing.structure._memo import MetaMemo
 from penjing.structure._mixing import LITERALS, keep_literals, result_tensors, run, tensors_in, with_refs
 from penjing.structure._provenance import AttributeWatch, Expr, Size, TracedInt, expression
 
@@ -209,6 +210,10 @@ def _int_leaves(args: Any, kwargs: Any) -> tuple[tuple[int, Expr], ...]:
     return tuple(found)
 
 
+def _is_tensor(item: Any) -> bool:
+    return isinstance(item, torch.Tensor)
+
+
 class _Recorder(TorchDispatchMode):
     """Writes down operator calls; mixes meta and real tensors safely."""
 
@@ -222,6 +227,7 @@ class _Recorder(TorchDispatchMode):
         self.sizes: tuple[tuple[int, Expr], ...] = ()
         self.example: ExampleInputs = None
         self._alive: list[torch.Tensor] = []
+        self._on_meta = MetaMemo()
         self._foreign: set[int] = set()
         self._modules: list[ModuleCall] = []
         self._stack: list[tuple[str, tuple[int, ...], int, bool]] = []
@@ -245,7 +251,7 @@ class _Recorder(TorchDispatchMode):
         return stand_in
 
     def enter(self, path: str, args: Any) -> None:
-        tensors = [t for t in tree_leaves(args) if isinstance(t, torch.Tensor)]
+        tensors = args if all(map(_is_tensor, args)) else list(filter(_is_tensor, tree_leaves(args)))
         inputs = tuple(self.ids[id(t)] for t in tensors if id(t) in self.ids)
         plain = len(args) == 1 and isinstance(args[0], torch.Tensor) and len(inputs) == 1
         self._stack.append((path, inputs, len(self.calls), plain))
@@ -254,7 +260,7 @@ class _Recorder(TorchDispatchMode):
     def leave(self, output: Any) -> None:
         path, inputs, first, plain = self._stack.pop()
         self.module = self._stack[-1][0] if self._stack else ""
-        tensors = output_tensors(output)
+        tensors = (output,) if isinstance(output, torch.Tensor) else output_tensors(output)
         outputs = tuple(self.ids[id(t)] for t in tensors if id(t) in self.ids)
         self._modules.append(
             ModuleCall(
@@ -303,7 +309,7 @@ class _Recorder(TorchDispatchMode):
         if func._schema.is_mutable and tensors and self._is_foreign(tensors[0]):
             result = tensors[0]  # a counter or cache outside the module's states: its data stays as it was
         else:
-            result = run(func, tensors, args, kwargs)
+            result = run(func, tensors, args, kwargs, self._on_meta)
         outputs = [self._new(t) for t in result_tensors(result)]
         self.calls.append(
             OpCall(

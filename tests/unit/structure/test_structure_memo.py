@@ -1,0 +1,85 @@
+"""Meta kernels remembered by signature: same shapes, strides and dtypes as the kernels give; never an alias."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from penjing.structure._memo import MetaMemo
+from penjing.structure._mixing import tensors_in
+
+aten = torch.ops.aten
+
+
+class Remembered(TorchDispatchMode):
+    """Runs every op through one memo."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.memo = MetaMemo()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        return self.memo(func, tensors_in(args, kwargs or {}), args, kwargs or {})
+
+
+def spec(item: object) -> object:
+    if isinstance(item, torch.Tensor):
+        return tuple(item.shape), item.stride(), item.dtype, item.device.type
+    return type(item), [spec(i) for i in item]  # type: ignore[attr-defined]
+
+
+@dataclass(frozen=True)
+class Case:
+    name: str
+    run: Callable[[torch.Tensor], object]
+
+
+CASES = (
+    Case("relu", lambda x: torch.relu(x)),
+    Case("channels last", lambda x: torch.relu(x.to(memory_format=torch.channels_last))),
+    Case("integer and float scalars differ", lambda x: [(x > 0).int().add(1), (x > 0).int().add(1.0)]),
+    Case("batch norm", lambda x: torch.nn.functional.batch_norm(x, x.new_zeros(6), x.new_ones(6))),
+    Case("several outputs", lambda x: list(torch.var_mean(x, 1))),
+    Case("pooling", lambda x: torch.nn.functional.max_pool2d(x, 2)),
+    Case("dtype", lambda x: [x.sum(dtype=torch.float64), x.sum(dtype=torch.float32)]),
+)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
+def test_a_remembered_result_is_the_kernels(case: Case):
+    x = torch.empty(2, 6, 4, 4, device="meta")
+    plain = case.run(x)
+    with torch.no_grad(), Remembered():
+        first, again = case.run(x), case.run(x)
+    assert spec(first) == spec(plain)
+    assert spec(again) == spec(plain)
+
+
+def test_each_call_gives_a_tensor_of_its_own():
+    memo, x = MetaMemo(), torch.empty(3, device="meta")
+    made = [memo(aten.relu.default, [x], (x,), {}) for _ in range(3)]
+    assert len({id(t) for t in made} | {id(x)}) == 4
+
+
+def test_an_op_in_place_gives_its_own_argument():
+    memo, x, y = MetaMemo(), torch.empty(3, device="meta"), torch.empty(3, device="meta")
+    assert memo(aten.relu_.default, [x], (x,), {}) is x
+    assert memo(aten.relu_.default, [y], (y,), {}) is y
+
+
+def test_views_are_never_remembered():
+    memo, x = MetaMemo(), torch.empty(2, 3, device="meta")
+    views = [memo(aten.t.default, [x], (x,), {}) for _ in range(2)]
+    assert all(v.untyped_storage()._cdata == x.untyped_storage()._cdata for v in views)
+    y = torch.empty(2, 3, device="meta")
+    moved = [memo(aten.transpose_.default, [t], (t, 0, 1), {}) for t in (x, y)]
+    assert [t.shape for t in moved] == [(3, 2), (3, 2)]
+
+
+def test_a_wrong_shape_still_fails():
+    memo, a = MetaMemo(), torch.empty(2, 3, device="meta")
+    memo(aten.mm.default, [a, a.t()], (a, a.t()), {})
+    with pytest.raises(RuntimeError):
+        memo(aten.mm.default, [a, a], (a, a), {})
