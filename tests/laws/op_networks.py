@@ -92,6 +92,41 @@ FOLLOWED: dict[str, Step] = {
     "batched bias": lambda m, h: torch.baddbmm(
         h.flatten(2), h.flatten(2), m.square.expand(2, 36, 36)
     ).view_as(h),
+    "kernel of one along channels": lambda m, h: F.conv1d(h.flatten(2).mT, m.kernel).mT.view(h.shape),
+    "sorted pixels": lambda m, h: h.sort(2)[0],
+    "best pixels": lambda m, h: h.topk(3, 3)[0],
+    "cumulated product of pixels": lambda m, h: h.cumprod(3),
+    "largest of a row": lambda m, h: h.max(3)[0][..., None],
+    "place of the largest in a row": lambda m, h: h * h.argmax(3, keepdim=True),
+    "product of a row": lambda m, h: h * h.prod(3, keepdim=True),
+    "any of a row": lambda m, h: h * (h > 0).any(3, keepdim=True),
+    "windows of pixels": lambda m, h: h.unfold(2, 2, 2).flatten(3),
+    "gathered pixels": lambda m, h: h.flatten(2).gather(2, torch.arange(4).expand(2, h.shape[1], 4))[
+        ..., None
+    ],
+    "scattered pixels": lambda m, h: h.scatter(2, h.argmin(2, keepdim=True), 0.5),
+    "chosen rows": lambda m, h: h.index_select(2, torch.tensor([0, 2, 4])),
+    "rows added": lambda m, h: h.index_add(2, torch.tensor([1, 0]), h[:, :, 2:4]),
+    "row written": lambda m, h: aten.select_scatter(h, h[:, :, 0] * 2, 2, 0),
+    "rows written": lambda m, h: aten.slice_scatter(h, h[:, :, :2] * 2, 2, 1, 3),
+    "unfolded": lambda m, h: F.unfold(h, 3).unsqueeze(-1),
+    "folded": lambda m, h: F.fold(F.unfold(h, 3), (6, 6), 3),
+    "sampled": lambda m, h: F.grid_sample(h, h.new_zeros(2, 4, 4, 2), align_corners=False),
+    "written in place": lambda m, h: h.index_put((torch.tensor([0]),), h.new_ones(())),
+    "diagonal": lambda m, h: h * h.diagonal(dim1=2, dim2=3)[..., None],
+    "added by place": lambda m, h: h.scatter_add(2, h.argmin(2, keepdim=True), h[:, :, :1]),
+    "added by place, in place": lambda m, h: (h + 0).scatter_add_(2, h.argmin(2, keepdim=True), h[:, :, :1]),
+    "largest by place": lambda m, h: h.scatter_reduce(2, h.argmin(2, keepdim=True), h[:, :, :1], "amax"),
+    "largest by place, in place": lambda m, h: (h + 0).scatter_reduce_(
+        2, h.argmin(2, keepdim=True), h[:, :, :1], "amax"
+    ),
+    "rows added in place": lambda m, h: (h + 0).index_add_(2, torch.tensor([1, 0]), h[:, :, 2:4]),
+    "rows copied": lambda m, h: h.index_copy(2, torch.tensor([1, 0]), h[:, :, 2:4]),
+    "smallest and largest": lambda m, h: h * torch.aminmax(h, dim=3, keepdim=True)[1],
+    "cumulated largest": lambda m, h: h.cummax(2)[0],
+    "sampled 3d": lambda m, h: F.grid_sample(
+        h[..., None], h.new_zeros(2, 4, 4, 1, 3), align_corners=False
+    ).squeeze(-1),
 }
 
 STAYS: dict[str, Step] = {
@@ -104,10 +139,7 @@ STAYS: dict[str, Step] = {
     "chosen channels": lambda m, h: h.index_select(1, torch.tensor([0, 2, 4])),
     "indexed channels": lambda m, h: h[:, torch.tensor([0, 2, 4])],
     "every other channel": lambda m, h: h[:, ::2],
-    "unfolded": lambda m, h: F.unfold(h, 3).unsqueeze(-1),
     "unfolded channels": lambda m, h: h.unfold(1, 2, 2).flatten(-2),
-    "folded": lambda m, h: F.fold(F.unfold(h, 3), (6, 6), 3),
-    "sampled": lambda m, h: F.grid_sample(h, h.new_zeros(2, 4, 4, 2), align_corners=False),
     "cumulated product": lambda m, h: h.cumprod(1),
     "product": lambda m, h: h * h.prod(1, keepdim=True),
     "largest": lambda m, h: h * h.max(1, keepdim=True)[0],
@@ -117,11 +149,9 @@ STAYS: dict[str, Step] = {
     "place of the smallest": lambda m, h: h * h.argmin(1, keepdim=True),
     "any": lambda m, h: h * (h > 0).any(1, keepdim=True),
     "all": lambda m, h: h * (h > 0).all(1, keepdim=True),
-    "written in place": lambda m, h: h.index_put((torch.tensor([0]),), h.new_ones(())),
     "slice written": lambda m, h: aten.slice_scatter(h, h[:, :2] * 2, 1, 0, 2),
     "index written": lambda m, h: aten.select_scatter(h, h[:, 0] * 2, 1, 0),
     "strided by hand": lambda m, h: h.as_strided((2, 8, 6, 6), h.stride()),
-    "diagonal": lambda m, h: h * h.diagonal(dim1=2, dim2=3)[..., None],
     "wrapped pixels": lambda m, h: F.pad(h, (1, 1, 1, 1), mode="circular"),
 }
 
@@ -134,9 +164,11 @@ TAKE_STATISTICS = (
 
 def around(name: str, step: Step, kept: bool) -> Callable[[int], Network]:
     def build(c: int) -> Network:
-        a, v = conv(3, 8), nn.Parameter(torch.randn(6))
+        a, v, kernel = conv(3, 8), nn.Parameter(torch.randn(6)), nn.Parameter(torch.randn(36, 36, 1) / 6)
         with torch.no_grad():
-            width = step(Body(step, v=v, square=nn.Parameter(torch.eye(36))), a(image())).shape[1]
+            width = step(
+                Body(step, v=v, square=nn.Parameter(torch.eye(36)), kernel=kernel), a(image())
+            ).shape[1]
         model = Body(
             lambda m, x: m.b(F.relu(m.i(step(m, m.a(x))))),
             a=a,
@@ -144,6 +176,7 @@ def around(name: str, step: Step, kept: bool) -> Callable[[int], Network]:
             b=conv(c, 5),
             v=v,
             square=nn.Parameter(torch.eye(36)),
+            kernel=kernel,
         )
         return Network(
             model=model,

@@ -6,7 +6,7 @@ import torch
 
 from penjing.core._graph import Ref
 from penjing.structure._atoms import FIXED, Dim
-from penjing.structure._rules._registry import Labels, Site, fixed, rule
+from penjing.structure._rules._registry import Labels, Site, rule
 
 aten = torch.ops.aten
 
@@ -75,16 +75,28 @@ def convolution(site: Site) -> list[Labels]:
     """Input channels meet the weight's input dim, output channels its output dim, per group."""
     x, weight, bias = site.arg(0), site.arg(1), site.arg(2)
     transposed, groups = bool(site.arg(6)), int(site.arg(8))
-    for dim in (*site.labels(weight)[2:], *site.labels(x)[2:]):
-        site.freeze(dim, "slides over this dim")
+    places = _places(site, x, weight, transposed)
     channels = (
         _grouped(site, x, weight, groups, transposed) if groups > 1 else _dense(site, x, weight, transposed)
     )
     if isinstance(bias, Ref):
         channels = site.unify(channels, site.labels(bias)[0])
     site.reduce(x, 1)
-    shape = site.output_shape()
-    return [[site.labels(x)[0], channels, *fixed(shape[2:])]]
+    return [[site.labels(x)[0], channels, *places]]
+
+
+def _places(site: Site, x: Any, weight: Any, transposed: bool) -> Labels:
+    """A kernel of one that neither strides nor pads keeps places apart; any other slides over its dims."""
+    places = []
+    for axis, dim in enumerate(site.labels(x)[2:]):
+        step, padding, more = (site.arg(i)[axis % len(site.arg(i))] for i in (3, 4, 7))
+        if site.shape(weight)[2 + axis] == 1 and (step, padding) == (1, 0) and not (transposed and more):
+            places.append(dim)
+            continue
+        site.freeze(site.labels(weight)[2 + axis], "slides over this dim")
+        site.freeze(dim, "slides over this dim")
+        places.append(FIXED)
+    return places
 
 
 def _dense(site: Site, x: Any, weight: Any, transposed: bool) -> Dim:

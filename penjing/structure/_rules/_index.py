@@ -12,14 +12,161 @@ from penjing.structure._rules._registry import Labels, Site, fixed, rule
 aten = torch.ops.aten
 
 
-@rule(
-    aten.as_strided, aten.diagonal, aten.unfold, aten.im2col, aten.col2im, aten.gather, aten.scatter, aten.scatter_,
-    aten.index_put, aten.index_put_, aten.index_select, aten.sort, aten.topk, aten.nonzero, aten.grid_sampler_2d,
-    aten.multinomial, aten.cumprod, aten.slice_scatter, aten.select_scatter,
-)  # fmt: skip
+@rule(aten.as_strided, aten.nonzero, aten.multinomial)
 def stays(site: Site) -> list[Labels]:
     """Known ops whose dims are not followed: what they touch stays."""
     return freeze_everything(site, "rearranges indices in a way that is not followed")
+
+
+@rule(aten.sort, aten.topk, aten.cumprod, aten.cummax, aten.unfold)
+def along(site: Site) -> list[Labels]:
+    """Ops that work along one dim, each line by itself: that dim stays, the others go on."""
+    x = site.arg(0)
+    labels = list(site.labels(x))
+    if not labels:
+        return [fixed(site.output_shape(i)) for i in range(len(site.call.outputs))]
+    axis = _axis(site, len(labels))
+    site.freeze(labels[axis], "works by position along this dim")
+    labels[axis] = FIXED
+    found = []
+    for position in range(len(site.call.outputs)):
+        missing = len(site.output_shape(position)) - len(labels)
+        found.append(
+            [d for a, d in enumerate(labels) if missing >= 0 or a != axis] + [FIXED] * max(0, missing)
+        )
+    return found
+
+
+def _axis(site: Site, rank: int) -> int:
+    names = [a.name for a in site.call.op._schema.arguments]
+    place = next(names.index(name) for name in ("dim", "dimension") if name in names)
+    return int(site.arg(place, -1)) % rank
+
+
+@rule(aten.gather)
+def gather(site: Site) -> list[Labels]:
+    """Positions along one dim; elsewhere an index of the output is the same index of both inputs."""
+    x, axis, places = site.arg(0), site.arg(1), site.arg(2)
+    rank = len(site.shape(x))
+    if not rank:
+        return [fixed(site.output_shape())]
+    site.freeze(site.labels(x)[axis % rank], "is indexed by position")
+    return [_beside(site, x, places, axis % rank, list(site.labels(places)))]
+
+
+@rule(
+    aten.scatter,
+    aten.scatter_,
+    aten.scatter_add,
+    aten.scatter_add_,
+    aten.scatter_reduce,
+    aten.scatter_reduce_,
+)
+def scatter(site: Site) -> list[Labels]:
+    """Writes at positions of one dim; elsewhere an index of the output is the same index of every input."""
+    x, axis = site.arg(0), site.arg(1)
+    rank = len(site.shape(x))
+    if not rank:
+        return [fixed(site.output_shape())]
+    labels = list(site.labels(x))
+    for ref in (r for r in (x, site.arg(2), site.arg(3)) if isinstance(r, Ref)):
+        if ref is not x and len(site.shape(ref)) == rank:
+            labels = _beside(site, ref, x, axis % rank, labels)
+            site.freeze(site.labels(ref)[axis % rank], "holds positions")
+    site.freeze(labels[axis % rank], "is written by position")
+    return [labels]
+
+
+def _beside(site: Site, one: Ref, other: Ref, axis: int, labels: Labels) -> Labels:
+    """`labels`, those of `other`, joined with those of `one` in every dim but `axis`; unequal sizes stay."""
+    out = list(labels)
+    for a, (n, m) in enumerate(zip(site.shape(one), site.shape(other), strict=True)):
+        if a == axis:
+            continue
+        if n == m:
+            out[a] = site.unify(labels[a], site.labels(one)[a]) if n > 1 else labels[a]
+        else:
+            site.freeze(site.labels(one)[a], "is cut by the size of its index")
+            site.freeze(labels[a], "is cut by the size of its index")
+    return out
+
+
+@rule(aten.index_select)
+def index_select(site: Site) -> list[Labels]:
+    x, axis = site.arg(0), site.arg(1)
+    labels = list(site.labels(x)) or [FIXED]
+    site.freeze(labels[axis], "is indexed by position")
+    for dim in site.labels(site.arg(2)):
+        site.freeze(dim, "holds positions")
+    labels[axis] = FIXED
+    return [labels if site.output_shape() else []]
+
+
+@rule(aten.index_add, aten.index_add_, aten.index_copy, aten.slice_scatter)
+def write_slices(site: Site) -> list[Labels]:
+    """Slices written along one dim, which stays; elsewhere both tensors have the same indices."""
+    x, names = site.arg(0), [a.name for a in site.call.op._schema.arguments]
+    source = site.arg(next(i for i, name in enumerate(names) if name in ("source", "src")))
+    rank = len(site.shape(x))
+    axis = int(site.arg(names.index("dim"), 0)) % rank
+    labels = _beside(site, source, x, axis, list(site.labels(x)))
+    for dim in (labels[axis], site.labels(source)[axis]):
+        site.freeze(dim, "is written by position")
+    return [labels]
+
+
+@rule(aten.select_scatter)
+def select_scatter(site: Site) -> list[Labels]:
+    x, source = site.arg(0), site.arg(1)
+    labels = list(site.labels(x))
+    axis = site.arg(2) % len(labels)
+    site.freeze(labels[axis], "is written by position")
+    others = [a for a in range(len(labels)) if a != axis]
+    for a, dim in zip(others, site.labels(source), strict=True):
+        labels[a] = site.unify(labels[a], dim) if site.shape(x)[a] > 1 else labels[a]
+    return [labels]
+
+
+@rule(aten.diagonal)
+def diagonal(site: Site) -> list[Labels]:
+    labels = site.labels(site.arg(0))
+    axes = {a % len(labels) for a in (site.arg(2, 0), site.arg(3, 1))}
+    for a in axes:
+        site.freeze(labels[a], "takes the diagonal of this dim")
+    return [[*(d for a, d in enumerate(labels) if a not in axes), FIXED]]
+
+
+@rule(aten.grid_sampler_2d, aten.grid_sampler_3d)
+def grid_sample(site: Site) -> list[Labels]:
+    """Channels go on; pixels and the grid that places them stay."""
+    labels, grid = site.labels(site.arg(0)), site.labels(site.arg(1))
+    for dim in (*labels[2:], *grid[1:]):
+        site.freeze(dim, "samples pixels by place")
+    return [[site.unify(labels[0], grid[0]), labels[1], *fixed(labels[2:])]]
+
+
+@rule(aten.im2col)
+def im2col(site: Site) -> list[Labels]:
+    """(B, C, H, W) -> (B, C k k, places): the k x k values of a channel go with it."""
+    x = site.arg(0)
+    labels, shape = site.labels(x), site.shape(x)
+    for dim in labels[-2:]:
+        site.freeze(dim, "gathers pixels of this dim")
+    block = site.output_shape()[-2] // shape[-3]
+    return [[*labels[:-3], site.atoms.merge((labels[-3], FIXED), (shape[-3], block)), FIXED]]
+
+
+@rule(aten.col2im)
+def col2im(site: Site) -> list[Labels]:
+    """(B, C k k, places) -> (B, C, H, W): a channel goes with its k x k values."""
+    x = site.arg(0)
+    labels, channels = site.labels(x), site.output_shape()[-3]
+    site.freeze(labels[-1], "gathers pixels of this dim")
+    if not labels[-2]:
+        return [fixed(site.output_shape())]
+    channel, block = site.atoms.reshape(labels[-2], (channels, site.shape(x)[-2] // channels))
+    site.freeze(block, "adds these values up over pixels")
+    return [[*labels[:-2], channel, FIXED, FIXED]]
 
 
 @rule(aten.index, aten._unsafe_index)
@@ -34,11 +181,35 @@ def index(site: Site) -> list[Labels]:
         site.freeze(labels[i], "is indexed by position")
         for dim in site.labels(indices[i]):
             site.freeze(dim, "holds positions")
+    return [_around(site, x, taken, indices)]
+
+
+def _around(site: Site, x: Ref, taken: list[int], indices: Any) -> Labels:
+    """The dims that are not indexed, with fixed ones where the indexed ones stood."""
     rank = max(len(site.shape(indices[i])) for i in taken)
-    others = [d for i, d in enumerate(labels) if i not in taken]
+    others = [d for i, d in enumerate(site.labels(x)) if i not in taken]
     adjacent = taken == list(range(taken[0], taken[-1] + 1))
     place = taken[0] if adjacent else 0
-    return [[*others[:place], *([FIXED] * rank), *others[place:]]]
+    return [*others[:place], *([FIXED] * rank), *others[place:]]
+
+
+@rule(aten.index_put, aten.index_put_)
+def index_put(site: Site) -> list[Labels]:
+    """Values written by position: the dims that are indexed stay, the others are those of the values."""
+    x, indices, values = site.arg(0), site.arg(1), site.arg(2)
+    labels = list(site.labels(x))
+    taken = [i for i, r in enumerate(indices) if isinstance(r, Ref)]
+    if any(len(site.shape(indices[i])) and _is_bool(site, indices[i]) for i in taken):
+        return freeze_everything(site, "indexes with a mask")
+    for i in taken:
+        site.freeze(labels[i], "is written by position")
+        for dim in site.labels(indices[i]):
+            site.freeze(dim, "holds positions")
+    written, own, sizes = _around(site, x, taken, indices), site.labels(values), site.shape(values)
+    for axis in range(1, len(sizes) + 1):
+        if sizes[-axis] > 1 and axis <= len(written):
+            site.unify(written[-axis], own[-axis])
+    return [labels]
 
 
 def _is_bool(site: Site, ref: Any) -> bool:

@@ -6,7 +6,6 @@ import torch
 
 from penjing.core._graph import Ref
 from penjing.structure._atoms import FIXED, Dim
-from penjing.structure._rules._elementwise import freeze_everything
 from penjing.structure._rules._registry import Labels, Site, fixed, rule
 
 aten = torch.ops.aten
@@ -70,10 +69,17 @@ def softmax(site: Site) -> list[Labels]:
     return [list(site.labels(x))]
 
 
-@rule(aten.argmax, aten.argmin, aten.max, aten.min, aten.median, aten.any, aten.all, aten.prod, aten.norm)
+@rule(aten.argmax, aten.argmin, aten.max, aten.min, aten.median, aten.any, aten.all, aten.prod, aten.norm,
+      aten.aminmax)  # fmt: skip
 def extremes(site: Site) -> list[Labels]:
-    """Reductions whose dims stay (pointwise max and min of two tensors have their own overload)."""
-    return freeze_everything(site, "reduces over positions")
+    """Reductions whose dims stay; the others go on (pointwise max and min of two tensors have their own overload)."""
+    x = site.arg(0)
+    labels = site.labels(x)
+    axes, keep = _axes(site, len(labels))
+    for axis in axes:
+        site.freeze(labels[axis], "reduces over positions")
+    out = [FIXED if a in axes else d for a, d in enumerate(labels) if keep or a not in axes]
+    return [list(out) for _ in site.call.outputs]
 
 
 @rule(aten.native_batch_norm, aten._native_batch_norm_legit, aten._native_batch_norm_legit_no_training,

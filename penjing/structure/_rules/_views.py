@@ -127,6 +127,8 @@ def expand(site: Site) -> list[Labels]:
                 site.require(site.size_expr(new[-axis]), labels[-axis], "expands to a literal size")
         elif old[-axis] == 1:
             output[-axis] = _repeated(site, new[-axis])
+    for axis in range(len(new) - len(old)):
+        output[axis] = _repeated(site, new[axis]) if new[axis] > 1 else FIXED
     return [output]
 
 
