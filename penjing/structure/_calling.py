@@ -1,6 +1,7 @@
 """How a network is called, and the tensors in what it returns."""
 
 import dataclasses
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,12 +15,43 @@ ExampleInputs = Any
 
 
 def call_with(model: nn.Module, example: ExampleInputs) -> Any:
-    """Call a network with a tensor, a tuple of arguments or a dict of keyword arguments."""
+    """Call a network with a tensor, a tuple of arguments or a dict of keyword arguments; gives what it returns to
+    its caller, without the state that it hands back to itself.
+    """
     if isinstance(example, Mapping):
-        return model(**example)
+        return _without_state(model, model(**example))
     if isinstance(example, tuple):
-        return model(*example)
-    return model(example)
+        return _without_state(model, model(*example))
+    return _without_state(model, model(example))
+
+
+def _without_state(model: nn.Module, output: Any) -> Any:
+    """The fields of an output, less opaque objects named as an argument of the forward (a key/value cache).
+
+    Only the network reads them again, so their sizes are no contract; tensors in tuples, dicts and dataclasses are.
+    """
+    if dataclasses.is_dataclass(output) and not isinstance(output, (type, Mapping)):
+        fields = {f.name: getattr(output, f.name) for f in dataclasses.fields(output)}
+    elif isinstance(output, Mapping):
+        fields = dict(output)
+    else:
+        return output
+    state = {k for k, v in fields.items() if isinstance(k, str) and _opaque(v)}
+    if state:
+        state &= set(inspect.signature(model.forward).parameters)
+    return {k: v for k, v in fields.items() if k not in state} if state else output
+
+
+def _opaque(item: Any) -> bool:
+    """Whether an object is neither a tensor nor a container or record of tensors."""
+    leaves = tree_leaves(item)
+    return (
+        len(leaves) == 1
+        and leaves[0] is item
+        and hasattr(item, "__dict__")
+        and not isinstance(item, (torch.Tensor, Mapping, set, frozenset))
+        and not dataclasses.is_dataclass(item)
+    )
 
 
 def check_example(example: ExampleInputs) -> None:

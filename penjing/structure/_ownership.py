@@ -169,3 +169,23 @@ def _overlapping(owners: Sequence[tuple[int, np.ndarray]]) -> set[int]:
             found.add(position)
         taken[own] = True
     return found
+
+
+def shared_heads(found: Sequence[Slots]) -> dict[int, str]:
+    """What to call heads that cut the same rows both ways: query heads are (key/value head, place).
+
+    A key/value head takes its queries; places in it are units on request, or a share would go after a share.
+    """
+    owners: dict[tuple[int, int], list[tuple[int, np.ndarray]]] = {}
+    for position, slots in enumerate(found):
+        for state, dim, index in slots:
+            owners.setdefault((state, dim), []).append((position, index))
+    extent = [sum(index.size for _, _, index in slots) for slots in found]
+    kinds: dict[int, str] = {}
+    for held in owners.values():
+        widest, rows = max(held, key=lambda item: extent[item[0]])
+        for position, index in held:
+            if extent[position] < extent[widest] and np.isin(index, rows).any():
+                kinds[position] = "group"
+                kinds.setdefault(widest, "kv_head")
+    return kinds

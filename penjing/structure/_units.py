@@ -7,7 +7,7 @@ import numpy as np
 
 from penjing.core._groups import Frozen, PruneGroup, Slot
 from penjing.structure._atoms import Atoms, Dim
-from penjing.structure._ownership import cluster, coarse
+from penjing.structure._ownership import cluster, coarse, shared_heads
 from penjing.structure._rules import Facts
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -36,10 +36,15 @@ def build_groups(all_facts: Sequence[Facts], states: Sequence[State]) -> tuple[P
     found = cluster(atoms, [state.labels or () for state in states], codes)
     plain = [i for i, (members, _) in enumerate(found) if not codes[members].any()]
     thick = {plain[i] for i in coarse([found[i][1] for i in plain])}
+    named = [next((k for k, mark in kinds.items() if mark[m].any()), "") for m, _ in found]
+    heads = [i for i, kind in enumerate(named) if kind == "head"]
+    shared = {heads[i]: kind for i, kind in shared_heads([found[i][1] for i in heads]).items()}
     groups, taken = [], set()
     for position, (members, slots) in enumerate(found):
-        granularity = next((k for k, mark in kinds.items() if mark[members].any()), None) or (
-            "group" if position in thick else _granularity(states, slots)
+        granularity = (
+            shared.get(position)
+            or named[position]
+            or ("group" if position in thick else _granularity(states, slots))
         )
         name = _name(states, slots, taken)
         taken.add(name)

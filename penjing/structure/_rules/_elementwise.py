@@ -4,7 +4,7 @@ import torch
 
 from penjing.core._graph import Ref
 from penjing.structure._atoms import FIXED, Dim
-from penjing.structure._provenance import Const, Size
+from penjing.structure._provenance import Const, Expr, Size
 from penjing.structure._rules._registry import Labels, Site, fixed, rule
 
 aten = torch.ops.aten
@@ -49,7 +49,11 @@ def factory(site: Site) -> list[Labels]:
 
 def sized_by(site: Site, size: int) -> Dim:
     """Labels of the dim that a size was read from, none for other sizes."""
-    expr = site.size_expr(size)
+    return sized_as(site, size, site.size_expr(size))
+
+
+def sized_as(site: Site, size: int, expr: Expr) -> Dim:
+    """The same with the size's provenance at hand."""
     if isinstance(expr, Size):
         return site.facts.labels[expr.value][expr.dim]
     if isinstance(expr, Const) or size < 2:

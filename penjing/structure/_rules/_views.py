@@ -8,7 +8,7 @@ import torch
 from penjing.structure._atoms import FIXED, Dim
 from penjing.structure._provenance import Expr
 from penjing.structure._rules._cuts import joined
-from penjing.structure._rules._elementwise import freeze_everything, sized_by
+from penjing.structure._rules._elementwise import freeze_everything, sized_as
 from penjing.structure._rules._registry import Labels, Site, fixed, rule
 
 aten = torch.ops.aten
@@ -120,21 +120,32 @@ def expand(site: Site) -> list[Labels]:
     labels, old, new = site.labels(x), site.shape(x), site.output_shape()
     output = fixed(new)
     for axis in range(1, len(old) + 1):
+        given = _expanded_to(site, new, axis)
         if old[-axis] == new[-axis]:
             output[-axis] = labels[-axis]
-            sizes = site.arg(1)
-            if site.call.function == "expand" and sizes[-axis] != -1:
-                site.require(site.size_expr(new[-axis]), labels[-axis], "expands to a literal size")
+            site.require(given, labels[-axis], "expands to a literal size")
         elif old[-axis] == 1:
-            output[-axis] = _repeated(site, new[-axis])
+            output[-axis] = _repeated(site, new[-axis], given)
     for axis in range(len(new) - len(old)):
-        output[axis] = _repeated(site, new[axis]) if new[axis] > 1 else FIXED
+        if new[axis] > 1:
+            output[axis] = _repeated(site, new[axis], _expanded_to(site, new, len(new) - axis))
     return [output]
 
 
-def _repeated(site: Site, size: int) -> Dim:
+def _expanded_to(site: Site, new: Sequence[int], axis: int) -> Expr | None:
+    """How the user's code computes the size of the axis counted from the end; None where it is kept as it is."""
+    if site.call.function != "expand":
+        return None
+    given = site.call.sizes[-len(new) :]
+    if len(given) == len(new) and all(v in (-1, n) for (v, _), n in zip(given, new, strict=True)):
+        value, expr = given[-axis]
+        return None if value == -1 else expr
+    return site.size_expr(new[-axis])
+
+
+def _repeated(site: Site, size: int, given: Expr | None) -> Dim:
     """Labels of an axis that repeats a single index: free where a library function sizes it by its own inputs."""
-    return sized_by(site, size) if site.call.function == "expand" else (site.atoms.fresh(size),)
+    return (site.atoms.fresh(size),) if given is None else sized_as(site, size, given)
 
 
 @rule(aten.flip)
