@@ -24,6 +24,7 @@ from penjing.structure._rules import Facts
 from penjing.structure._settle import settle
 from penjing.structure._solve import solve
 from penjing.structure._trace import Trace, trace_forward
+from penjing.structure._training import trains_otherwise
 from penjing.structure._units import State, list_frozen
 
 
@@ -94,7 +95,7 @@ def trace(model: nn.Module, example_inputs: ExampleInputs | list[ExampleInputs])
 
     `example_inputs` is a tensor, a tuple of arguments or a dict of keyword arguments; a list holds alternatives
     (branches, lengths), and what one freezes is frozen for all. Where parameters are reached in training only
-    (auxiliary classifiers) or code asks whether it trains, the training forward is followed too.
+    (auxiliary classifiers) or code branches on whether it trains, the training forward is followed too.
 
     Raises `UsageError` for inputs of the wrong kind and `TraceError` when the forward fails.
     """
@@ -103,7 +104,7 @@ def trace(model: nn.Module, example_inputs: ExampleInputs | list[ExampleInputs])
         raise UsageError("example_inputs is an empty list: give at least one input the network runs on")
     refuse_unsupported(model)
     traces = [trace_forward(model, example) for example in alternatives]
-    if _unreached(traces) or _asks_for_training(model):
+    if _unreached(traces) or trains_otherwise(model, traces[0].graph):
         traces.extend(_training_traces(model, alternatives[:1]))
     return analyse(model, traces)
 
@@ -156,13 +157,6 @@ def _refuse_shared_storage(model: nn.Module) -> None:
                 "Parameter to both modules"
             )
         owners[place] = name
-
-
-def _asks_for_training(model: nn.Module) -> bool:
-    """Whether a forward outside torch.nn reads `self.training`, so that training may run other code."""
-    kinds = {kind for kind in map(type, model.modules()) if not kind.__module__.startswith("torch.nn.")}
-    functions = (f for kind in kinds for f in vars(kind).values() if hasattr(f, "__code__"))
-    return any("training" in f.__code__.co_names for f in functions)
 
 
 def _unreached(traces: Sequence[Trace]) -> bool:

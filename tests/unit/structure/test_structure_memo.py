@@ -57,6 +57,23 @@ def test_a_remembered_result_is_the_kernels(case: Case):
     assert spec(again) == spec(plain)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_batch_norm_without_its_kernel(dtype: torch.dtype, layout: torch.memory_format):
+    x = torch.empty(2, 6, 4, 4, device="meta", dtype=dtype).to(memory_format=layout)
+    mean = torch.empty(6, device="meta")
+    args = (x, None, mean, mean, mean, False, 0.1, 1e-5)
+    assert spec(MetaMemo()(aten.native_batch_norm.default, [x], args, {})) == spec(
+        aten.native_batch_norm(*args)
+    )
+
+
+def test_a_batch_norm_of_other_channels_still_fails():
+    x, mean = torch.empty(2, 6, 4, 4, device="meta"), torch.empty(5, device="meta")
+    with pytest.raises(RuntimeError):
+        MetaMemo()(aten.native_batch_norm.default, [x], (x, None, None, mean, mean, False, 0.1, 1e-5), {})
+
+
 def test_each_call_gives_a_tensor_of_its_own():
     memo, x = MetaMemo(), torch.empty(3, device="meta")
     made = [memo(aten.relu.default, [x], (x,), {}) for _ in range(3)]

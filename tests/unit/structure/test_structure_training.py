@@ -1,0 +1,118 @@
+"""Whether training may run other code, read from the source of the network's methods."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import penjing as pj
+from penjing.structure._trace import trace_forward
+from penjing.structure._training import trains_otherwise
+
+
+class HandsOn(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc, self.rate = nn.Linear(4, 4), 0.1
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = F.dropout(self.fc(x), self.rate, self.training)
+        return nn.functional.dropout(x, p=self.rate if self.training else 0.0)
+
+
+def passes_on(x: torch.Tensor, rate: float, training: bool) -> torch.Tensor:
+    return F.dropout(x, rate, training=training)
+
+
+def reshapes(x: torch.Tensor, training: bool) -> torch.Tensor:
+    return x.view(-1, 2, 2).flatten(1) if training else x
+
+
+class ThroughAFunction(HandsOn):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return passes_on(self.fc(x), self.rate, self.training)
+
+
+class IntoABranch(HandsOn):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return reshapes(self.fc(x), self.training)
+
+
+class Branches(HandsOn):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.fc(x)
+        if self.training:
+            x = x.view(-1, 2, 2).flatten(1)
+        return x
+
+
+class Renames(HandsOn):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        busy = self.training
+        return reshapes(self.fc(x), busy)
+
+
+class PicksATensor(HandsOn):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.fc(x)
+        return x if self.training else y
+
+
+class Guarded(HandsOn):
+    def __init__(self, on: bool = False) -> None:
+        super().__init__()
+        self.checkpointing = on
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.checkpointing and self.training:
+            x = x.view(-1, 2, 2).flatten(1)
+        return self.fc(x)
+
+
+class Noise(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if not self.training:
+            return x
+        return x * torch.empty((len(x), 1), device=x.device).bernoulli_(0.9)
+
+
+class Folds(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.view(-1, 2, 2).flatten(1) if self.training else x
+
+
+@pytest.mark.parametrize(
+    "model", [HandsOn(), ThroughAFunction(), Guarded(), nn.Sequential(nn.Linear(4, 4), Noise())]
+)
+def test_flags_that_change_no_structure(model: nn.Module):
+    assert not trains_otherwise(model, trace_forward(model.eval(), torch.randn(2, 4)).graph)
+
+
+@pytest.mark.parametrize(
+    "model", [IntoABranch(), Branches(), Renames(), PicksATensor(), Guarded(on=True), nn.Sequential(Folds())]
+)
+def test_flags_that_may(model: nn.Module):
+    assert trains_otherwise(model, trace_forward(model.eval(), torch.randn(2, 4)).graph)
+
+
+def test_code_without_source_counts_as_a_branch():
+    scope: dict[str, object] = {"nn": nn}
+    exec(
+        "class M(nn.Module):\n    def forward(self, x):\n        return x.view(-1) if self.training else x",
+        scope,
+    )
+    model = scope["M"]()  # type: ignore[operator]
+    assert trains_otherwise(model, trace_forward(model.eval(), torch.randn(2, 4)).graph)
+
+
+def test_a_size_that_only_training_fixes_is_kept():
+    model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 8), Eights(), nn.Linear(8, 2)).eval()
+    structure = pj.trace(model, torch.randn(2, 3))
+    assert len(structure.traces) == 2
+    assert {g.name for g in structure.groups} == {"0.weight:0"}
+    assert any("literal" in f.cause for f in structure.frozen if f.parameter == "2.weight" and f.dim == 0)
+
+
+class Eights(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.view(-1, 8) if self.training else x
