@@ -15,7 +15,7 @@ _SIZES = {  # the smallest square each of these takes, where it is not 64
     **{name: 224 for name in torchvision.models.list_models() if name.startswith("vit_")},
     "vit_h_14": 224,
 }
-_CLIPS = {"s3d": (14, 64), "mvit_v1_b": (16, 224), "mvit_v2_s": (16, 224)}  # frames, side; else (8, 64)
+_CLIPS = {"s3d": (16, 224), "mvit_v1_b": (16, 224), "mvit_v2_s": (16, 224)}  # frames, side; else (8, 64)
 _AUXILIARY = ("googlenet", "inception_v3")
 _KINDS = {
     kind: tuple(torchvision.models.list_models(module=getattr(torchvision.models, kind)))

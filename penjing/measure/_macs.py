@@ -53,10 +53,13 @@ def _count_on_meta(model: nn.Module, example_inputs: ExampleInputs) -> FlopCount
 
 
 def _on_meta(model: nn.Module) -> nn.Module:
-    """A copy without data: every reference to a parameter or buffer, also in private lists, leads to meta."""
+    """A copy without data: every reference to a parameter or buffer, also in private lists, leads to meta.
+
+    No parameter asks for gradients: torch's module tracker fails on a view of one made without gradients.
+    """
     memo: dict[int, Any] = {id(tensor): torch.empty_like(tensor, device="meta") for tensor in model.buffers()}
     for tensor in model.parameters():
-        memo[id(tensor)] = nn.Parameter(torch.empty_like(tensor, device="meta"), tensor.requires_grad)
+        memo[id(tensor)] = nn.Parameter(torch.empty_like(tensor, device="meta"), False)
     return copy.deepcopy(model, memo)
 
 

@@ -137,6 +137,19 @@ def test_the_network_and_torch_stay_as_they_were(wrap: Callable[[nn.Module], nn.
     assert torch.backends.mha.get_fastpath_enabled()
 
 
+class HandsOnItsToken(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.token, self.body = nn.Parameter(torch.zeros(1, 1, 4)), nn.Linear(4, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.body(self.token.expand(x.shape[0], -1, -1))
+
+
+def test_a_parameter_handed_to_a_module_is_counted() -> None:
+    assert count_macs(HandsOnItsToken(), torch.randn(1, 3)) == 20
+
+
 def test_inputs_that_do_not_fit_are_named() -> None:
     with pytest.raises(UsageError, match=r"Linear does not run on the example inputs \(shapes \(1, 4\)\)"):
         count_macs(nn.Linear(3, 2), torch.randn(1, 4))
