@@ -59,6 +59,17 @@ class ReplaceComponent:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MergeWeight:
+    """A weight that the module computes in its forward (weight_norm, spectral_norm, any parametrization; `kind` says
+    which) becomes a plain parameter of the name `tensor`, as it is in eval mode. Later edits speak of that parameter.
+    """
+
+    module: str
+    tensor: str
+    kind: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ScaleTensor:
     """A tensor multiplied by `factor` at `indices` of one dim (None: everywhere), to make up for a constant that the
     code computes from a size. Named once however many names the tensor has.
@@ -76,7 +87,7 @@ class ScaleTensor:
             )
 
 
-Edit = RemoveUnits | SetAttribute | DropBlock | ReplaceComponent | ScaleTensor
+Edit = RemoveUnits | SetAttribute | DropBlock | ReplaceComponent | ScaleTensor | MergeWeight
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,7 +109,10 @@ class Plan:
 
     @property
     def removed(self) -> Mapping[str, Mapping[int, tuple[int, ...]]]:
-        """name -> dim -> removed indices, sorted, in the original's coordinates; a dropped tensor lists dim 0."""
+        """name -> dim -> removed indices, sorted, in the original's coordinates; a dropped tensor lists dim 0.
+
+        A merged weight (`MergeWeight`) goes by its merged name, `conv.weight` rather than what it was computed from.
+        """
         found: dict[str, dict[int, set[int]]] = {}
         for edit in self.edits:
             for name, dim, indices in _removals(edit):
@@ -223,6 +237,8 @@ def _edit_to_dict(edit: Edit) -> dict[str, Any]:
         }
     if isinstance(edit, ReplaceComponent):
         return {"kind": "replace_component", "module": edit.module, "component": edit.kind}
+    if isinstance(edit, MergeWeight):
+        return {"kind": "merge_weight", "module": edit.module, "tensor": edit.tensor, "merged": edit.kind}
     if isinstance(edit, ScaleTensor):
         indices = None if edit.indices is None else _pack(edit.indices)
         return {
@@ -262,6 +278,10 @@ def _edit_from_dict(body: Mapping[str, Any]) -> Edit:
         )
     if kind == "replace_component":
         return ReplaceComponent(module=_text(body["module"]), kind=_text(body["component"]))
+    if kind == "merge_weight":
+        return MergeWeight(
+            module=_text(body["module"]), tensor=_text(body["tensor"]), kind=_text(body["merged"])
+        )
     if kind == "scale_tensor":
         indices = body["indices"]
         return ScaleTensor(
@@ -270,7 +290,7 @@ def _edit_from_dict(body: Mapping[str, Any]) -> Edit:
             indices=None if indices is None else _unpack(indices),
             factor=_number(body["factor"]),
         )
-    known = "remove_units, set_attribute, drop_block, replace_component, scale_tensor"
+    known = "remove_units, set_attribute, drop_block, replace_component, scale_tensor, merge_weight"
     raise PlanError(f"plan has an edit of unknown kind {kind!r}; known: {known}")
 
 

@@ -12,7 +12,7 @@ from penjing.core._plan import Plan, Skipped
 from penjing.criteria import Context, Score, prepare_criterion, unit_scores
 from penjing.search._choose import BudgetCost, Choice, Chooser
 from penjing.search._select import DEFAULT_GRANULARITY, Rounding, Selection, check_ratio, names_of, prunable
-from penjing.structure import ExampleInputs, Structure, trace
+from penjing.structure import ExampleInputs, Structure, merge_weights, refuse_unsupported, trace
 from penjing.surgery import Cut, Verification, apply, check, cut, plan_removal
 
 SCOPES = ("uniform", "global")
@@ -39,7 +39,8 @@ def prune(
     Give exactly one of `ratio` (share of units removed per group, inside (0, 1), or {path pattern: share}) and
     `budget` ("macs<=0.5x", "params<=2M", comma means and). Per group, max(min_kept, round_to * floor(n (1 - ratio) /
     round_to + 1/2)) units stay. A group that fails verification is frozen, named in `plan.skipped`, and the rest is
-    planned again. A budget that holds already gives a copy and a plan without edits.
+    planned again. A budget that holds already gives a copy and a plan without edits. Weights that a forward computes
+    (weight_norm, spectral_norm, parametrizations) are merged first; criteria see the merged network.
 
     Raises `UsageError` for arguments that cannot work, `BudgetError` (with the nearest) for a budget out of reach,
     `TraceError` if the forward cannot be followed, `VerificationError` if nothing can be removed and proven.
@@ -48,6 +49,8 @@ def prune(
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
         raise UsageError(f"seed={seed!r} must be an integer of at least 0")
     granularity, protect = names_of("granularity", granularity), names_of("protect", protect)
+    refuse_unsupported(model)
+    model, merging = merge_weights(model)
     structure = trace(model, example_inputs)
     groups = prunable(structure, granularity=granularity, protect=protect, exact_only=exact_only)
     if not groups:
@@ -55,7 +58,7 @@ def prune(
     parsed = Budget.parse(budget) if isinstance(budget, str) else budget
     if parsed is not None and BudgetCost(structure, parsed).excess({}) <= 1:
         plan = plan_removal(structure, {})
-        return apply(model, plan), plan
+        return apply(model, plan), plan if merging is None else merging.then(plan)
     score = prepare_criterion(criterion, model, Context(calibration=calibration, loss=loss, seed=seed))
     scores = {group.name: unit_scores(score, group, model) for group in groups}
     chooser = Chooser(structure, scores, Rounding(min_kept=min_kept, round_to=round_to), scope)
@@ -66,7 +69,8 @@ def prune(
         assert ratio is not None
         return chooser.for_ratio(allowed, ratio)
 
-    return _prove(model, example_inputs, structure, groups, choose)
+    slim, plan = _prove(model, example_inputs, structure, groups, choose)
+    return slim, plan if merging is None else merging.then(plan)
 
 
 def _check_arguments(ratio: object, budget: object, scope: str) -> None:

@@ -9,7 +9,7 @@ from torch import nn
 from penjing.core import Budget, BudgetError, UsageError, VerificationError
 from penjing.core._plan import DropBlock, Plan
 from penjing.search._cost import CostModel
-from penjing.structure import Block, ExampleInputs, residual_blocks, trace
+from penjing.structure import Block, ExampleInputs, merge_weights, refuse_unsupported, residual_blocks, trace
 from penjing.surgery import apply, verify
 
 Progress = Callable[[str, int, int, Mapping[str, float]], None]
@@ -58,9 +58,11 @@ def trim(
         raise UsageError("trim needs a stopping rule: drop=1, budget='macs<=0.8x' or max_loss_increase=0.05")
     if drop is not None and (isinstance(drop, bool) or not isinstance(drop, int) or drop < 1):
         raise UsageError(f"drop={drop!r} must be a number of blocks of at least 1")
-    structure = trace(model, example_inputs)
+    refuse_unsupported(model)
+    merged, merging = merge_weights(model)
+    structure = trace(merged, example_inputs)
     blocks = residual_blocks(structure)
-    search = _Search(model, example_inputs, evaluate, progress)
+    search = _Search(merged, example_inputs, evaluate, progress)
     start = search.start()
     stop = _Stop(drop, start, max_loss_increase, _limits(budget, CostModel(structure), structure.gone({})))
     stopped = search.run(list(blocks), stop)
@@ -68,6 +70,7 @@ def trim(
         edits=tuple(DropBlock(module=b.path, tensors=b.tensors) for b in search.blocks),
         fingerprint=structure.fingerprint,
     )
+    plan = plan if merging is None else merging.then(plan)
     slim = apply(model, plan)
     proof = verify(model, slim, plan, example_inputs)
     if not proof.passed:

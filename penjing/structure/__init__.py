@@ -11,7 +11,10 @@ from penjing.structure._calling import call_with as call_with
 from penjing.structure._calling import check_example as check_example
 from penjing.structure._calling import output_tensors as output_tensors
 from penjing.structure._fingerprint import fingerprint as fingerprint
+from penjing.structure._merge import copied as copied
+from penjing.structure._merge import merge_weights as merge_weights
 from penjing.structure._provenance import Attr as Attr
+from penjing.structure._refusals import refuse_unsupported as refuse_unsupported
 from penjing.structure._requirements import kept_size as kept_size
 from penjing.structure._rules import Spanned as Spanned
 from penjing.structure._structure import Structure as Structure

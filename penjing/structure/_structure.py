@@ -1,7 +1,7 @@
 """`trace`: from a network and example inputs to what may shrink, what goes together, and what stays and why."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -17,8 +17,10 @@ from penjing.structure._attention import replaceable_modules
 from penjing.structure._calling import ExampleInputs
 from penjing.structure._couplings import Couplings
 from penjing.structure._fingerprint import fingerprint
+from penjing.structure._merge import merge_weights
 from penjing.structure._propagate import propagate
 from penjing.structure._provenance import Attr, leaves
+from penjing.structure._refusals import refuse_unsupported
 from penjing.structure._requirements import Live, kept_size
 from penjing.structure._rules import Facts
 from penjing.structure._settle import settle
@@ -95,7 +97,8 @@ def trace(model: nn.Module, example_inputs: ExampleInputs | list[ExampleInputs])
 
     `example_inputs` is a tensor, a tuple of arguments or a dict of keyword arguments; a list holds alternatives
     (branches, lengths), and what one freezes is frozen for all. Where parameters are reached in training only
-    (auxiliary classifiers) or code branches on whether it trains, the training forward is followed too.
+    (auxiliary classifiers) or code branches on whether it trains, the training forward is followed too. Weights that a
+    forward computes (weight_norm, spectral_norm, parametrizations) are seen merged, under their own names.
 
     Raises `UsageError` for inputs of the wrong kind and `TraceError` when the forward fails.
     """
@@ -103,60 +106,15 @@ def trace(model: nn.Module, example_inputs: ExampleInputs | list[ExampleInputs])
     if not alternatives:
         raise UsageError("example_inputs is an empty list: give at least one input the network runs on")
     refuse_unsupported(model)
-    traces = [trace_forward(model, example) for example in alternatives]
-    if _unreached(traces) or trains_otherwise(model, traces[0].graph):
-        traces.extend(_training_traces(model, alternatives[:1]))
-    return analyse(model, traces)
-
-
-def refuse_unsupported(model: nn.Module) -> None:
-    """Raises `UsageError` for networks whose parameters cannot be sliced, with the reason."""
-    if not isinstance(model, nn.Module):
-        raise UsageError(f"model is a {type(model).__name__}: give a torch.nn.Module")
-    for path, module in model.named_modules():
-        where = f"{path or 'the network'} ({type(module).__name__})"
-        if isinstance(module, torch.jit.ScriptModule):
-            raise UsageError(
-                f"{where} is a TorchScript module: its code cannot change; give the eager network"
-            )
-        if hasattr(module, "_orig_mod"):
-            raise UsageError(
-                f"{where} is compiled: give the network itself (model._orig_mod) and compile the result"
-            )
-        if hasattr(module, "parametrizations"):
-            raise UsageError(
-                f"{where} has parametrizations: merge them first with "
-                "torch.nn.utils.parametrize.remove_parametrizations(module, name)"
-            )
-        if isinstance(module, nn.modules.lazy.LazyModuleMixin) and module.has_uninitialized_params():  # type: ignore[arg-type]
-            raise UsageError(
-                f"{where} is lazy: run model(example_inputs) once, so that its parameters get shapes"
-            )
-        if hasattr(module, "weight_orig") and hasattr(module, "weight_u"):
-            raise UsageError(
-                f"{where} has spectral_norm, whose scale changes with every cut: merge it first with "
-                "torch.nn.utils.remove_spectral_norm(module)"
-            )
-        if hasattr(module, "weight_g") and hasattr(module, "weight_v"):
-            raise UsageError(
-                f"{where} has weight_norm: merge it first with torch.nn.utils.remove_weight_norm(module)"
-            )
-    _refuse_shared_storage(model)
-
-
-def _refuse_shared_storage(model: nn.Module) -> None:
-    """Two parameter objects over one storage would come apart silently; one object under two names is fine."""
-    owners: dict[tuple[int, int], str] = {}
-    for name, parameter in model.named_parameters():
-        if parameter.is_meta or not parameter.numel() or isinstance(parameter, nn.UninitializedParameter):
-            continue
-        place = parameter.untyped_storage().data_ptr(), int(parameter.storage_offset())
-        if place in owners:
-            raise UsageError(
-                f"{name!r} and {owners[place]!r} share memory but are two parameters: tie them by assigning one "
-                "Parameter to both modules"
-            )
-        owners[place] = name
+    merged, merging = merge_weights(model)
+    traces = [trace_forward(merged, example) for example in alternatives]
+    if _unreached(traces) or trains_otherwise(merged, traces[0].graph):
+        traces.extend(_training_traces(merged, alternatives[:1]))
+    structure = analyse(merged, traces)
+    if merging is None:
+        return structure
+    policies = (*merging.policies, *structure.policies)
+    return replace(structure, fingerprint=merging.fingerprint, policies=policies)
 
 
 def _unreached(traces: Sequence[Trace]) -> bool:

@@ -1,6 +1,5 @@
 """Replay a plan on a network: a new module with sliced tensors, set attributes and dropped blocks."""
 
-import copy
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -8,8 +7,8 @@ import torch
 from torch import nn
 
 from penjing.core import PlanError
-from penjing.core._plan import DropBlock, Plan, ReplaceComponent, ScaleTensor, SetAttribute
-from penjing.structure import fingerprint
+from penjing.core._plan import DropBlock, MergeWeight, Plan, ReplaceComponent, ScaleTensor, SetAttribute
+from penjing.structure import copied, fingerprint, merge_weights
 from penjing.surgery._components import replace_component
 from penjing.surgery._records import rebuild_records
 from penjing.surgery._rescale import scaled, scalings
@@ -27,6 +26,7 @@ def apply(model: nn.Module, plan: Plan) -> nn.Module:
             f"this plan belongs to another network: it was made for structure {plan.fingerprint[:12]}, this "
             f"{type(model).__name__} is {found[:12]}. Apply it to the network it was planned on, before any change"
         )
+    model = _merged(model, plan)
     removed = plan.removed
     memo: dict[int, Any] = {}
     for edit in plan.edits:
@@ -34,7 +34,7 @@ def apply(model: nn.Module, plan: Plan) -> nn.Module:
             block = _submodule(model, edit.module)
             memo[id(block)] = nn.Identity().train(block.training)
     memo.update(_sliced(model, removed, scalings(plan)))
-    slim = _copy(model, memo)
+    slim = copied(model, memo)
     for edit in plan.edits:
         if isinstance(edit, ReplaceComponent):
             replace_component(_submodule(slim, edit.module), edit)
@@ -47,14 +47,18 @@ def apply(model: nn.Module, plan: Plan) -> nn.Module:
     return slim
 
 
-def _copy(model: nn.Module, memo: dict[int, Any]) -> nn.Module:
-    try:
-        return copy.deepcopy(model, memo)
-    except (RuntimeError, TypeError) as error:
+def _merged(model: nn.Module, plan: Plan) -> nn.Module:
+    """The network in whose names the plan speaks: computed weights are plain parameters."""
+    merged, merging = merge_weights(model)
+    found = {(e.module, e.tensor) for e in merging.edits if isinstance(e, MergeWeight)} if merging else set()
+    asked = {(e.module, e.tensor) for e in plan.edits if isinstance(e, MergeWeight)}
+    if found != asked:
+        odd = sorted(".".join(place) for place in found ^ asked)[:5]
         raise PlanError(
-            f"this {type(model).__name__} cannot be copied: {error}. Remove what it keeps from earlier forwards "
-            "(tensors with a graph, locks, open files) before pruning"
-        ) from error
+            f"the plan and this {type(model).__name__} do not agree on which weights are computed in the forward "
+            f"and must be merged: {odd}"
+        )
+    return merged
 
 
 def _submodule(model: nn.Module, path: str) -> nn.Module:

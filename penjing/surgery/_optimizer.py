@@ -32,6 +32,15 @@ def remap_optimizer(optimizer: Optimizer, model: nn.Module, slim: nn.Module, pla
         raise UsageError(
             f"{type(optimizer).__name__} keeps its state across parameters: make a new one over slim"
         )
+    dropped = tuple(f"{path}." for path in plan.dropped)
+    merged = [
+        theirs[id(p)] for p in held if theirs[id(p)] not in ours and not theirs[id(p)].startswith(dropped)
+    ]
+    if merged:
+        raise UsageError(
+            f"{merged[0]!r} is merged into a plain weight in slim, and its state cannot follow: make a new optimizer "
+            "over slim.parameters()"
+        )
     memo: dict[int, Any] = {}
     vanished: list[torch.Tensor] = []
     for parameter in held:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from penjing.core import PenjingError, PlanError, TraceError
-from penjing.core._plan import DropBlock, Plan
+from penjing.core._plan import DropBlock, MergeWeight, Plan
 from penjing.structure import ExampleInputs, Structure, Trace, trace
 from penjing.surgery._apply import apply, named_states
 from penjing.surgery._compare import constant_difference, structural_difference
@@ -44,17 +44,17 @@ def verify(
     tiny parameters (zero-initialised heads, layer scales) are randomised in both for this check.
     """
     try:
-        base = _with_drops(model, plan)
+        base = _base(model, plan)
         structure = trace(base, example_inputs)
         return check(base, slim, structure, plan, example_inputs, expected=apply(model, plan))
     except PenjingError as error:
         return Verification(passed=False, max_error=float("nan"), checked=(), cause=str(error))
 
 
-def _with_drops(model: nn.Module, plan: Plan) -> nn.Module:
-    """The original with only the plan's dropped blocks applied."""
-    drops = tuple(e for e in plan.edits if isinstance(e, DropBlock))
-    return apply(model, replace(plan, edits=drops)) if drops else model
+def _base(model: nn.Module, plan: Plan) -> nn.Module:
+    """The original with only the plan's merged weights and dropped blocks."""
+    kept = tuple(e for e in plan.edits if isinstance(e, (DropBlock, MergeWeight)))
+    return apply(model, replace(plan, edits=kept)) if kept else model
 
 
 def check(

@@ -10,6 +10,7 @@ import penjing as pj
 from penjing.core import _plan
 from penjing.core._plan import (
     DropBlock,
+    MergeWeight,
     Removal,
     RemoveUnits,
     ReplaceComponent,
@@ -28,6 +29,7 @@ EXAMPLES = {
     SetAttribute: SetAttribute(module="", attribute="heads", item=None, value=3),
     DropBlock: DropBlock(module="layer.1", tensors=(("layer.1.w", 8), ("layer.1.b", 1))),
     ReplaceComponent: ReplaceComponent(module="attn", kind="attention"),
+    MergeWeight: MergeWeight(module="conv", tensor="weight", kind="weight_norm"),
     ScaleTensor: ScaleTensor(name="q.weight", dim=0, indices=(0, 1, 5), factor=0.5**0.5),
 }
 KINDS = typing.get_args(_plan.Edit)

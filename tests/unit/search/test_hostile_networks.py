@@ -183,10 +183,6 @@ def test_standardised_weights_follow():
     assert slim.a.out_channels == 4
 
 
-def spectral() -> nn.Module:
-    return nn.Sequential(nn.utils.spectral_norm(nn.Linear(8, 16)), nn.Linear(16, 3))
-
-
 def shared_storage() -> nn.Module:
     model = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8))
     model[1].weight = nn.Parameter(model[0].weight.data)
@@ -196,7 +192,6 @@ def shared_storage() -> nn.Module:
 @pytest.mark.parametrize(
     ("make", "word"),
     [
-        (spectral, "spectral_norm"),
         (shared_storage, "share memory"),
         (lambda: nn.Sequential(nn.LazyLinear(8), nn.Linear(8, 3)), "lazy"),
         (lambda: None, "torch.nn.Module"),

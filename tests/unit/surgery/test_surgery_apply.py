@@ -175,18 +175,6 @@ def test_a_plain_tensor_attribute_is_no_obstacle():
     assert slim.a.out_features == 4
 
 
-@pytest.mark.filterwarnings("ignore:.*jit")
-def test_what_cannot_be_sliced_is_refused_with_the_way_out():
-    from torch.nn.utils import parametrizations
-
-    model = network()
-    parametrizations.weight_norm(model[0])
-    with pytest.raises(pj.UsageError, match="remove_parametrizations"):
-        pj.trace(model, EXAMPLE)
-    with pytest.raises(pj.UsageError, match="eager network"):
-        pj.trace(torch.jit.trace(network().eval(), EXAMPLE), EXAMPLE)
-
-
 def test_applying_does_not_change_a_copy_made_before():
     model = network()
     twin = copy.deepcopy(model)
