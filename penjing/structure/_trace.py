@@ -20,6 +20,7 @@ from penjing.core import TraceError
 from penjing.core._graph import Graph, ModuleCall, OpCall, Value
 from penjing.structure._attention import attention_freed
 from penjing.structure._calling import ExampleInputs, call_with, check_example, output_tensors
+from penjing.structure._leftovers import no_leftovers
 from penjing.structure._memo import MetaMemo
 from penjing.structure._mixing import LITERALS, keep_literals, result_tensors, run, tensors_in, with_refs
 from penjing.structure._provenance import AttributeWatch, Expr, Size, TracedInt, expression
@@ -46,6 +47,8 @@ def trace_forward(model: nn.Module, example: ExampleInputs, *, training: bool = 
         stack.enter_context(torch.random.fork_rng(devices=[]))
         states = stack.enter_context(_on_meta(model, training))
         stack.enter_context(_fast_paths_off())
+        stack.enter_context(_autocast_by_cpu())
+        stack.enter_context(no_leftovers(model))
         stack.enter_context(attention_freed(model))
         recorder.begin(states, example)
         stack.enter_context(AttributeWatch(model))
@@ -74,14 +77,31 @@ def _fast_paths_off() -> Iterator[None]:
 
 
 @contextmanager
+def _autocast_by_cpu() -> Iterator[None]:
+    """`torch.autocast(x.device.type)` knows no meta device: stand-ins are cast as the CPU would."""
+    enter = torch.autocast.__init__
+
+    def on_cpu(self: Any, device_type: str, *args: Any, **kwargs: Any) -> None:
+        enter(self, "cpu" if device_type == "meta" else device_type, *args, **kwargs)
+
+    torch.autocast.__init__ = on_cpu  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        torch.autocast.__init__ = enter  # type: ignore[method-assign]
+
+
+@contextmanager
 def _on_meta(model: nn.Module, training: bool) -> Iterator[dict[str, torch.Tensor]]:
     """Swap parameters and buffers for stand-ins; yields name (every alias) -> stand-in."""
     twins: dict[int, torch.Tensor] = {}
     states: dict[str, torch.Tensor] = {}
     undo: list[tuple[dict[str, Any], str, Any]] = []
+    names: list[tuple[Any, Any]] = []
     for path, module in model.named_modules(remove_duplicate=False):
         prefix = f"{path}." if path else ""
         registered: list[Any] = [module._parameters, module._buffers]
+        names.extend((h, h.copy()) for h in (*registered, module._non_persistent_buffers_set))
         for held in registered:
             for name, tensor in held.items():
                 if tensor is not None:
@@ -102,6 +122,9 @@ def _on_meta(model: nn.Module, training: bool) -> Iterator[dict[str, torch.Tenso
     try:
         yield states
     finally:
+        for held, content in names:  # buffers that the forward registers go again
+            held.clear()
+            held.update(content)
         for held, name, value in reversed(undo):
             held[name] = value
         for module, mode in modes:

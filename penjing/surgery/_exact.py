@@ -14,7 +14,16 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from penjing.core import PlanError
 from penjing.core._graph import Graph
 from penjing.core._plan import Plan
-from penjing.structure import Dim, Structure, Trace, call_with, kept_size, output_tensors, trace_forward
+from penjing.structure import (
+    Dim,
+    Structure,
+    Trace,
+    call_with,
+    kept_size,
+    no_leftovers,
+    output_tensors,
+    trace_forward,
+)
 from penjing.surgery._apply import named_states, slice_tensor
 from penjing.surgery._replay import DOUBLES, Mask, has_reference, replay
 from penjing.surgery._rescale import scaled, scalings
@@ -38,7 +47,7 @@ def exactness(
     worst = 0.0
     for position, example in enumerate(examples):
         inputs = tree_map_only(torch.Tensor, lambda t: _random_like(t, generator), example)
-        with _float64():
+        with _float64(), no_leftovers(slim):
             ours = output_tensors(call_with(small, _copied(inputs)))
             theirs = _masked(structure, position, states, inputs, gone)
             if any(not t.is_floating_point() for t in ours):
@@ -82,7 +91,7 @@ def _visible(name: str, tensor: torch.Tensor, generator: torch.Generator) -> tor
     noise = torch.randn(tensor.shape, generator=generator, dtype=torch.float64)
     device = "cpu" if tensor.is_meta else tensor.device
     if tensor.dim() > 1:
-        return (noise / max(1.0, tensor.numel() / tensor.shape[0]) ** 0.5).to(device)
+        return (noise / max(1.0, tensor.numel() / max(1, tensor.shape[0])) ** 0.5).to(device)
     positive = name.endswith(("weight", "var", "gamma"))
     return (1 + 0.2 * noise.clamp(-3, 3) if positive else 0.2 * noise).to(device)
 
