@@ -34,11 +34,11 @@ class RemoveUnits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SetAttribute:
-    """An integer a module keeps about its own sizes; `item` points into a tuple or list attribute."""
+    """An integer a module keeps about sizes; `path` leads on from the attribute into the object it holds."""
 
     module: str
     attribute: str
-    item: int | None
+    path: tuple[str | int, ...] = ()
     value: int
 
 
@@ -232,7 +232,7 @@ def _edit_to_dict(edit: Edit) -> dict[str, Any]:
             "kind": "set_attribute",
             "module": edit.module,
             "attribute": edit.attribute,
-            "item": edit.item,
+            "path": list(edit.path),
             "value": edit.value,
         }
     if isinstance(edit, ReplaceComponent):
@@ -264,11 +264,11 @@ def _edit_from_dict(body: Mapping[str, Any]) -> Edit:
             ),
         )
     if kind == "set_attribute":
-        item = body["item"]
+        steps = _listed(body["path"]) if "path" in body else [i for i in (body["item"],) if i is not None]
         return SetAttribute(
             module=_text(body["module"]),
             attribute=_text(body["attribute"]),
-            item=None if item is None else _size(item),
+            path=tuple(step if isinstance(step, str) else _size(step) for step in steps),
             value=_size(body["value"]),
         )
     if kind == "drop_block":

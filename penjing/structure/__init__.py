@@ -4,6 +4,7 @@ from penjing.structure._atoms import Dim as Dim
 from penjing.structure._attention import ATTENTION as ATTENTION
 from penjing.structure._attention import free_attention as free_attention
 from penjing.structure._attention import is_stock_attention as is_stock_attention
+from penjing.structure._attributes import set_attribute as set_attribute
 from penjing.structure._blocks import Block as Block
 from penjing.structure._blocks import residual_blocks as residual_blocks
 from penjing.structure._calling import ExampleInputs as ExampleInputs

@@ -157,7 +157,7 @@ class Couplings:
             group = self.groups[v]
             return f"{len(group)} {group.granularity}s ({group.name})"
         attribute, value = self.attributes[v - len(self.groups)]
-        return f"{'.'.join(filter(None, (attribute.module, attribute.name)))} {value}"
+        return f"{attribute} {value}"
 
 
 def find_couplings(
@@ -214,7 +214,7 @@ class _Reader:
         self._known: dict[tuple[object, ...], Poly | None] = {}
 
     def sides(self, item: Live) -> tuple[Poly, Count] | None:
-        left = self._dim(item.dim, 0)
+        left = self._dim(item.dim, item.source.size)
         sizes = {
             leaf: self._dim(dim, item.facts.shapes[leaf.value][leaf.dim]) for leaf, dim in item.sizes.items()
         }

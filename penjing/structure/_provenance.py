@@ -7,14 +7,11 @@ attributes to set and which dims must stay because a literal fixes their size.
 """
 
 import operator
-from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
-from torch import nn
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +31,13 @@ class Size:
 
 @dataclass(frozen=True, slots=True)
 class Attr:
-    """An integer attribute of a module; `item` points into a tuple or list attribute."""
+    """An integer that a module keeps; `path` leads from the attribute's name into what it holds."""
 
     module: str
-    name: str
-    item: int | None
+    path: tuple[str | int, ...]
+
+    def __str__(self) -> str:
+        return ".".join(filter(None, (self.module, *map(str, self.path))))
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,62 +132,3 @@ def _binary(name: str, reflected: bool) -> Callable[[TracedInt, Any], Any]:
 for _name in _ARITHMETIC:
     setattr(TracedInt, f"__{_name}__", _binary(_name, reflected=False))
     setattr(TracedInt, f"__r{_name}__", _binary(_name, reflected=True))
-
-_MODULE_INTERNALS = frozenset(nn.Module().__dict__) | {"_flat_weights", "_flat_weights_names", "_all_weights"}
-
-
-class AttributeWatch:
-    """Turns a network's integer attributes into `TracedInt`s; on exit every module's attributes are as they were,
-    caches that the forward filled included.
-    """
-
-    def __init__(self, model: nn.Module) -> None:
-        self._model = model
-        self._before: list[tuple[dict[str, Any], dict[str, Any]]] = []
-        self._held: list[tuple[Any, Any]] = []
-
-    def __enter__(self) -> "AttributeWatch":
-        for path, module in self._model.named_modules():
-            attributes = module.__dict__
-            own = {name: value for name, value in attributes.items() if name not in _MODULE_INTERNALS}
-            self._before.append((attributes, own))
-            for value in own.values():
-                self._remember(value, 3)
-            for name, value in own.items():
-                attributes[name] = _traced(value, path, name)
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        for attributes, own in self._before:
-            for name in [n for n in attributes if n not in own and n not in _MODULE_INTERNALS]:
-                del attributes[name]
-            attributes.update(own)
-        for held, content in self._held:
-            if isinstance(held, (list, deque)):
-                held.clear()
-                held.extend(content)
-            else:
-                held.clear()
-                held.update(content)
-
-    def _remember(self, value: Any, depth: int) -> None:
-        """Containers a module keeps, and plain objects (their `__dict__`), down to a small depth."""
-        if isinstance(value, (dict, list, set, deque)):
-            self._held.append((value, value.copy()))
-            inside = value.values() if isinstance(value, dict) else value
-        elif hasattr(value, "__dict__") and not isinstance(value, (nn.Module, torch.Tensor, type)):
-            inside = vars(value).values()
-            if not callable(value):
-                self._held.append((vars(value), vars(value).copy()))
-        else:
-            return
-        for item in list(inside) if depth else ():
-            self._remember(item, depth - 1)
-
-
-def _traced(value: Any, path: str, name: str) -> Any:
-    if type(value) is int:
-        return TracedInt.of(value, Attr(path, name, None))
-    if type(value) in (tuple, list, torch.Size) and value and all(type(v) is int for v in value):
-        return type(value)(TracedInt.of(v, Attr(path, name, i)) for i, v in enumerate(value))
-    return value

@@ -25,7 +25,7 @@ def solve(live: Sequence[Live], gone: np.ndarray, current: Callable[[Attr], int]
     for item in live:
         expr = item.source.expr
         if isinstance(expr, Attr):
-            kept = kept_size(item.dim, gone)
+            kept = kept_size(item.dim, gone, item.source.size)
             if values.setdefault(expr, kept) != kept:
                 return Solution(values, item)
     unknown: dict[Attr, int] = {}
@@ -34,7 +34,7 @@ def solve(live: Sequence[Live], gone: np.ndarray, current: Callable[[Attr], int]
         if isinstance(item.source.expr, Attr):
             continue
         right = _count(item, item.source.expr, gone, values, unknown)
-        constraint = Constraint.of(constant(kept_size(item.dim, gone)), right, item)
+        constraint = Constraint.of(constant(kept_size(item.dim, gone, item.source.size)), right, item)
         if not constraint.variables and not constraint.holds({}):
             return Solution(values, item)
         constraints.append(constraint)

@@ -14,6 +14,7 @@ from penjing.core._graph import Graph
 from penjing.core._groups import Frozen, PruneGroup
 from penjing.structure._atoms import Atoms, Dim
 from penjing.structure._attention import replaceable_modules
+from penjing.structure._attributes import read_attribute
 from penjing.structure._calling import ExampleInputs
 from penjing.structure._couplings import Couplings
 from penjing.structure._fingerprint import fingerprint
@@ -208,8 +209,4 @@ def _attribute_values(model: nn.Module, all_facts: Sequence[Facts]) -> dict[Attr
     wanted = {
         leaf for f in all_facts for r in f.requirements for leaf in leaves(r.expr) if isinstance(leaf, Attr)
     }
-    values = {}
-    for attribute in wanted:
-        held = model.get_submodule(attribute.module).__dict__[attribute.name]
-        values[attribute] = int(held if attribute.item is None else held[attribute.item])
-    return values
+    return {attribute: read_attribute(model, attribute) for attribute in wanted}

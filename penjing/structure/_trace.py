@@ -19,11 +19,12 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from penjing.core import TraceError
 from penjing.core._graph import Graph, ModuleCall, OpCall, Value
 from penjing.structure._attention import attention_freed
+from penjing.structure._attributes import AttributeWatch
 from penjing.structure._calling import ExampleInputs, call_with, check_example, output_tensors
 from penjing.structure._leftovers import no_leftovers
 from penjing.structure._memo import MetaMemo
 from penjing.structure._mixing import LITERALS, keep_literals, result_tensors, run, tensors_in, with_refs
-from penjing.structure._provenance import AttributeWatch, Expr, Size, TracedInt, expression
+from penjing.structure._provenance import Expr, Size, TracedInt, expression
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ from torch import nn
 
 from penjing.core import PlanError
 from penjing.core._plan import DropBlock, MergeWeight, Plan, ReplaceComponent, ScaleTensor, SetAttribute
-from penjing.structure import copied, fingerprint, merge_weights
+from penjing.structure import copied, fingerprint, merge_weights, set_attribute
 from penjing.surgery._components import replace_component
 from penjing.surgery._records import rebuild_records
 from penjing.surgery._rescale import scaled, scalings
@@ -39,7 +39,8 @@ def apply(model: nn.Module, plan: Plan) -> nn.Module:
         if isinstance(edit, ReplaceComponent):
             replace_component(_submodule(slim, edit.module), edit)
         elif isinstance(edit, SetAttribute):
-            _set(slim, edit)
+            original = _submodule(model, edit.module)
+            set_attribute(_submodule(slim, edit.module), (edit.attribute, *edit.path), edit.value, original)
     changed = {name.rpartition(".")[0] for name in removed}
     for path, module in slim.named_modules(remove_duplicate=False):
         if path in changed:
@@ -134,14 +135,3 @@ def slice_tensor(tensor: torch.Tensor, dims: Mapping[int, tuple[int, ...]], name
     ):
         kept = kept.contiguous(memory_format=torch.channels_last)
     return nn.Parameter(kept, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else kept
-
-
-def _set(slim: nn.Module, edit: SetAttribute) -> None:
-    held = _submodule(slim, edit.module).__dict__
-    value = held.get(edit.attribute)
-    if edit.item is None and type(value) is int:
-        held[edit.attribute] = edit.value
-    elif edit.item is not None and isinstance(value, (tuple, list)) and edit.item < len(value):
-        held[edit.attribute] = type(value)(edit.value if i == edit.item else v for i, v in enumerate(value))
-    else:
-        raise PlanError(f"the plan sets {edit.module}.{edit.attribute}, which is no integer there")

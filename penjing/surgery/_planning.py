@@ -32,10 +32,9 @@ def plan_removal(
         )
     edits = [_remove(structure, structure.group(name), units) for name, units in chosen.items()]
     settings = [
-        SetAttribute(module=a.module, attribute=a.name, item=a.item, value=value)
-        for a, value in attributes.items()
+        SetAttribute(module=a.module, attribute=str(a.path[0]), path=a.path[1:], value=value)
+        for a, value in sorted(attributes.items(), key=lambda item: str(item[0]))
     ]
-    settings.sort(key=lambda s: (s.module, s.attribute, s.item or 0))
     changed = {removal.name for edit in edits for removal in edit.removals}
     twins = [
         ReplaceComponent(module=path, kind=kind)

@@ -26,7 +26,7 @@ EXAMPLES = {
         units=(0, 3),
         removals=(Removal(name="a", dim=0, indices=(0, 1, 2, 7)),),
     ),
-    SetAttribute: SetAttribute(module="", attribute="heads", item=None, value=3),
+    SetAttribute: SetAttribute(module="", attribute="heads", value=3),
     DropBlock: DropBlock(module="layer.1", tensors=(("layer.1.w", 8), ("layer.1.b", 1))),
     ReplaceComponent: ReplaceComponent(module="attn", kind="attention"),
     MergeWeight: MergeWeight(module="conv", tensor="weight", kind="weight_norm"),

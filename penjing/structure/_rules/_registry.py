@@ -15,7 +15,7 @@ import torch
 from penjing.core import InternalError
 from penjing.core._graph import Graph, OpCall, Ref
 from penjing.structure._atoms import FIXED, Atoms, Dim
-from penjing.structure._provenance import Const, Expr
+from penjing.structure._provenance import Attr, Const, Expr, leaves
 
 Labels = list[Dim]
 Rule = Callable[["Site"], list[Labels]]
@@ -39,13 +39,15 @@ def rule(*packets: Any) -> Callable[[Rule], Rule]:
 class Requirement:
     """The code computes this dim's size by `expr`: after pruning both must agree, or the dim is frozen.
 
-    `partners` are dims of the same size that it may be tied with, index by index, before it is frozen.
+    `partners` are dims of the same size that it may be tied with, index by index, before it is frozen. A dim without
+    labels keeps its `size`: attributes that size it must stay.
     """
 
     expr: Expr
     dim: Dim
     cause: str
     partners: tuple[Dim, ...] = ()
+    size: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +133,12 @@ class Site:
             self.freeze(dim, why)
         elif expr is not None and dim:
             self.facts.requirements.append(Requirement(expr, dim, self.because(why), partners))
+
+    def hold(self, expr: Expr | None, size: int) -> None:
+        """The code computes the size of a dim without labels: attributes it reads there are not free to change."""
+        if expr is not None and any(isinstance(leaf, Attr) for leaf in leaves(expr)):
+            why = self.because("is called with this attribute for a dim of fixed size")
+            self.facts.requirements.append(Requirement(expr, FIXED, why, size=size))
 
     def reduce(self, ref: Any, dim: int) -> None:
         self._span(ref, dim, renormalized=False)

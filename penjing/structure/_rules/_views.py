@@ -28,6 +28,8 @@ def reshape(site: Site) -> list[Labels]:
     for ins, outs in segments:
         dims, sizes = [labels[a] for a in ins], [old[a] for a in ins]
         if not any(dims):
+            for axis in outs:
+                site.hold(_asked(site, new, axis), new[axis])
             continue
         flat = site.atoms.merge(dims, sizes)
         parts = [flat] if len(outs) == 1 else site.atoms.reshape(flat, [new[a] for a in outs])

@@ -33,7 +33,7 @@ OPERATORS: list[Callable[[int, int], int]] = [
 def test_arithmetic_is_that_of_int_and_replays_with_another_value(
     steps: list[tuple[Callable[[int, int], int], int, bool]], other: int
 ):
-    attribute = Attr("m", "n", None)
+    attribute = Attr("m", ("n",))
 
     def run(value: int) -> int:
         for operation, operand, reflected in steps:
@@ -55,7 +55,7 @@ def test_arithmetic_is_that_of_int_and_replays_with_another_value(
 
 
 def test_a_traced_int_is_an_int_everywhere_else():
-    traced = TracedInt.of(3, Attr("", "n", None))
+    traced = TracedInt.of(3, Attr("", ("n",)))
     assert f"{traced} {traced!r} {traced:02d}" == "3 3 03"
     assert {traced: 1}[3] == 1
     assert list(range(traced)) == [0, 1, 2]

@@ -1,0 +1,163 @@
+"""The integers that modules keep, in attributes and in plain objects they hold: watched, read and set by path.
+
+A configuration object that many modules share is found once, by identity, and addressed from one owning module: the
+path ("config", "num_heads") of module "encoder" is `encoder.config.num_heads`. Values are read and written in the
+objects' own dictionaries, so that neither properties nor `__setattr__` hooks run.
+"""
+
+import argparse
+import sys
+import types
+from collections import OrderedDict, defaultdict, deque
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from penjing.core import PlanError
+from penjing.structure._provenance import Attr, TracedInt
+
+Step = str | int
+
+_MODULE_INTERNALS = frozenset(nn.Module().__dict__) | {"_flat_weights", "_flat_weights_names", "_all_weights"}
+_DEPTH = 3  # how deep values lie inside what a module holds
+_LONGEST = 256  # longer lists are data, not sizes
+_PLAIN = (types.SimpleNamespace, argparse.Namespace)
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a value is an object that only holds values: not a module, tensor, class, function or library part."""
+    if (
+        isinstance(value, (nn.Module, torch.Tensor, type))
+        or callable(value)
+        or not hasattr(value, "__dict__")
+    ):
+        return False
+    library = type(value).__module__.partition(".")[0]
+    return isinstance(value, _PLAIN) or not (library == "torch" or library in sys.stdlib_module_names)
+
+
+def _entries(value: Any) -> Iterable[tuple[Step, Any]]:
+    """What a container or plain object holds, with the step that leads there."""
+    if type(value) in (tuple, list, torch.Size):
+        return enumerate(value) if len(value) <= _LONGEST else ()
+    if type(value) in (dict, OrderedDict, defaultdict):
+        named = [(k, v) for k, v in value.items() if type(k) is str or (type(k) is int and k >= 0)]
+        return named if len(named) <= _LONGEST else ()
+    return list(vars(value).items()) if _is_plain(value) else ()
+
+
+def _put(holder: Any, step: Step, value: Any) -> None:
+    (vars(holder) if _is_plain(holder) else holder)[step] = value
+
+
+def read_attribute(model: nn.Module, attribute: Attr) -> int:
+    """The integer's present value."""
+    held: Any = model.get_submodule(attribute.module).__dict__
+    for step in attribute.path:
+        held = vars(held)[step] if _is_plain(held) else held[step]
+    return int(held)
+
+
+def set_attribute(module: nn.Module, path: Sequence[Step], value: int, original: nn.Module) -> None:
+    """Set an integer of a copied module. Raises `PlanError` where there is none, or where `original` shares it."""
+    place = ".".join(map(str, path))
+    held = module.__dict__
+    if not path or path[0] not in held or path[0] in _MODULE_INTERNALS:
+        raise PlanError(f"the plan sets {place}, which this {type(module).__name__} lacks")
+    first = path[0]
+    held[first] = _changed(held[first], original.__dict__.get(first), path[1:], value, place)
+
+
+def _changed(held: Any, before: Any, path: Sequence[Step], value: int, place: str) -> Any:
+    if not path:
+        if type(held) is not int:
+            raise PlanError(f"the plan sets {place}, which is no integer there")
+        return value
+    inside, was = dict(_entries(held)), dict(_entries(before))
+    if path[0] not in inside:
+        raise PlanError(f"the plan sets {place}, which is no integer there")
+    new = _changed(inside[path[0]], was.get(path[0]), path[1:], value, place)
+    if isinstance(held, tuple):
+        return type(held)(new if step == path[0] else item for step, item in inside.items())
+    if held is before:
+        raise PlanError(
+            f"the plan sets {place}, but copies of the network share the {type(held).__name__} there"
+        )
+    _put(held, path[0], new)
+    return held
+
+
+class AttributeWatch:
+    """Turns the integers a network keeps into `TracedInt`s; on exit everything its modules hold is as it was,
+    caches that the forward filled included.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model = model
+        self._before: list[tuple[dict[str, Any], dict[str, Any]]] = []
+        self._held: list[tuple[Any, Any]] = []
+        self._seen: set[int] = set()
+        self._watched: set[int] = set()
+
+    def __enter__(self) -> "AttributeWatch":
+        for path, module in self._model.named_modules():
+            attributes = module.__dict__
+            own = {name: value for name, value in attributes.items() if name not in _MODULE_INTERNALS}
+            self._before.append((attributes, own))
+            for value in own.values():
+                self._remember(value, _DEPTH)
+            for name, value in own.items():
+                attributes[name] = self._traced(value, path, (name,))
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for attributes, own in self._before:
+            for name in [n for n in attributes if n not in own and n not in _MODULE_INTERNALS]:
+                del attributes[name]
+            attributes.update(own)
+        for held, content in self._held:
+            if isinstance(held, (list, deque)):
+                held.clear()
+                held.extend(content)
+            else:
+                held.clear()
+                held.update(content)
+
+    def _remember(self, value: Any, depth: int) -> None:
+        """Containers a module keeps, and plain objects (their `__dict__`), down to a small depth; each once."""
+        if id(value) in self._seen:
+            return
+        for item in self._keep(value) if depth >= 0 else ():
+            self._remember(item, depth - 1)
+
+    def _keep(self, value: Any) -> Iterator[Any]:
+        if isinstance(value, (dict, list, set, deque)):
+            self._held.append((value, value.copy()))
+            inside = value.values() if isinstance(value, dict) else value
+        elif hasattr(value, "__dict__") and not isinstance(value, (nn.Module, torch.Tensor, type)):
+            inside = vars(value).values()
+            if not callable(value):
+                self._held.append((vars(value), vars(value).copy()))
+        elif type(value) is tuple:
+            inside = value
+        else:
+            return
+        self._seen.add(id(value))
+        yield from list(inside)
+
+    def _traced(self, value: Any, module: str, path: tuple[Step, ...]) -> Any:
+        if type(value) is int:
+            return TracedInt.of(value, Attr(module, path))
+        if len(path) > _DEPTH or type(value) in (str, float, bool, type(None)) or id(value) in self._watched:
+            return value
+        found = [(step, item, self._traced(item, module, (*path, step))) for step, item in _entries(value)]
+        if type(value) in (tuple, torch.Size):
+            changed = any(new is not item for _, item, new in found)
+            return type(value)(new for _, _, new in found) if changed else value
+        self._watched.add(id(value))
+        for step, item, new in found:
+            if new is not item:
+                _put(value, step, new)
+        return value
