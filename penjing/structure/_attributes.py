@@ -8,7 +8,7 @@ objects' own dictionaries, so that neither properties nor `__setattr__` hooks ru
 import argparse
 import sys
 import types
-from collections import OrderedDict, defaultdict, deque
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -42,21 +42,25 @@ def _entries(value: Any) -> Iterable[tuple[Step, Any]]:
     """What a container or plain object holds, with the step that leads there."""
     if type(value) in (tuple, list, torch.Size):
         return enumerate(value) if len(value) <= _LONGEST else ()
-    if type(value) in (dict, OrderedDict, defaultdict):
-        named = [(k, v) for k, v in value.items() if type(k) is str or (type(k) is int and k >= 0)]
+    if isinstance(value, dict):
+        named = [(k, v) for k, v in dict.items(value) if type(k) is str or (type(k) is int and k >= 0)]
         return named if len(named) <= _LONGEST else ()
     return list(vars(value).items()) if _is_plain(value) else ()
 
 
 def _put(holder: Any, step: Step, value: Any) -> None:
-    (vars(holder) if _is_plain(holder) else holder)[step] = value
+    if isinstance(holder, list):
+        holder[step] = value  # type: ignore[index]
+    else:
+        dict.__setitem__(holder if isinstance(holder, dict) else vars(holder), step, value)
 
 
 def read_attribute(model: nn.Module, attribute: Attr) -> int:
     """The integer's present value."""
-    held: Any = model.get_submodule(attribute.module).__dict__
-    for step in attribute.path:
-        held = vars(held)[step] if _is_plain(held) else held[step]
+    first, *rest = attribute.path
+    held: Any = model.get_submodule(attribute.module).__dict__[str(first)]
+    for step in rest:
+        held = dict(_entries(held))[step]
     return int(held)
 
 

@@ -58,7 +58,8 @@ def settle(all_facts: Sequence[Facts], states: Sequence[State], attributes: Mapp
                 for other in others:
                     atoms.unify(item.source.dim, other, item.source.cause)
             else:
-                atoms.freeze((np.array(group.atoms, dtype=np.int64),), item.source.cause)
+                why = f"{item.source.cause}, computed in the code: no smaller size fits"
+                atoms.freeze((np.array(group.atoms, dtype=np.int64),), why)
 
 
 def _partners(item: Live) -> tuple[tuple[np.ndarray, ...], ...]:

@@ -122,7 +122,7 @@ def _grouped(site: Site, x: Any, weight: Any, groups: int, transposed: bool) -> 
         out_place = split[1]
     if ins > 1:
         site.facts.kinds.append(("group", group))
-    site.require(site.size_expr(groups), group, "is called with this number of groups as a literal")
+    site.require(site.size_expr(groups), group, "is called with this number of groups")
     return site.atoms.merge((group, out_place), (groups, outs))
 
 

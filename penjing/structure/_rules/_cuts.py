@@ -129,11 +129,9 @@ def _keep_place(site: Site, own: Dim, size: int, place: int, given: int | None) 
     if place in (0, size) or given is None:
         return
     if given < 0:
-        site.require(
-            _negated(site.size_expr(given)), site.atoms.cut(own, place, size), "cuts at a literal index"
-        )
+        site.require(_negated(site.size_expr(given)), site.atoms.cut(own, place, size), "cuts at this index")
     else:
-        site.require(site.size_expr(given), site.atoms.cut(own, 0, place), "cuts at a literal index")
+        site.require(site.size_expr(given), site.atoms.cut(own, 0, place), "cuts at this index")
 
 
 def _negated(expr: Expr) -> Expr:

@@ -33,7 +33,7 @@ def _normalised_shape(site: Site) -> None:
     x = site.arg(0)
     for axis in _axes(site, len(site.shape(x)))[0]:
         size = site.shape(x)[axis]
-        site.require(site.size_expr(size), site.labels(x)[axis], "normalises over a literal size")
+        site.require(site.size_expr(size), site.labels(x)[axis], "normalises over this size")
 
 
 def _over(site: Site, renormalized: bool) -> list[Labels]:
@@ -112,7 +112,7 @@ def layer_norm(site: Site) -> list[Labels]:
         for ref in site.tensors()[1:]:
             labels[axis] = site.unify(labels[axis], site.labels(ref)[axis - first])
         site.renormalize(x, axis)
-        site.require(site.size_expr(spanned[axis - first]), labels[axis], "normalises over a literal size")
+        site.require(site.size_expr(spanned[axis - first]), labels[axis], "normalises over this size")
     rest = [*labels[:first], *([FIXED] * len(spanned))]
     return [labels, *([*rest] for _ in site.call.outputs[1:])]
 
@@ -133,7 +133,7 @@ def group_norm(site: Site) -> list[Labels]:
             site.facts.kinds.append(("group", group))
             site.facts.renormalized.extend(place)
         site.renormalize(x, 1)
-        site.require(site.size_expr(groups), group, "normalises a literal number of groups")
+        site.require(site.size_expr(groups), group, "normalises this number of groups")
     return [labels, [labels[0], group], [labels[0], group]]
 
 

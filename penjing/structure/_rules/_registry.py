@@ -126,11 +126,11 @@ class Site:
         self,
         expr: Expr | None,
         dim: Dim,
-        why: str = "is called with this size as a literal",
+        why: str = "is called with this size",
         partners: tuple[Dim, ...] = (),
     ) -> None:
         if isinstance(expr, Const):
-            self.freeze(dim, why)
+            self.freeze(dim, f"{why}, a literal in the code")
         elif expr is not None and dim:
             self.facts.requirements.append(Requirement(expr, dim, self.because(why), partners))
 

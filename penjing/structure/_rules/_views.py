@@ -35,7 +35,7 @@ def reshape(site: Site) -> list[Labels]:
         parts = [flat] if len(outs) == 1 else site.atoms.reshape(flat, [new[a] for a in outs])
         for axis, part in zip(outs, parts, strict=True):
             output[axis] = part
-            site.require(_asked(site, new, axis), part, f"reshapes to {list(new)} with a literal size")
+            site.require(_asked(site, new, axis), part, f"reshapes to {list(new)}")
     return [output]
 
 
@@ -125,7 +125,7 @@ def expand(site: Site) -> list[Labels]:
         given = _expanded_to(site, new, axis)
         if old[-axis] == new[-axis]:
             output[-axis] = labels[-axis]
-            site.require(given, labels[-axis], "expands to a literal size")
+            site.require(given, labels[-axis], "expands to this size")
         elif old[-axis] == 1:
             output[-axis] = _repeated(site, new[-axis], given)
     for axis in range(len(new) - len(old)):
