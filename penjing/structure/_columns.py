@@ -5,6 +5,7 @@ a *pattern* (block, outer, inner): the block's atoms, each repeated `inner` time
 Merging dims and splitting them again moves patterns; arrays are made only where someone looks at single indices.
 """
 
+import functools
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -87,12 +88,15 @@ class Pattern:
         return self.outer, self.block.size, self.inner
 
 
+@functools.lru_cache(maxsize=512)
 def indices_of(place: tuple[int, int, int]) -> np.ndarray:
     """Which indices of a column of this place each atom of the block owns: int64 of shape (size, outer * inner)."""
     outer, size, inner = place
     tiles = np.arange(outer, dtype=np.int64)[None, :, None] * (size * inner)
     own = np.arange(size, dtype=np.int64)[:, None, None] * inner
-    return (own + tiles + np.arange(inner, dtype=np.int64)).reshape(size, outer * inner)
+    index = (own + tiles + np.arange(inner, dtype=np.int64)).reshape(size, outer * inner)
+    index.flags.writeable = False
+    return index
 
 
 def lay_out(place: tuple[int, int, int], shape: tuple[int, ...]) -> list[Place] | None:

@@ -16,6 +16,7 @@ from penjing.structure._atoms import Atoms, Dim
 from penjing.structure._attention import replaceable_modules
 from penjing.structure._attributes import read_attribute
 from penjing.structure._calling import ExampleInputs
+from penjing.structure._collector import collector_paused
 from penjing.structure._couplings import Couplings
 from penjing.structure._fingerprint import fingerprint
 from penjing.structure._merge import merge_weights
@@ -143,6 +144,7 @@ def _pair(tensor: torch.Tensor) -> torch.Tensor:
     return torch.cat([tensor, tensor]) if tensor.dim() and tensor.shape[0] == 1 else tensor
 
 
+@collector_paused()
 def analyse(model: nn.Module, traces: Sequence[Trace]) -> Structure:
     """Labels, requirements and groups of traced forwards."""
     atoms = Atoms()

@@ -21,6 +21,7 @@ from penjing.core._graph import Graph, ModuleCall, OpCall, Value
 from penjing.structure._attention import attention_freed
 from penjing.structure._attributes import AttributeWatch
 from penjing.structure._calling import ExampleInputs, call_with, check_example, output_tensors
+from penjing.structure._collector import collector_paused
 from penjing.structure._leftovers import no_leftovers
 from penjing.structure._memo import MetaMemo
 from penjing.structure._mixing import LITERALS, keep_literals, result_tensors, run, tensors_in, with_refs
@@ -43,6 +44,7 @@ def trace_forward(model: nn.Module, example: ExampleInputs, *, training: bool = 
     check_example(example)
     recorder = _Recorder()
     with ExitStack() as stack:
+        stack.enter_context(collector_paused())
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.no_grad())
         stack.enter_context(torch.random.fork_rng(devices=[]))
