@@ -94,9 +94,7 @@ def indices_of(place: tuple[int, int, int]) -> np.ndarray:
     outer, size, inner = place
     tiles = np.arange(outer, dtype=np.int64)[None, :, None] * (size * inner)
     own = np.arange(size, dtype=np.int64)[:, None, None] * inner
-    index = (own + tiles + np.arange(inner, dtype=np.int64)).reshape(size, outer * inner)
-    index.flags.writeable = False
-    return index
+    return (own + tiles + np.arange(inner, dtype=np.int64)).reshape(size, outer * inner)
 
 
 def lay_out(place: tuple[int, int, int], shape: tuple[int, ...]) -> list[Place] | None:

@@ -84,7 +84,46 @@ def _evaluating_batch_norm(args: Sequence[Any]) -> Any:
     return tuple, (_spec(torch.empty_like(x)), statistics, statistics)
 
 
-_QUICK = {torch.ops.aten.native_batch_norm.default: _evaluating_batch_norm}
+def _unary(args: Sequence[Any]) -> Any:
+    """An elementwise function of one float tensor: dims, strides and dtype are its own."""
+    x = args[0]
+    alone = x.is_floating_point() and not any(isinstance(a, torch.Tensor) for a in args[1:])
+    return (None, (_spec(torch.empty_like(x)),)) if alone else None
+
+
+def _unary_in_place(args: Sequence[Any]) -> Any:
+    alone = args[0].is_floating_point() and not any(isinstance(a, torch.Tensor) for a in args[1:])
+    return _SELF if alone else None
+
+
+def _layer_norm(args: Sequence[Any]) -> Any:
+    """A layer norm over the last dims of a contiguous tensor; None to let the kernel answer."""
+    x, shape, weight, bias = args[:4]
+    sizes = tuple(shape)
+    plain = (
+        x.is_contiguous()
+        and x.dtype in (torch.float32, torch.float64)
+        and tuple(x.shape[-len(sizes) :]) == sizes
+    )
+    if not plain or any(
+        t is not None and (tuple(t.shape) != sizes or t.dtype != x.dtype) for t in (weight, bias)
+    ):
+        return None
+    rest = torch.empty((*x.shape[: -len(sizes)], *([1] * len(sizes))), dtype=x.dtype, device="meta")
+    return tuple, (_spec(x), _spec(rest), _spec(rest))
+
+
+_aten = torch.ops.aten
+_UNARY = (
+    "relu", "gelu", "silu", "sigmoid", "tanh", "hardtanh", "hardswish", "hardsigmoid", "elu", "leaky_relu", "mish",
+    "softplus", "exp", "log", "sqrt", "rsqrt", "neg", "sin", "cos", "erf",
+)  # fmt: skip
+_QUICK: dict[Any, Any] = {
+    _aten.native_batch_norm.default: _evaluating_batch_norm,
+    _aten.native_layer_norm.default: _layer_norm,
+    **{getattr(_aten, name).default: _unary for name in _UNARY},
+    **{getattr(_aten, f"{name}_").default: _unary_in_place for name in _UNARY if hasattr(_aten, f"{name}_")},
+}
 
 
 @functools.cache

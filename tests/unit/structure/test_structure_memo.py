@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from penjing.structure._memo import MetaMemo
+from penjing.structure._memo import _QUICK, _UNARY, MetaMemo
 from penjing.structure._mixing import tensors_in
 
 aten = torch.ops.aten
@@ -65,6 +65,38 @@ def test_batch_norm_without_its_kernel(dtype: torch.dtype, layout: torch.memory_
     args = (x, None, mean, mean, mean, False, 0.1, 1e-5)
     assert spec(MetaMemo()(aten.native_batch_norm.default, [x], args, {})) == spec(
         aten.native_batch_norm(*args)
+    )
+
+
+UNARY = [op for op in _QUICK if op.overloadpacket.__name__.rstrip("_") in _UNARY]
+LAYOUTS = (
+    Case("contiguous", lambda x: x),
+    Case("channels last", lambda x: x.to(memory_format=torch.channels_last)),
+    Case("transposed", lambda x: x.transpose(1, 3)),
+    Case("strided", lambda x: x[:, ::2]),
+    Case("half", lambda x: x.half()),
+)
+
+
+SHARED = Case("expanded", lambda x: x[:, :1].expand(2, 6, 4, 4))  # nothing can be written into it
+PAIRS = [(op, case) for op in UNARY for case in LAYOUTS] + [
+    (op, SHARED) for op in UNARY if not op.overloadpacket.__name__.endswith("_")
+]
+
+
+@pytest.mark.parametrize(("op", "layout"), PAIRS, ids=lambda c: str(getattr(c, "name", c)))
+def test_elementwise_functions_without_their_kernels(op, layout: Case):
+    x = layout.run(torch.empty(2, 6, 4, 4, device="meta"))
+    assert spec(MetaMemo()(op, [x], (x,), {})) == spec(op(x))
+
+
+@pytest.mark.parametrize("weight", [True, False])
+def test_layer_norm_without_its_kernel(weight: bool):
+    x = torch.empty(2, 6, 4, 5, device="meta")
+    own = torch.empty(4, 5, device="meta") if weight else None
+    args = (x, [4, 5], own, own, 1e-5)
+    assert spec(MetaMemo()(aten.native_layer_norm.default, [x], args, {})) == spec(
+        aten.native_layer_norm(*args)
     )
 
 
