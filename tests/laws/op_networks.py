@@ -124,6 +124,21 @@ FOLLOWED: dict[str, Step] = {
     "rows copied": lambda m, h: h.index_copy(2, torch.tensor([1, 0]), h[:, :, 2:4]),
     "smallest and largest": lambda m, h: h * torch.aminmax(h, dim=3, keepdim=True)[1],
     "cumulated largest": lambda m, h: h.cummax(2)[0],
+    "spectrum of pixels": lambda m, h: torch.fft.fft2(h).abs(),
+    "half a spectrum of pixels": lambda m, h: torch.fft.irfft2(torch.fft.rfft2(h), s=(6, 6)),
+    "real and imaginary channels": lambda m, h: torch.view_as_real(torch.complex(h, 2 * h)).flatten(3),
+    "complex channels": lambda m, h: torch.view_as_complex(torch.stack([h, -h], -1)).angle(),
+    "polar channels": lambda m, h: torch.polar(h.abs(), h).conj().imag,
+    "turned by a map": lambda m, h: F.grid_sample(
+        h, F.affine_grid(torch.eye(2, 3).expand(2, 2, 3), list(h.shape), False), align_corners=False
+    ),
+    "divided to whole numbers": lambda m, h: h * torch.floor_divide(h, 0.3),
+    "repeated per channel": lambda m, h: h * torch.full((1, 1, 1), 0.5).repeat(h.shape[1], 1, 1),
+    "repeated channels": lambda m, h: h.repeat(1, 2, 1, 1),
+    "half the channels changed": lambda m, h: torch.cat(
+        [h[:, : h.shape[1] // 2], 2 * h[:, h.shape[1] // 2 :]], 1
+    ),
+    "wrapped pixels": lambda m, h: F.pad(h, (1, 1, 1, 1), mode="circular"),
     "sampled 3d": lambda m, h: F.grid_sample(
         h[..., None], h.new_zeros(2, 4, 4, 1, 3), align_corners=False
     ).squeeze(-1),
@@ -152,7 +167,10 @@ STAYS: dict[str, Step] = {
     "slice written": lambda m, h: aten.slice_scatter(h, h[:, :2] * 2, 1, 0, 2),
     "index written": lambda m, h: aten.select_scatter(h, h[:, 0] * 2, 1, 0),
     "strided by hand": lambda m, h: h.as_strided((2, 8, 6, 6), h.stride()),
-    "wrapped pixels": lambda m, h: F.pad(h, (1, 1, 1, 1), mode="circular"),
+    "spectrum of channels": lambda m, h: torch.fft.fft(h, dim=1).real,
+    "half a spectrum of channels": lambda m, h: torch.fft.irfft(torch.fft.rfft(h, dim=1), n=8, dim=1),
+    "numbered channels": lambda m, h: h * torch.arange(h.shape[1])[:, None, None],
+    "channels on a line": lambda m, h: h * torch.linspace(0, 1, h.shape[1])[:, None, None],
 }
 
 

@@ -131,3 +131,20 @@ def _split(site: Site, dim: Dim, groups: int, places: int) -> tuple[Dim, Dim]:
         return FIXED, FIXED
     group, place = site.atoms.reshape(dim, (groups, places))
     return group, place
+
+
+@rule(aten._trilinear)
+def trilinear(site: Site) -> list[Labels]:
+    """Three factors on common axes, each stretched over those it lacks, multiplied and summed."""
+    refs, stretched, summed = [site.arg(i) for i in range(3)], [site.arg(i) for i in (3, 4, 5)], site.arg(6)
+    rank = len(site.shape(refs[0])) + len(stretched[0])
+    axes: list[Dim] = [FIXED] * rank
+    met = [False] * rank
+    for ref, lacks in zip(refs, stretched, strict=True):
+        own = [a for a in range(rank) if a not in lacks]
+        for position, (axis, dim) in enumerate(zip(own, site.labels(ref), strict=True)):
+            axes[axis] = site.unify(axes[axis], dim) if met[axis] else dim
+            met[axis] = True
+            if axis in summed:
+                site.reduce(ref, position)
+    return [[dim for axis, dim in enumerate(axes) if axis not in summed]]

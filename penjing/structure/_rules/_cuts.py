@@ -126,12 +126,14 @@ def slice_(site: Site) -> list[Labels]:
 
 
 def _keep_place(site: Site, own: Dim, size: int, place: int, given: int | None) -> None:
+    """Two halves may be tied index by index, as those of `chunk` are."""
     if place in (0, size) or given is None:
         return
+    before, behind = site.atoms.cut(own, 0, place), site.atoms.cut(own, place, size)
+    expr, kept, other = site.size_expr(given), before, behind
     if given < 0:
-        site.require(_negated(site.size_expr(given)), site.atoms.cut(own, place, size), "cuts at this index")
-    else:
-        site.require(site.size_expr(given), site.atoms.cut(own, 0, place), "cuts at this index")
+        expr, kept, other = _negated(expr), behind, before
+    site.require(expr, kept, "cuts at this index", (other,) if 2 * place == size else ())
 
 
 def _negated(expr: Expr) -> Expr:

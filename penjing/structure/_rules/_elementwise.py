@@ -1,5 +1,6 @@
 """Ops that keep the place of every element: pointwise, copies, factories."""
 
+import numpy as np
 import torch
 
 from penjing.core._graph import Ref
@@ -15,7 +16,7 @@ aten = torch.ops.aten
     aten.copy_, aten.copy, aten.bernoulli_, aten.bernoulli, aten.dropout, aten.hardswish, aten.hardswish_,
     aten.masked_fill, aten.masked_fill_, aten.where, aten.tril, aten.triu, aten.nan_to_num, aten.uniform_, aten.normal_,
     aten.rand_like, aten.randn_like, aten.zeros_like, aten.ones_like, aten.full_like, aten.empty_like,
-    aten.fill, aten.fill_, aten.zero_, aten.threshold, aten.threshold_, aten._prelu_kernel,
+    aten.fill, aten.fill_, aten.zero_, aten.threshold, aten.threshold_, aten._prelu_kernel, aten.floor_divide,
 )  # fmt: skip
 def pointwise(site: Site) -> list[Labels]:
     """Broadcast all inputs; dims of equal size are the same dim."""
@@ -37,14 +38,37 @@ def _broadcast(site: Site, position: int) -> Labels:
 
 
 @rule(
-    aten.empty, aten.zeros, aten.ones, aten.full, aten.arange, aten.scalar_tensor, aten.rand, aten.randn, aten.eye,
-    aten.linspace, aten.randint, aten.randperm, aten.new_zeros, aten.new_ones, aten.new_full, aten.new_empty,
-    aten.empty_strided, aten.new_empty_strided, aten.tril_indices, aten.triu_indices,
+    aten.empty, aten.zeros, aten.ones, aten.full, aten.scalar_tensor, aten.rand, aten.randn, aten.eye, aten.randint,
+    aten.new_zeros, aten.new_ones, aten.new_full, aten.new_empty, aten.empty_strided, aten.new_empty_strided,
 )  # fmt: skip
 def factory(site: Site) -> list[Labels]:
-    """A new tensor; a dim sized by a labelled dim carries its labels, one sized by an attribute follows it."""
-    shape = site.output_shape()
+    """A new tensor; a dim sized by a labelled dim carries its labels, one sized by an attribute follows it.
+
+    One made inside another function is sized by that function's own inputs, whatever they are.
+    """
+    shape, function = site.output_shape(), site.call.function
+    if function and function.strip("_") not in _MAKES_TENSORS:
+        return [[(site.atoms.fresh(n),) if n > 1 else FIXED for n in shape]]
     return [[sized_by(site, n) for n in shape]]
+
+
+_MAKES_TENSORS = {
+    "empty", "zeros", "ones", "full", "scalar_tensor", "rand", "randn", "eye", "randint", "new_zeros", "new_ones",
+    "new_full", "new_empty", "empty_strided", "new_empty_strided", "tensor", "as_tensor", "new_tensor", "?",
+}  # fmt: skip
+
+
+@rule(aten.arange, aten.linspace, aten.logspace, aten.randperm, aten.tril_indices, aten.triu_indices)
+def numbering(site: Site) -> list[Labels]:
+    """Values that depend on how many there are: what their number is read from must keep its count."""
+    own = site.call.function == site.call.op.overloadpacket.__name__
+    for size, expr in site.call.sizes if own else ():
+        if size > 1 and not isinstance(expr, Const):
+            still = np.full(
+                size, site.atoms.frozen(site.because("numbers the indices of a dim")), dtype=np.int64
+            )
+            site.require(expr, (still,), "numbers the indices of a dim")
+    return [fixed(site.output_shape())]
 
 
 def sized_by(site: Site, size: int) -> Dim:

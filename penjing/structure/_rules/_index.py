@@ -224,3 +224,13 @@ def embedding(site: Site) -> list[Labels]:
     for dim in site.labels(site.arg(1)):
         site.freeze(dim, "holds ids")
     return [[*fixed(ids), weight[1]]]
+
+
+@rule(aten._embedding_bag, aten._embedding_bag_forward_only)
+def embedding_bag(site: Site) -> list[Labels]:
+    """A row per bag of token ids, and for the maximum the row each entry comes from."""
+    weight = site.labels(site.arg(0))
+    site.freeze(weight[0], "looks rows up by id")
+    width = site.output_shape()[1]
+    shapes = [site.output_shape(i) for i in range(len(site.call.outputs))]
+    return [[FIXED, weight[1]] if len(s) == 2 and s[1] == width else fixed(s) for s in shapes]

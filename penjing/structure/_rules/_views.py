@@ -194,10 +194,18 @@ def pad(site: Site) -> list[Labels]:
 
 @rule(aten.repeat)
 def repeat(site: Site) -> list[Labels]:
+    """A dim laid out several times; a single index repeated as often as a size says carries that dim's labels."""
     x = site.arg(0)
-    times, labels = site.arg(1), site.labels(x)
-    padded = [FIXED] * (len(times) - len(labels)) + list(labels)
-    return [[tuple(np.tile(c, n) for c in d) for d, n in zip(padded, times, strict=True)]]
+    times, labels, shape = site.arg(1), site.labels(x), site.shape(x)
+    new = len(times) - len(labels)
+    padded = [FIXED] * new + list(labels)
+    sizes = [1] * new + list(shape)
+    return [
+        [
+            sized_by(site, n) if size == 1 and n > 1 else tuple(np.tile(c, n) for c in dim)
+            for dim, size, n in zip(padded, sizes, times, strict=True)
+        ]
+    ]
 
 
 @rule(aten.pixel_shuffle)
