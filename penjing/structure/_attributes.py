@@ -6,6 +6,7 @@ objects' own dictionaries, so that neither properties nor `__setattr__` hooks ru
 """
 
 import argparse
+import copy
 import sys
 import types
 from collections import deque
@@ -70,8 +71,44 @@ def set_attribute(module: nn.Module, path: Sequence[Step], value: int, original:
     held = module.__dict__
     if not path or path[0] not in held or path[0] in _MODULE_INTERNALS:
         raise PlanError(f"the plan sets {place}, which this {type(module).__name__} lacks")
-    first = path[0]
+    before = read_path(module, path)
+    _set(module, path, value, original, place)
+    if type(module).__setstate__ is not nn.Module.__setstate__:
+        _keep_in_copies(module, path, before, value, original)
+
+
+def _set(module: nn.Module, path: Sequence[Step], value: int, original: nn.Module, place: str) -> None:
+    held, first = module.__dict__, path[0]
     held[first] = _changed(held[first], original.__dict__.get(first), path[1:], value, place)
+
+
+def _keep_in_copies(
+    module: nn.Module, path: Sequence[Step], before: int | None, value: int, original: nn.Module
+) -> None:
+    """A module that makes itself anew when it is copied, out of another record, has that record changed too."""
+    for other in ((), *_integers(module.__dict__, ())):
+        if other and read_path(module, other) == before:
+            _set(module, other, value, original, ".".join(map(str, other)))
+        if read_path(copy.deepcopy(module), path) == value:
+            return
+        if other and before is not None:
+            _set(module, other, before, original, ".".join(map(str, other)))
+
+
+def _integers(held: Any, path: tuple[Step, ...]) -> Iterator[tuple[Step, ...]]:
+    for step, item in list(_entries(held)):
+        if type(item) is int:
+            yield (*path, step)
+        elif len(path) <= _DEPTH and not isinstance(item, nn.Module) and step not in _MODULE_INTERNALS:
+            yield from _integers(item, (*path, step))
+
+
+def read_path(module: nn.Module, path: Sequence[Step]) -> int | None:
+    """The integer at a path of attributes; None where there is none."""
+    held: Any = module.__dict__
+    for step in path:
+        held = dict(_entries(held)).get(step)
+    return held if type(held) is int else None
 
 
 def _changed(held: Any, before: Any, path: Sequence[Step], value: int, place: str) -> Any:

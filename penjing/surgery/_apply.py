@@ -86,7 +86,7 @@ def _sliced(
     if unknown:
         raise PlanError(f"the plan names tensors that this {type(model).__name__} lacks: {unknown[:5]}")
     twins: dict[int, torch.Tensor] = {}
-    dropped = {name for name, dims in removed.items() if len(dims.get(0, ())) >= _size(tensors[name], 0)}
+    dropped = {name for name, dims in removed.items() if 0 < _size(tensors[name], 0) <= len(dims.get(0, ()))}
     for name, dims in removed.items():
         if name not in dropped and id(tensors[name]) not in twins:
             twins[id(tensors[name])] = slice_tensor(tensors[name], dims, name)

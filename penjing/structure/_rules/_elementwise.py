@@ -61,14 +61,17 @@ _MAKES_TENSORS = {
 @rule(aten.arange, aten.linspace, aten.logspace, aten.randperm, aten.tril_indices, aten.triu_indices)
 def numbering(site: Site) -> list[Labels]:
     """Values that depend on how many there are: what their number is read from must keep its count."""
-    own = site.call.function == site.call.op.overloadpacket.__name__
-    for size, expr in site.call.sizes if own else ():
-        if size > 1 and not isinstance(expr, Const):
-            still = np.full(
-                size, site.atoms.frozen(site.because("numbers the indices of a dim")), dtype=np.int64
-            )
-            site.require(expr, (still,), "numbers the indices of a dim")
-    return [fixed(site.output_shape())]
+    shape, why = site.output_shape(), "numbers the indices of a dim"
+    if site.call.function != site.call.op.overloadpacket.__name__:
+        return [fixed(shape)]
+    read = [(size, expr) for size, expr in site.call.sizes if size > 1 and not isinstance(expr, Const)]
+    for size, expr in read:
+        site.require(expr, _still(site, size, why), why)
+    return [[_still(site, n, why) if read else FIXED for n in shape]]
+
+
+def _still(site: Site, size: int, why: str) -> Dim:
+    return (np.full(size, site.atoms.frozen(site.because(why)), dtype=np.int64),)
 
 
 def sized_by(site: Site, size: int) -> Dim:

@@ -8,7 +8,7 @@ import torch
 from penjing.structure._atoms import FIXED, Dim
 from penjing.structure._provenance import Expr
 from penjing.structure._rules._cuts import joined
-from penjing.structure._rules._elementwise import freeze_everything, sized_as
+from penjing.structure._rules._elementwise import freeze_everything, sized_as, sized_by
 from penjing.structure._rules._registry import Labels, Site, fixed, rule
 
 aten = torch.ops.aten
