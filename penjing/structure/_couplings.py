@@ -24,7 +24,7 @@ from penjing.structure._counts import (
 )
 from penjing.structure._provenance import Arith, Attr, Const, Expr, Size
 from penjing.structure._requirements import Live
-from penjing.structure._search import Constraint, Search, connected
+from penjing.structure._search import Constraint, Search, parts
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,43 +93,6 @@ class Couplings:
             return self.domain(v)
         return choices.get(self.groups[v].name, np.array([len(self.groups[v])]))
 
-    def stuck(self) -> list[tuple[PruneGroup, Live]]:
-        """Groups that cannot lose a unit even together with others, with the requirement that keeps them."""
-        found = [(self.groups[v], c.source) for c in self.wrong for v in c.variables if v < len(self.groups)]
-        for component in self.components:
-            found.extend(self._stuck_in(component))
-        return found
-
-    def _stuck_in(self, component: Component) -> list[tuple[PruneGroup, Live]]:
-        half = {
-            v: (self.size(v) + 1) // 2 if v < len(self.groups) else self.size(v) for v in component.variables
-        }
-        domains = {v: self.domain(v) for v in component.variables}
-        able: set[Variable] = set()
-        found = Search(domains, half).run(component.variables, component.constraints) or {}
-        able.update(v for v, n in found.items() if n < self.size(v))
-        stuck = []
-        for v in component.variables:
-            if v >= len(self.groups) or v in able:
-                continue
-            smaller = {**domains, v: domains[v][:-1]}
-            found = Search(smaller, half).run(component.variables, component.constraints, first=v)
-            if found is None:
-                stuck.append((self.groups[v], self._blame(component, v).source))
-            else:
-                able.update(u for u, n in found.items() if n < self.size(u))
-        return stuck
-
-    def _blame(self, component: Component, v: Variable) -> Constraint:
-        """The first constraint that breaks when the group shrinks alone."""
-        own = [c for c in component.constraints if v in c.variables]
-        for kept in (self.size(v) - 1, (self.size(v) + 1) // 2):
-            values = {u: kept if u == v else self.size(u) for u in component.variables}
-            broken = next((c for c in own if not c.holds(values)), None)
-            if broken is not None:
-                return broken
-        return own[0]
-
     def words(self, constraint: Constraint) -> str:
         """A constraint in plain words: '3 heads of 32 = 96 channels'."""
         return f"{self._say(constraint.left)} = {self._say(constraint.right)}"
@@ -191,7 +154,7 @@ def find_couplings(
     return Couplings(
         groups=tuple(groups),
         attributes=tuple(attributes.items()),
-        components=tuple(_components(right)),
+        components=tuple(Component(tuple(p), tuple(m)) for p, m in parts(right)),
         irregular=tuple(irregular),
         wrong=tuple(wrong),
     )
@@ -262,15 +225,3 @@ def _always(constraint: Constraint, full: Mapping[Variable, int]) -> bool:
     (only,) = constraint.variables
     domain = np.arange(1, full[only] + 1)
     return len(constraint.among({}, only, domain)) == len(domain)
-
-
-def _components(constraints: Sequence[Constraint]) -> Iterable[Component]:
-    pending = sorted({v for c in constraints for v in c.variables})
-    owner: dict[Variable, int] = {}
-    parts = connected(pending, constraints)
-    for number, part in enumerate(parts):
-        owner.update(dict.fromkeys(part, number))
-    members: list[list[Constraint]] = [[] for _ in parts]
-    for constraint in constraints:
-        members[owner[constraint.variables[0]]].append(constraint)
-    return [Component(tuple(p), tuple(m)) for p, m in zip(parts, members, strict=True)]

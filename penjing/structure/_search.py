@@ -60,6 +60,16 @@ def connected(pending: Iterable[Variable], constraints: Sequence[Constraint]) ->
     return list(found.values())
 
 
+def parts(constraints: Sequence[Constraint]) -> list[tuple[list[Variable], list[Constraint]]]:
+    """Constraints that share variables, together with those variables."""
+    found = connected(sorted({v for c in constraints for v in c.variables}), constraints)
+    owner = {v: number for number, part in enumerate(found) for v in part}
+    members: list[list[Constraint]] = [[] for _ in found]
+    for constraint in constraints:
+        members[owner[constraint.variables[0]]].append(constraint)
+    return list(zip(found, members, strict=True))
+
+
 class _Exhausted(Exception):
     """More tries than allowed."""
 

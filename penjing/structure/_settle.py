@@ -11,6 +11,7 @@ import numpy as np
 
 from penjing.core._groups import PruneGroup
 from penjing.structure._couplings import Couplings, find_couplings
+from penjing.structure._movable import immovable
 from penjing.structure._provenance import Attr, Size
 from penjing.structure._requirements import Live, live_requirements
 from penjing.structure._rules import Facts
@@ -38,7 +39,7 @@ def settle(all_facts: Sequence[Facts], states: Sequence[State], attributes: Mapp
         live = live_requirements(all_facts)
         groups = build_groups(all_facts, states)
         couplings = find_couplings(groups, live, len(atoms), attributes)
-        stuck = [*couplings.stuck(), *_breaking(groups, couplings.irregular, len(atoms), attributes)]
+        stuck = [*immovable(couplings), *_breaking(groups, couplings.irregular, len(atoms), attributes)]
         if not stuck:
             counts = dict.fromkeys(
                 f"count-tied: {c.source.source.cause}: {couplings.words(c)}"

@@ -8,7 +8,7 @@ import numpy as np
 from penjing.structure._counts import Count, combine, constant, variable
 from penjing.structure._provenance import Arith, Attr, Const, Expr, Size
 from penjing.structure._requirements import Live, kept_size
-from penjing.structure._search import Constraint, Search, connected
+from penjing.structure._search import Constraint, Search, parts
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +62,10 @@ def _search(
 ) -> Solution:
     now = {number: current(attribute) for attribute, number in unknown.items()}
     domains = {v: np.arange(1, n + 1) if n > 0 else np.array([n]) for v, n in now.items()}
-    open_ones = [c for c in constraints if c.variables]
-    for part in connected(now, open_ones):
-        own = [c for c in open_ones if c.variables[0] in part]
+    names = list(unknown)
+    for part, own in parts([c for c in constraints if c.variables]):
         found = Search(domains, now).run(part, own)
         if found is None:
             return Solution(values, own[0].source)
-        values.update((attribute, found[number]) for attribute, number in unknown.items() if number in found)
+        values.update((names[number], value) for number, value in found.items())
     return Solution(values, None)

@@ -3,6 +3,8 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 
 import penjing as pj
@@ -228,3 +230,33 @@ def test_halves_of_one_layer_keep_equal_counts(ratio: float, kept: int):
     assert (slim.b.in_features, slim.c.in_features) == (kept, kept)
     assert pj.verify(model, slim, plan, x).passed
     assert plan.removed["b.weight"][1] != plan.removed["c.weight"][1]
+
+
+KINDS = st.sampled_from([Attention, Quotient])
+
+
+@settings(max_examples=12, derandomize=True, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.sampled_from([Attention, Quotient]), st.sampled_from([1, 2, 3, 4, 6])),
+        min_size=1,
+        max_size=3,
+    ),
+    st.sampled_from([12, 24, 36, 48]),
+    st.floats(0.1, 0.9),
+    st.booleans(),
+)
+def test_random_stages_are_cut_to_counts_that_fit(blocks, width: int, ratio: float, head_dims: bool):
+    model = Stage(Attention, width, ())
+    model.blocks.extend(kind(width, heads) for kind, heads in blocks)
+    model.norms.extend(nn.LayerNorm(width) for _ in blocks)
+    model.blocks.append(nn.Sequential(nn.Linear(width, 8), nn.ReLU(), nn.Linear(8, width)))
+    model.norms.append(nn.Identity())
+    x, kinds = example(Attention), ("neuron", "embed", "head")
+    slim, plan = pj.prune(model, x, ratio=ratio, granularity=(*kinds, "head_dim") if head_dims else kinds)
+    kept = slim.embed.out_features
+    assert kept >= max(1, int(width * (1 - ratio) + 0.5))
+    assert all(block.proj.in_features == kept for block in slim.blocks[:-1])
+    assert all(kept % block.heads == 0 for block in slim.blocks[:-1])
+    assert not plan.skipped
+    assert pj.verify(model, slim, plan, x).passed
