@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from penjing.structure._columns import CUT, FROZEN, MIXED, SPLIT, WHOLE, Block, Pattern, lay_out
+from penjing.structure._factors import components, first_seen, rising
 
 Dim = tuple[np.ndarray, ...]
 FIXED: Dim = ()
@@ -353,11 +354,11 @@ class Atoms:
         self._left[atoms], self._right[atoms] = rows[0], rows[1]
 
     def _pair(self, a: Dim, b: Dim, cause: str) -> None:
-        shapes = [_first_seen(c) for c in b]
+        shapes = [first_seen(c) for c in b]
         unused = list(range(len(b)))
         matches: list[tuple[np.ndarray, np.ndarray]] = []
         for column in a:
-            pattern = _first_seen(column)
+            pattern = first_seen(column)
             found = next((i for i in unused if np.array_equal(shapes[i], pattern)), None)
             if found is None:
                 break
@@ -381,14 +382,12 @@ class Atoms:
             return [(varying[0], grid[index].copy())]
         atoms, rows = np.unique(grid, return_inverse=True)
         rows = rows.reshape(grid.shape)
-        parts = [(axis, *_components(rows, axis, len(atoms))) for axis in varying]
+        parts = [(axis, *components(rows, axis, len(atoms))) for axis in varying]
         labels: list[tuple[int, np.ndarray]] = []
         owners: list[np.ndarray] = []
         for axis, per_index, per_atom, count in parts:
             new = self.fresh(count)
-            labels.append(
-                (axis, new if len(new) == len(per_index) and _rising(per_index) else new[per_index])
-            )
+            labels.append((axis, new if len(new) == len(per_index) and rising(per_index) else new[per_index]))
             owners.append(new[per_atom])
         stuck = atoms < self.first
         for owner in owners:
@@ -400,38 +399,3 @@ class Atoms:
 
 def same_labels(a: Dim, b: Dim) -> bool:
     return len(a) == len(b) and all(x is y or np.array_equal(x, y) for x, y in zip(a, b, strict=True))
-
-
-def _rising(index: np.ndarray) -> bool:
-    return bool((np.diff(index) > 0).all())
-
-
-def _first_seen(column: np.ndarray) -> np.ndarray:
-    """Each entry replaced by the position of its first occurrence."""
-    _, first, inverse = np.unique(column, return_index=True, return_inverse=True)
-    return first[inverse.reshape(-1)]
-
-
-def _components(rows: np.ndarray, axis: int, atoms: int) -> tuple[np.ndarray, np.ndarray, int]:
-    """Connected components of the bipartite graph 'index of `axis` holds atom'.
-
-    Returns the component of each index of the axis, of each atom, and the number of components.
-    """
-    size = rows.shape[axis]
-    index = np.broadcast_to(
-        np.arange(size).reshape([-1 if j == axis else 1 for j in range(rows.ndim)]), rows.shape
-    )
-    pairs = np.unique(np.stack([index.ravel(), rows.ravel()]), axis=1)
-    parent = np.arange(size)
-    for _ in range(size + 1):
-        lowest = np.full(atoms, size)
-        np.minimum.at(lowest, pairs[1], parent[pairs[0]])
-        lower = parent.copy()
-        np.minimum.at(lower, pairs[0], lowest[pairs[1]])
-        if np.array_equal(lower, parent):
-            break
-        parent = lower
-    of_atom = np.full(atoms, size)
-    np.minimum.at(of_atom, pairs[1], parent[pairs[0]])
-    names, per_index = np.unique(parent, return_inverse=True)
-    return per_index.reshape(-1), np.searchsorted(names, of_atom), len(names)

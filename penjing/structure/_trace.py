@@ -243,6 +243,10 @@ def _is_tensor(item: Any) -> bool:
 class _Recorder(TorchDispatchMode):
     """Writes down operator calls; mixes meta and real tensors safely."""
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:  # nothing is compiled here: spare every call the check
+        return False
+
     def __init__(self) -> None:
         super().__init__()
         self.ids: dict[int, int] = {}

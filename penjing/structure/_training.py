@@ -150,9 +150,9 @@ def _only_numbers(node: ast.expr) -> bool:
 def _guards(tree: ast.AST, flag: int) -> tuple[str, ...]:
     """Attributes of self that stand in one `and` with the flag."""
     for node in ast.walk(tree):
-        together = isinstance(node, ast.BoolOp) and isinstance(node.op, ast.And)
-        if together and any(id(value) == flag for value in node.values):
-            return tuple(v.attr for v in node.values if _of_self(v) and id(v) != flag)
+        values = node.values if isinstance(node, ast.BoolOp) and isinstance(node.op, ast.And) else []
+        if any(id(value) == flag for value in values):
+            return tuple(v.attr for v in values if _of_self(v) and id(v) != flag)
     return ()
 
 

@@ -1,0 +1,38 @@
+"""How integer columns vary over the axes of a grid."""
+
+import numpy as np
+
+
+def rising(index: np.ndarray) -> bool:
+    return bool((np.diff(index) > 0).all())
+
+
+def first_seen(column: np.ndarray) -> np.ndarray:
+    """Each entry replaced by the position of its first occurrence."""
+    _, first, inverse = np.unique(column, return_index=True, return_inverse=True)
+    return first[inverse.reshape(-1)]
+
+
+def components(rows: np.ndarray, axis: int, atoms: int) -> tuple[np.ndarray, np.ndarray, int]:
+    """Connected components of the bipartite graph 'index of `axis` holds atom'.
+
+    Returns the component of each index of the axis, of each atom, and the number of components.
+    """
+    size = rows.shape[axis]
+    index = np.broadcast_to(
+        np.arange(size).reshape([-1 if j == axis else 1 for j in range(rows.ndim)]), rows.shape
+    )
+    pairs = np.unique(np.stack([index.ravel(), rows.ravel()]), axis=1)
+    parent = np.arange(size)
+    for _ in range(size + 1):
+        lowest = np.full(atoms, size)
+        np.minimum.at(lowest, pairs[1], parent[pairs[0]])
+        lower = parent.copy()
+        np.minimum.at(lower, pairs[0], lowest[pairs[1]])
+        if np.array_equal(lower, parent):
+            break
+        parent = lower
+    of_atom = np.full(atoms, size)
+    np.minimum.at(of_atom, pairs[1], parent[pairs[0]])
+    names, per_index = np.unique(parent, return_inverse=True)
+    return per_index.reshape(-1), np.searchsorted(names, of_atom), len(names)
