@@ -12,7 +12,8 @@ import torch
 
 from penjing.core._graph import Graph, OpCall, Ref
 from penjing.structure import Trace
-from penjing.surgery._replay import DOUBLES, fill
+from penjing.surgery._float64 import DOUBLES
+from penjing.surgery._replay import fill
 
 aten = torch.ops.aten
 Numbers = Mapping[int, float]

@@ -1,32 +1,21 @@
 """Float64 exactness: the smaller network's own forward against the masked original."""
 
-import copy
 from collections.abc import Mapping, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from penjing.core import PlanError
 from penjing.core._graph import Graph
 from penjing.core._plan import Plan
-from penjing.structure import (
-    Dim,
-    Structure,
-    Trace,
-    call_with,
-    kept_size,
-    no_leftovers,
-    output_tensors,
-    trace_forward,
-)
-from penjing.surgery._apply import named_states, slice_tensor
-from penjing.surgery._replay import DOUBLES, Mask, has_reference, replay
-from penjing.surgery._rescale import scaled, scalings
+from penjing.structure import Structure, Trace, call_with, no_leftovers, output_tensors
+from penjing.surgery._apply import named_states
+from penjing.surgery._float64 import PromotedCasts, doubled, float64
+from penjing.surgery._masks import kept_part, masks_of
+from penjing.surgery._replay import Masks, replay
+from penjing.surgery._states import float64_copy, visible_states
 
 TOLERANCE = 1e-9
 FAINT = 1e-7  # outputs much smaller than 1 must agree to this share of their own size
@@ -39,20 +28,22 @@ def exactness(
     plan: Plan,
     gone: np.ndarray,
     example_inputs: Any,
+    retraced: Sequence[Trace],
 ) -> float:
+    """Largest error of the smaller network over all example inputs; infinite where nothing can be said."""
     generator = torch.Generator().manual_seed(0)
-    states = {name: _visible(name, tensor, generator) for name, tensor in _unique_states(base).items()}
-    small = _with_states(slim, states, plan)
+    states, hidden = visible_states(base)
+    small = float64_copy(slim, states, hidden, plan)
     examples = example_inputs if isinstance(example_inputs, list) else [example_inputs]
     worst = 0.0
     for position, example in enumerate(examples):
         inputs = tree_map_only(torch.Tensor, lambda t: _random_like(t, generator), example)
-        with _float64(), no_leftovers(slim):
-            ours = output_tensors(call_with(small, _copied(inputs)))
-            theirs = _masked(structure, position, states, inputs, gone)
+        with float64(), no_leftovers(slim):
+            with PromotedCasts():
+                ours = output_tensors(call_with(small, _copied(inputs)))
             if any(not t.is_floating_point() for t in ours):
-                ours += _feeding(slim, small, example, inputs)
-                theirs += _masked(structure, position, states, inputs, gone, feeding=True)
+                ours += _feeding(retraced[position], small, inputs)
+            theirs = _masked(structure, position, states, inputs, gone)
         worst = max(worst, _largest_error(ours, theirs))
     return worst
 
@@ -66,58 +57,10 @@ def _float_feeds(graph: Graph) -> list[int]:
     return list(found)
 
 
-def _feeding(slim: nn.Module, small: nn.Module, example: Any, inputs: Any) -> list[torch.Tensor]:
+def _feeding(traced: Trace, small: nn.Module, inputs: Any) -> list[torch.Tensor]:
     """The smaller network's own float values before anything discrete, replayed from its own graph."""
-    traced = trace_forward(slim, example)
     states = {name: tensor.detach() for name, tensor in named_states(small)}
-    tensors = _tensors(traced, states, inputs)
-    return replay(traced.graph, tensors, {}, _float_feeds(traced.graph))
-
-
-def _unique_states(model: nn.Module) -> dict[str, torch.Tensor]:
-    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
-
-
-def _visible(name: str, tensor: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """The tensor in float64; constant, tiny or absent (meta) values are replaced by random ones."""
-    if not tensor.is_floating_point():
-        return torch.zeros(tensor.shape, dtype=tensor.dtype) if tensor.is_meta else tensor.detach().clone()
-    if not tensor.is_meta:
-        double = tensor.detach().double()
-        if tensor.numel() == 1 and double.abs().item() > 1e-3:
-            return double
-        if tensor.numel() > 1 and double.std() > 1e-3 and torch.isfinite(double).all():
-            return double
-    noise = torch.randn(tensor.shape, generator=generator, dtype=torch.float64)
-    device = "cpu" if tensor.is_meta else tensor.device
-    if tensor.dim() > 1:
-        return (noise / max(1.0, tensor.numel() / max(1, tensor.shape[0])) ** 0.5).to(device)
-    positive = name.endswith(("weight", "var", "gamma"))
-    return (1 + 0.2 * noise.clamp(-3, 3) if positive else 0.2 * noise).to(device)
-
-
-def _with_states(slim: nn.Module, states: Mapping[str, torch.Tensor], plan: Plan) -> nn.Module:
-    """A float64 copy of `slim` whose tensors are slices of `states`, scaled as the plan says."""
-    memo: dict[int, Any] = {}
-    removed, factors = plan.removed, scalings(plan)
-    for name, tensor in (*slim.named_parameters(), *slim.named_buffers()):
-        if name in states:
-            lost = removed.get(name, {})
-            twin = scaled(slice_tensor(states[name], lost, name).detach(), factors.get(name, ()), lost)
-            memo[id(tensor)] = (
-                nn.Parameter(twin, False)
-                if isinstance(tensor, nn.Parameter) and twin.is_floating_point()
-                else twin
-            )
-    small = copy.deepcopy(slim, memo)
-    for module, traced in zip(small.modules(), slim.modules(), strict=True):
-        if isinstance(module, nn.RMSNorm) and isinstance(traced, nn.RMSNorm) and module.eps is None:
-            dtype = traced.weight.dtype if traced.weight is not None else torch.get_default_dtype()
-            module.eps = torch.finfo(dtype).eps  # None means the eps of the dtype: it is part of the network
-        for name, value in module.__dict__.items():
-            if isinstance(value, torch.Tensor) and value.is_floating_point():
-                module.__dict__[name] = value.double()
-    return small.double().eval()
+    return replay(traced.graph, _tensors(traced, states, inputs), Masks(), _float_feeds(traced.graph))
 
 
 def _random_like(tensor: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
@@ -137,59 +80,32 @@ def _copied(inputs: Any) -> Any:
 
 
 def _masked(
-    structure: Structure,
-    position: int,
-    states: Mapping[str, torch.Tensor],
-    inputs: Any,
-    gone: np.ndarray,
-    feeding: bool = False,
+    structure: Structure, position: int, states: Mapping[str, torch.Tensor], inputs: Any, gone: np.ndarray
 ) -> list[torch.Tensor]:
-    """The masked network's outputs, or the kept indices of what feeds its discrete values."""
+    """The masked network's outputs; where some are discrete, the kept indices of what feeds discrete values too."""
     traced = structure.traces[position]
+    graph = traced.graph
     tensors = _tensors(traced, states, inputs)
     device = next(iter(tensors.values())).device if tensors else torch.device("cpu")
-    masks = _masks(structure, position, gone, device)
-    if not feeding:
-        return replay(traced.graph, tensors, masks, traced.graph.outputs)
-    wanted = _float_feeds(traced.graph)
-    found = replay(traced.graph, tensors, masks, wanted)
-    return [_without(t, structure.dims(v, position), gone) for t, v in zip(found, wanted, strict=True)]
-
-
-def _without(tensor: torch.Tensor, dims: Sequence[Dim], gone: np.ndarray) -> torch.Tensor:
-    for axis, dim in enumerate(dims):
-        if dim:
-            kept = np.flatnonzero(~np.any([gone[c] for c in dim], axis=0))
-            tensor = tensor.index_select(axis, torch.from_numpy(kept).to(tensor.device))
-    return tensor
+    discrete = any("float" not in graph.values[v].dtype for v in graph.outputs)
+    feeds = _float_feeds(graph) if discrete else []
+    found = replay(graph, tensors, masks_of(structure, position, gone, device), [*graph.outputs, *feeds])
+    count = len(graph.outputs)
+    kept = [
+        kept_part(t, structure.dims(v, position), gone) for t, v in zip(found[count:], feeds, strict=True)
+    ]
+    return found[:count] + kept
 
 
 def _tensors(traced: Trace, states: Mapping[str, torch.Tensor], inputs: Any) -> dict[int, torch.Tensor]:
     graph = traced.graph
-    tensors = {graph.states[name]: tensor.clone() for name, tensor in states.items()}
+    tensors = {graph.states[name]: tensor for name, tensor in states.items()}
     device = next(iter(tensors.values())).device if tensors else torch.device("cpu")
     leaves = [t for t in tree_leaves(_copied(inputs)) if isinstance(t, torch.Tensor)]
     tensors.update(zip(graph.inputs, leaves, strict=True))
     for value, tensor in traced.constants.items():
-        tensors[value] = tensor.to(device, DOUBLES.get(tensor.dtype, tensor.dtype), copy=True)
+        tensors[value] = doubled(tensor).to(device, copy=True)
     return tensors
-
-
-def _masks(
-    structure: Structure, position: int, gone: np.ndarray, device: torch.device
-) -> dict[int, list[Mask]]:
-    graph, found = structure.traces[position].graph, {}
-    for span in structure.facts[position].spanned:
-        call = graph.calls[span.call]
-        dim = structure.dims(call.inputs[span.position], position)[span.dim]
-        if not dim or kept_size(dim, gone) == len(dim[0]):
-            continue
-        if span.renormalized and not has_reference(call.op.overloadpacket):
-            raise PlanError(f"{call.module}: {call.op} spans a removed dim and has no reference; protect it")
-        lost = np.any([gone[c] for c in dim], axis=0)
-        removed = torch.from_numpy(np.flatnonzero(lost)).to(device)
-        found.setdefault(span.call, []).append(Mask(span.position, span.dim, removed, span.renormalized))
-    return found
 
 
 def _largest_error(ours: Sequence[torch.Tensor], theirs: Sequence[torch.Tensor]) -> float:
@@ -205,31 +121,3 @@ def _largest_error(ours: Sequence[torch.Tensor], theirs: Sequence[torch.Tensor])
             return float("inf") if difference != difference else max(difference, TOLERANCE * 2)
         worst = max(worst, difference / max(1.0, reference))
     return worst
-
-
-class _PromoteCasts(TorchDispatchMode):
-    """Casts to a reduced float type inside the network, and its literals, are promoted to float64."""
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = {k: _doubled(v) for k, v in (kwargs or {}).items()}
-        if func is torch.ops.aten.lift_fresh.default:  # a number written in the code, perhaps as float32
-            return args[0].to(DOUBLES.get(args[0].dtype, args[0].dtype))
-        return func(*map(_doubled, args), **kwargs)
-
-
-def _doubled(item: Any) -> Any:
-    return DOUBLES.get(item, item) if isinstance(item, torch.dtype) else item
-
-
-@contextmanager
-def _float64() -> Any:
-    before = torch.get_default_dtype()
-    fast = torch.backends.mha.get_fastpath_enabled()
-    torch.set_default_dtype(torch.float64)
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with torch.no_grad(), torch.random.fork_rng(devices=[]), _PromoteCasts():
-            yield
-    finally:
-        torch.set_default_dtype(before)
-        torch.backends.mha.set_fastpath_enabled(fast)

@@ -90,7 +90,7 @@ def check(
             return (
                 failed(cause) if cause else Verification(passed=True, max_error=float("nan"), checked=checked)
             )
-        error = exactness(base, slim, structure, plan, gone, example_inputs)
+        error = exactness(base, slim, structure, plan, gone, example_inputs, found)
     except (TraceError, RuntimeError) as error:
         return failed(f"the smaller network does not run: {error}")
     if error == float("inf"):

@@ -1,0 +1,105 @@
+"""Where a replay of the original masks, and which indices it may leave out because every reader masks them."""
+
+import numpy as np
+import torch
+
+from penjing.core import PlanError
+from penjing.core._graph import OpCall, Ref
+from penjing.structure import Dim, Structure, kept_size
+from penjing.surgery._replay import Masks, Selection
+from penjing.surgery._statistics import Mask, has_reference
+
+aten = torch.ops.aten
+
+_CONTRACTIONS: dict[object, tuple[str, ...]] = {
+    aten.mm: ("m k", "k n", "m n"),
+    aten.bmm: ("b m k", "b k n", "b m n"),
+    aten.addmm: ("", "m k", "k n", "m n"),
+    aten.baddbmm: ("", "b m k", "b k n", "b m n"),
+}
+
+
+def masks_of(structure: Structure, position: int, gone: np.ndarray, device: torch.device) -> Masks:
+    """Per call of a trace: indices removed from what it sums over, and indices that it may leave out altogether."""
+    graph = structure.traces[position].graph
+    masks: dict[int, list[Mask]] = {}
+    for span in structure.facts[position].spanned:
+        call = graph.calls[span.call]
+        dim = structure.dims(call.inputs[span.position], position)[span.dim]
+        if not dim or kept_size(dim, gone) == len(dim[0]):
+            continue
+        if span.renormalized and not has_reference(call.op.overloadpacket):
+            raise PlanError(f"{call.module}: {call.op} spans a removed dim and has no reference; protect it")
+        removed = torch.from_numpy(np.flatnonzero(_lost(dim, gone))).to(device)
+        masks.setdefault(span.call, []).append(Mask(span.position, span.dim, removed, span.renormalized))
+    selections: dict[int, Selection] = {}
+    for number, call in enumerate(graph.calls):
+        terms = _terms(call)
+        found = _selection(structure, position, call, terms, gone, device) if terms else None
+        if found is not None:
+            selections[number] = found
+            masks.pop(number, None)
+    return Masks(masks, selections)
+
+
+def _terms(call: OpCall) -> tuple[str, ...] | None:
+    """One letter per axis of the arguments and the result; the same letter is the same dim."""
+    if call.op.overloadpacket is aten.convolution:
+        transposed, groups = bool(call.args[6]), int(call.args[8])
+        if groups == 1 and len(call.args) == 9:
+            return ("b i", "i o" if transposed else "o i", "o", "b o")
+        return None
+    return _CONTRACTIONS.get(call.op.overloadpacket)
+
+
+def _selection(
+    structure: Structure,
+    position: int,
+    call: OpCall,
+    terms: tuple[str, ...],
+    gone: np.ndarray,
+    device: torch.device,
+) -> Selection | None:
+    lost: dict[str, np.ndarray] = {}
+    places: list[tuple[int, int, str]] = []
+    for argument, term in enumerate(terms[:-1]):
+        ref = call.args[argument]
+        if not isinstance(ref, Ref):
+            continue
+        dims = structure.dims(ref.value, position)
+        for axis, letter in enumerate(term.split()):
+            places.append((argument, axis, letter))
+            if dims[axis]:
+                removed = _lost(dims[axis], gone)
+                lost[letter] = lost[letter] | removed if letter in lost else removed
+    kept = {
+        letter: torch.from_numpy(np.flatnonzero(~removed)).to(device)
+        for letter, removed in lost.items()
+        if removed.any()
+    }
+    if not kept:
+        return None
+    output = terms[-1].split()
+    return Selection(
+        inputs=tuple((a, x, kept[letter]) for a, x, letter in places if letter in kept),
+        outputs=tuple(
+            (x, kept[letter], len(lost[letter])) for x, letter in enumerate(output) if letter in kept
+        ),
+        addend=0 if terms[0] else len(output),
+    )
+
+
+def _lost(dim: Dim, gone: np.ndarray) -> np.ndarray:
+    lost = gone[dim[0]]
+    for column in dim[1:]:
+        lost = lost | gone[column]
+    return lost
+
+
+def kept_part(tensor: torch.Tensor, dims: tuple[Dim, ...], gone: np.ndarray) -> torch.Tensor:
+    """A value of the original without its removed indices."""
+    for axis, dim in enumerate(dims):
+        if dim:
+            kept = torch.from_numpy(np.flatnonzero(~_lost(dim, gone))).to(tensor.device)
+            tensor = tensor.index_select(axis, kept)
+    return tensor
