@@ -130,9 +130,12 @@ def _changed(held: Any, before: Any, path: Sequence[Step], value: int, place: st
     return held
 
 
+_HOOKS = tuple(name for name in nn.Module().__dict__ if name.endswith(("_hooks", "_hooks_with_kwargs")))
+
+
 class AttributeWatch:
     """Turns the integers a network keeps into `TracedInt`s; on exit everything its modules hold is as it was,
-    caches that the forward filled included.
+    caches that the forward filled and hooks that it registered included.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -149,6 +152,8 @@ class AttributeWatch:
             self._before.append((attributes, own))
             for value in own.values():
                 self._remember(value, _DEPTH)
+            for name in _HOOKS:
+                self._held.append((attributes[name], attributes[name].copy()))
             for name, value in own.items():
                 attributes[name] = self._traced(value, path, (name,))
         return self

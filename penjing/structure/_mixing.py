@@ -1,6 +1,6 @@
 """Run one operator on a mixture of meta and real tensors."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -60,27 +60,65 @@ def result_tensors(result: Any) -> list[torch.Tensor]:
     return []
 
 
+NEEDS_VALUES = frozenset({
+    aten._local_scalar_dense, aten.equal, aten.is_nonzero, aten.nonzero, aten.masked_select, aten._unique2,
+    aten.unique_dim, aten.unique_consecutive, aten.bincount, aten._is_all_true, aten._is_any_true,
+})  # fmt: skip
+
+
+class Mixing:
+    """Runs ops on meta when any input is, else for real; integer factories asked for meta give real tensors.
+
+    A real tensor that something unknown was written into is unknown from then on.
+    """
+
+    def __init__(self) -> None:
+        self._on_meta = MetaMemo()
+        self._unknown: set[int] = set()
+
+    def __call__(self, func: Any, tensors: list[torch.Tensor], args: Any, kwargs: Any) -> Any:
+        if not any(self.is_unknown(t) for t in tensors):
+            return _for_real(func, tensors, args, kwargs)
+        if func is aten._local_scalar_dense.default:
+            raise TraceError(
+                "it reads the value of a computed tensor (.item(), if tensor:, int(tensor)): control flow that depends "
+                "on data cannot be followed"
+            )
+        if func._schema.is_mutable and not tensors[0].is_meta:
+            return self._written(func, tensors, args, kwargs)
+        if kwargs.get("device") is not None:
+            kwargs = {**kwargs, "device": torch.device("meta")}
+        if all(t.is_meta for t in tensors):
+            return self._on_meta(func, tensors, args, kwargs)
+        args, kwargs = tree_map_only(torch.Tensor, _to_meta, (args, kwargs))
+        return func(*args, **kwargs)
+
+    def is_unknown(self, tensor: torch.Tensor) -> bool:
+        return tensor.is_meta or (bool(self._unknown) and _storage(tensor) in self._unknown)
+
+    def _written(self, func: Any, tensors: list[torch.Tensor], args: Any, kwargs: Any) -> Any:
+        if not any(t.is_meta for t in tensors):
+            func(*args, **kwargs)
+        if tensors[0].numel():
+            self._unknown.add(_storage(tensors[0]))
+        return args[0]
+
+
+def _storage(tensor: torch.Tensor) -> int:
+    return tensor.untyped_storage()._cdata
+
+
+def _to_meta(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor if tensor.is_meta else tensor.to("meta")
+
+
+def _for_real(func: Any, tensors: list[torch.Tensor], args: Any, kwargs: Any) -> Any:
+    if kwargs.get("device") is None:
+        return func(*args, **kwargs)
+    floats = not tensors and _makes_floats(func, kwargs)
+    return func(*args, **{**kwargs, "device": torch.device("meta" if floats else "cpu")})
+
+
 def _makes_floats(func: Any, kwargs: Mapping[str, Any]) -> bool:
     dtype = kwargs.get("dtype")
     return func.overloadpacket is not aten.arange if dtype is None else dtype.is_floating_point
-
-
-def run(func: Any, tensors: list[torch.Tensor], args: Any, kwargs: Any, on_meta: MetaMemo) -> Any:
-    """Run an op on meta when any input is, else for real; integer factories asked for meta give real tensors."""
-    meta = [t.is_meta for t in tensors]
-    if not any(meta):
-        if kwargs.get("device") is not None and (tensors or not _makes_floats(func, kwargs)):
-            kwargs = {**kwargs, "device": torch.device("cpu")}
-        return func(*args, **kwargs)
-    if func is aten._local_scalar_dense.default:
-        raise TraceError(
-            "it reads the value of a computed tensor (.item(), if tensor:, int(tensor)): control flow that depends "
-            "on data cannot be followed"
-        )
-    if all(meta):
-        return on_meta(func, tensors, args, kwargs)
-    if func._schema.is_mutable and not tensors[0].is_meta:
-        return args[0]
-    to_meta: Callable[[torch.Tensor], torch.Tensor] = lambda t: t if t.is_meta else t.to("meta")  # noqa: E731
-    args, kwargs = tree_map_only(torch.Tensor, to_meta, (args, kwargs))
-    return func(*args, **kwargs)

@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn.modules import module as module_hooks
-from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
@@ -23,9 +22,16 @@ from penjing.structure._attributes import AttributeWatch
 from penjing.structure._calling import ExampleInputs, call_with, check_example, output_tensors
 from penjing.structure._collector import collector_paused
 from penjing.structure._leftovers import no_leftovers
-from penjing.structure._memo import MetaMemo
-from penjing.structure._mixing import LITERALS, keep_literals, result_tensors, run, tensors_in, with_refs
-from penjing.structure._provenance import Expr, Size, TracedInt, expression
+from penjing.structure._mixing import (
+    NEEDS_VALUES,
+    Mixing,
+    result_tensors,
+    tensors_in,
+    with_refs,
+)
+from penjing.structure._provenance import Expr
+from penjing.structure._shadows import Shadows
+from penjing.structure._user_calls import UserCalls
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +63,7 @@ def trace_forward(model: nn.Module, example: ExampleInputs, *, training: bool = 
         stack.enter_context(AttributeWatch(model))
         stack.enter_context(_module_calls(model, recorder))
         stack.enter_context(recorder)
-        stack.enter_context(_SizeReads(recorder))
+        stack.enter_context(UserCalls(recorder))
         try:
             output = call_with(model, recorder.example)
         except Exception as error:
@@ -176,66 +182,6 @@ def _module_calls(model: nn.Module, recorder: "_Recorder") -> Iterator[None]:
             handle.remove()
 
 
-_SIZE_READS = {torch.Tensor.size, torch.Tensor.shape.__get__}  # type: ignore[attr-defined]
-_COUNT_READS = {torch.Tensor.numel, torch.Tensor.__len__}
-
-
-class _SizeReads(TorchFunctionMode):
-    """Hands out sizes as `TracedInt`s, and remembers the integers the user's call was given."""
-
-    def __init__(self, recorder: "_Recorder") -> None:
-        super().__init__()
-        self._recorder = recorder
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if func in _SIZE_READS:
-            return self._sizes(func(*args, **kwargs), args, kwargs)
-        if func in _COUNT_READS:
-            return self._count(func, args)
-        if func in LITERALS:
-            args, kwargs = keep_literals(func, args, kwargs)
-        recorder = self._recorder
-        outer = recorder.function, recorder.sizes
-        recorder.function, recorder.sizes = getattr(func, "__name__", "?"), _int_leaves(args, kwargs)
-        try:
-            return func(*args, **kwargs)
-        finally:
-            recorder.function, recorder.sizes = outer
-
-    def _sizes(self, found: Any, args: Any, kwargs: Any) -> Any:
-        value = self._recorder.ids.get(id(args[0]))
-        if value is None:
-            return found
-        if isinstance(found, int):
-            dim = int(args[1] if len(args) > 1 else kwargs["dim"]) % args[0].dim()
-            return TracedInt.of(found, Size(value, dim))
-        return torch.Size(TracedInt.of(n, Size(value, i)) for i, n in enumerate(found))
-
-    def _count(self, func: Any, args: Any) -> Any:
-        sizes = self._sizes(args[0].size(), args, {})
-        if func is torch.Tensor.__len__:
-            return int(sizes[0])
-        count: Any = 1
-        for n in sizes:
-            count = n * count
-        return count
-
-
-def _int_leaves(args: Any, kwargs: Any) -> tuple[tuple[int, Expr], ...]:
-    found: list[tuple[int, Expr]] = []
-    pending = [*reversed([*args, *kwargs.values()])]
-    while pending:
-        item = pending.pop()
-        if isinstance(item, int) and not isinstance(item, bool):
-            found.append((int(item), expression(item)))
-        elif isinstance(item, (tuple, list)):
-            pending.extend(reversed(item))
-        elif isinstance(item, slice):
-            pending.extend((item.step, item.stop, item.start))
-    return tuple(found)
-
-
 def _is_tensor(item: Any) -> bool:
     return isinstance(item, torch.Tensor)
 
@@ -257,7 +203,8 @@ class _Recorder(TorchDispatchMode):
         self.sizes: tuple[tuple[int, Expr], ...] = ()
         self.example: ExampleInputs = None
         self._alive: list[torch.Tensor] = []
-        self._on_meta = MetaMemo()
+        self._run = Mixing()
+        self._shadows = Shadows(self.calls, self.values)
         self._foreign: set[int] = set()
         self._modules: list[ModuleCall] = []
         self._stack: list[tuple[str, tuple[int, ...], int, bool]] = []
@@ -268,7 +215,7 @@ class _Recorder(TorchDispatchMode):
         for name, tensor in states.items():
             self._states[name] = self.ids.get(id(tensor), -1)
             if self._states[name] < 0:
-                self._states[name] = self._new(tensor)
+                self._states[name] = self._begin_with(tensor)
         self.example = tree_map_only(torch.Tensor, self._input, example)
         self._inputs = tuple(
             self.ids[id(t)] for t in tree_leaves(self.example) if isinstance(t, torch.Tensor)
@@ -277,8 +224,26 @@ class _Recorder(TorchDispatchMode):
     def _input(self, tensor: torch.Tensor) -> torch.Tensor:
         tensor = tensor.detach()
         stand_in = tensor.to("meta") if tensor.is_floating_point() else tensor.to("cpu", copy=True)
-        self._new(stand_in)
+        self._begin_with(stand_in)
         return stand_in
+
+    def _begin_with(self, tensor: torch.Tensor) -> int:
+        value = self._new(tensor)
+        if not tensor.is_meta:
+            self._shadows.hold(value, tensor.clone())
+        return value
+
+    def value_of(self, tensor: torch.Tensor) -> torch.Tensor:
+        """What a tensor holds. Raises `TraceError` where float data decides it."""
+        if not self._run.is_unknown(tensor):
+            return tensor
+        found = self._shadows.read([self._known(tensor)])
+        if found is None:
+            raise TraceError(
+                "it reads the values of a computed tensor (.tolist(), .numpy()): what depends on data cannot be "
+                "followed"
+            )
+        return found[0]
 
     def enter(self, path: str, args: Any) -> None:
         tensors = args if all(map(_is_tensor, args)) else list(filter(_is_tensor, tree_leaves(args)))
@@ -339,7 +304,7 @@ class _Recorder(TorchDispatchMode):
         if func._schema.is_mutable and tensors and self._is_foreign(tensors[0]):
             result = tensors[0]  # a counter or cache outside the module's states: its data stays as it was
         else:
-            result = run(func, tensors, args, kwargs, self._on_meta)
+            result = self._result(func, tensors, inputs, args, kwargs)
         outputs = [self._new(t) for t in result_tensors(result)]
         self.calls.append(
             OpCall(
@@ -355,12 +320,24 @@ class _Recorder(TorchDispatchMode):
         )
         return result
 
+    def _result(
+        self, func: Any, tensors: list[torch.Tensor], inputs: list[int], args: Any, kwargs: Any
+    ) -> Any:
+        if func.overloadpacket in NEEDS_VALUES and any(map(self._run.is_unknown, tensors)):
+            known = self._shadows.read(inputs)
+            if known is not None:
+                real = dict(zip(map(id, tensors), known, strict=True))
+                args, kwargs = tree_map_only(torch.Tensor, lambda t: real[id(t)], (args, kwargs))
+                return func(*args, **kwargs)
+        return self._run(func, tensors, args, kwargs)
+
     def _known(self, tensor: torch.Tensor) -> int:
         value = self.ids.get(id(tensor))
         if value is None:
             value = self._new(tensor)
             self.constants[value] = tensor
             if not tensor.is_meta:
+                self._shadows.hold(value, tensor)
                 self._foreign.add(tensor.untyped_storage().data_ptr())
         return value
 
