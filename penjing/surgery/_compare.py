@@ -1,14 +1,17 @@
 """The strict re-trace: the same ops, every predicted shape, the original's constants."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 
+from penjing.core._graph import OpCall
 from penjing.core._plan import Plan
 from penjing.structure import Structure, Trace
-from penjing.surgery._constants import computations, differing_constants
+from penjing.surgery._constants import COPIES, LAYOUTS, differing_constants
 from penjing.surgery._rescale import rescaling, same_scalings
+
+aten = torch.ops.aten
 
 
 def structural_difference(structure: Structure, gone: np.ndarray, found: Sequence[Trace]) -> str:
@@ -33,21 +36,54 @@ def constant_difference(structure: Structure, found: Sequence[Trace], plan: Plan
 
 
 def _first_difference(structure: Structure, position: int, found: Trace, gone: np.ndarray) -> str:
-    new = found.graph
-    ours_run = computations(new.calls)
-    theirs_run = computations(structure.traces[position].graph.calls)
-    for (_, before), (_, after) in zip(theirs_run, ours_run, strict=False):
-        if before.op is not after.op and not {before.op, after.op} <= _VIEWS:
+    old, new = structure.traces[position].graph, found.graph
+    predicted: dict[int, tuple[int, ...]] = {}
+
+    def after_cut(value: int) -> tuple[int, ...]:
+        if value not in predicted:
+            predicted[value] = structure.shape_after(value, gone, position)
+        return predicted[value]
+
+    theirs_run = _steps(old.calls, after_cut)
+    ours_run = _steps(new.calls, lambda value: new.values[value].shape)
+    for before, after in zip(theirs_run, ours_run, strict=False):
+        lays_out = before.op.overloadpacket in LAYOUTS and after.op.overloadpacket in LAYOUTS
+        if before.op is not after.op and not lays_out:
             return f"{after.module}: runs {after.op} where the original runs {before.op}"
         for ours, theirs in zip(after.outputs, before.outputs, strict=True):
-            shape = structure.shape_after(theirs, gone, position)
-            if new.values[ours].shape != shape:
-                return (
-                    f"{after.module}: {after.op} gives shape {new.values[ours].shape}, predicted was {shape}"
-                )
+            shape, own = after_cut(theirs), new.values[ours].shape
+            if own != shape and not (lays_out and _without_ones(own) == _without_ones(shape)):
+                return f"{after.module}: {after.op} gives shape {own}, predicted was {shape}"
     if len(theirs_run) != len(ours_run):
         return f"it runs {len(ours_run)} operations, the original {len(theirs_run)}"
     return ""
 
 
-_VIEWS = {torch.ops.aten.view.default, torch.ops.aten._unsafe_view.default}
+def _steps(calls: Sequence[OpCall], shape: Callable[[int], tuple[int, ...]]) -> list[OpCall]:
+    """The calls without copies and without what only moves axes of size 1: whether code does either depends on a size
+    being 1, not on the computation.
+    """
+    return [
+        call
+        for call in calls
+        if call.op not in COPIES
+        and not (call.op.overloadpacket in LAYOUTS and _keeps_order(call, shape(call.inputs[0]), shape))
+    ]
+
+
+def _keeps_order(call: OpCall, old: tuple[int, ...], shape: Callable[[int], tuple[int, ...]]) -> bool:
+    packet, rank = call.op.overloadpacket, len(old)
+    if packet in (aten.permute, aten.transpose, aten.t):
+        order = list(range(rank))
+        if packet is aten.permute:
+            order = [d % rank for d in call.args[1]]
+        elif rank > 1:
+            a, b = (d % rank for d in (call.args[1:3] if packet is aten.transpose else (0, 1)))
+            order[a], order[b] = b, a
+        moved = [d for d in order if old[d] != 1]
+        return moved == sorted(moved)
+    return _without_ones(old) == _without_ones(shape(call.outputs[0]))
+
+
+def _without_ones(shape: Sequence[int]) -> list[int]:
+    return [n for n in shape if n != 1]

@@ -21,7 +21,10 @@ Numbers = Mapping[int, float]
 MULTIPLIES = {aten.mul, aten.mul_}
 DIVIDES = {aten.div, aten.div_}
 SCALED_PRODUCTS = {aten.addmm, aten.baddbmm, aten.addbmm, aten.baddbmm_, aten.addmm_}
-_COPIES = {aten.clone.default, aten.alias.default}
+COPIES = {aten.clone.default, aten.alias.default}
+LAYOUTS = {
+    aten.view, aten._unsafe_view, aten.reshape, aten.permute, aten.transpose, aten.t, aten.unsqueeze, aten.squeeze,
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,14 +46,18 @@ class Difference:
     sites: tuple[Site, ...]
 
 
-def computations(calls: Sequence[OpCall]) -> list[tuple[int, OpCall]]:
-    """The calls without copies: whether `contiguous` copies depends on a size being 1, not on the computation."""
-    return [(i, call) for i, call in enumerate(calls) if call.op not in _COPIES]
+def _computations(calls: Sequence[OpCall]) -> list[tuple[int, OpCall]]:
+    """The calls that neither copy nor lay out anew: which of those code runs may depend on a size being 1."""
+    return [
+        (i, call)
+        for i, call in enumerate(calls)
+        if call.op not in COPIES and call.op.overloadpacket not in LAYOUTS
+    ]
 
 
 def differing_constants(before: Trace, after: Trace) -> Iterator[Difference]:
     """Every call of two aligned traces that computes with other numbers than its twin."""
-    pairs = list(zip(computations(before.graph.calls), computations(after.graph.calls), strict=False))
+    pairs = list(zip(_computations(before.graph.calls), _computations(after.graph.calls), strict=False))
     old, new = before.graph, after.graph
     same = all(_numbers(old, a, {}) == _numbers(new, b, {}) for (_, a), (_, b) in pairs)
     if same and _literals(before) == _literals(after):

@@ -256,3 +256,27 @@ def test_a_difference_that_only_the_outputs_show(tamper: Callable[[Rolled], None
     assert pj.verify(model, slim, plan, EXAMPLE).passed
     tamper(slim)
     assert "outputs differ" in refused(model, slim, plan)
+
+
+class Lone(nn.Module):
+    """Two heads of which one stays: code that asks whether a dim is 1 lays its operands out in another way."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.heads = 2
+        self.q, self.k, self.v, self.o = (nn.Linear(8, 8) for _ in range(4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        b, n, _ = x.shape
+        q, k, v = (f(x).view(b, n, self.heads, -1) for f in (self.q, self.k, self.v))
+        scores = torch.einsum("bqhd,bkhd->bhqk", q, k).softmax(-1)
+        return self.o(torch.einsum("bhqk,bkhd->bqhd", scores, v).flatten(2))
+
+
+def test_axes_of_size_one_may_be_laid_out_in_another_way():
+    model, x = Lone().eval(), torch.randn(2, 3, 8, generator=torch.Generator().manual_seed(0))
+    slim, plan = pj.prune(model, x, ratio=0.5, granularity=("head",))
+    assert slim.heads == 1
+    assert not plan.skipped
+    assert pj.verify(model, slim, plan, x).passed
