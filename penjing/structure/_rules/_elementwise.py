@@ -49,7 +49,7 @@ def factory(site: Site) -> list[Labels]:
     shape, function = site.output_shape(), site.call.function
     if function and function.strip("_") not in _MAKES_TENSORS:
         return [[(site.atoms.fresh(n),) if n > 1 else FIXED for n in shape]]
-    return [[sized_by(site, n) for n in shape]]
+    return [[sized_as(site, n, expr) for n, expr in zip(shape, site.size_exprs(shape), strict=True)]]
 
 
 _MAKES_TENSORS = {
@@ -64,14 +64,11 @@ def numbering(site: Site) -> list[Labels]:
     shape, why = site.output_shape(), "numbers the indices of a dim"
     if site.call.function != site.call.op.overloadpacket.__name__:
         return [fixed(shape)]
-    read = [(size, expr) for size, expr in site.call.sizes if size > 1 and not isinstance(expr, Const)]
-    for size, expr in read:
-        site.require(expr, _still(site, size, why), why)
-    return [[_still(site, n, why) if read else FIXED for n in shape]]
-
-
-def _still(site: Site, size: int, why: str) -> Dim:
-    return (np.full(size, site.atoms.frozen(site.because(why)), dtype=np.int64),)
+    read = [(value, expr) for value, expr in site.call.sizes if not isinstance(expr, Const)]
+    for value, expr in read:
+        site.keep(expr, value, why)
+    still = site.atoms.frozen(site.because(why))
+    return [[(np.full(n, still, dtype=np.int64),) if read else FIXED for n in shape]]
 
 
 def sized_by(site: Site, size: int) -> Dim:

@@ -107,12 +107,12 @@ def layer_norm(site: Site) -> list[Labels]:
     """Statistics span the last dims: what is kept is renormalised."""
     x, spanned = site.arg(0), site.arg(1)
     labels, rank = list(site.labels(x)), len(site.shape(x))
-    first = rank - len(spanned)
+    first, given = rank - len(spanned), site.size_exprs(spanned)
     for axis in range(first, rank):
         for ref in site.tensors()[1:]:
             labels[axis] = site.unify(labels[axis], site.labels(ref)[axis - first])
         site.renormalize(x, axis)
-        site.require(site.size_expr(spanned[axis - first]), labels[axis], "normalises over this size")
+        site.require(given[axis - first], labels[axis], "normalises over this size")
     rest = [*labels[:first], *([FIXED] * len(spanned))]
     return [labels, *([*rest] for _ in site.call.outputs[1:])]
 

@@ -162,6 +162,19 @@ class Site:
                 return expr
         return Const(value)
 
+    def size_exprs(self, values: Sequence[int]) -> list[Expr]:
+        """The same for integers given in a row, by their place there: two of them may have one value."""
+        given, n = self.call.sizes, len(values)
+        for start in range(len(given) - n + 1):
+            if all(v == w for (v, _), w in zip(given[start:], values, strict=False)):
+                return [expr for _, expr in given[start : start + n]]
+        return [self.size_expr(value) for value in values]
+
+    def keep(self, expr: Expr, value: int, why: str) -> None:
+        """An integer that is no size, such as an amount of padding, must stay what it is."""
+        if not isinstance(expr, Const):
+            self.facts.requirements.append(Requirement(expr, FIXED, self.because(why), size=value))
+
 
 def fixed(shape: Sequence[int]) -> Labels:
     return [FIXED] * len(shape)

@@ -8,7 +8,7 @@ import torch
 from penjing.structure._atoms import FIXED, Dim
 from penjing.structure._provenance import Expr
 from penjing.structure._rules._cuts import joined
-from penjing.structure._rules._elementwise import freeze_everything, sized_as, sized_by
+from penjing.structure._rules._elementwise import freeze_everything, sized_as
 from penjing.structure._rules._registry import Labels, Site, fixed, rule
 
 aten = torch.ops.aten
@@ -178,6 +178,8 @@ def pad(site: Site) -> list[Labels]:
     """Padded dims gain fixed indices at their ends."""
     x = site.arg(0)
     labels, amounts = list(site.labels(x)), site.arg(1)
+    for amount, expr in zip(amounts, site.size_exprs(amounts), strict=True):
+        site.keep(expr, amount, "pads by this amount")
     for k in range(len(amounts) // 2):
         before, after = amounts[2 * k], amounts[2 * k + 1]
         axis = len(labels) - 1 - k
@@ -202,8 +204,8 @@ def repeat(site: Site) -> list[Labels]:
     sizes = [1] * new + list(shape)
     return [
         [
-            sized_by(site, n) if size == 1 and n > 1 else tuple(np.tile(c, n) for c in dim)
-            for dim, size, n in zip(padded, sizes, times, strict=True)
+            sized_as(site, n, expr) if size == 1 and n > 1 else tuple(np.tile(c, n) for c in dim)
+            for dim, size, n, expr in zip(padded, sizes, times, site.size_exprs(times), strict=True)
         ]
     ]
 
