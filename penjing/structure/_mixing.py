@@ -82,8 +82,10 @@ class Mixing:
         if func is aten._local_scalar_dense.default:
             raise TraceError(
                 "it reads the value of a computed tensor (.item(), if tensor:, int(tensor)): control flow that depends "
-                "on data cannot be followed"
+                "on data cannot be followed. Leave what reads values (pasting masks, decoding text) outside the forward"
             )
+        if _fills_integers(func, kwargs):
+            return func(*args, **{**kwargs, "device": torch.device("cpu")})
         if func._schema.is_mutable and not tensors[0].is_meta:
             return self._written(func, tensors, args, kwargs)
         if kwargs.get("device") is not None:
@@ -117,6 +119,16 @@ def _for_real(func: Any, tensors: list[torch.Tensor], args: Any, kwargs: Any) ->
         return func(*args, **kwargs)
     floats = not tensors and _makes_floats(func, kwargs)
     return func(*args, **{**kwargs, "device": torch.device("meta" if floats else "cpu")})
+
+
+_FILLS = {aten.full_like, aten.zeros_like, aten.ones_like, aten.new_full, aten.new_zeros, aten.new_ones}
+
+
+def _fills_integers(func: Any, kwargs: Mapping[str, Any]) -> bool:
+    """Whether the op makes integers known from the code alone, shaped like some tensor."""
+    dtype = kwargs.get("dtype")
+    integers = dtype is not None and not dtype.is_floating_point and not dtype.is_complex
+    return integers and dtype is not torch.bool and func.overloadpacket in _FILLS
 
 
 def _makes_floats(func: Any, kwargs: Mapping[str, Any]) -> bool:

@@ -22,7 +22,7 @@ def propagate(facts: Facts, graph: Graph) -> None:
         if not facts.data.isdisjoint(call.inputs):
             facts.data.update(call.outputs)
         site = Site(facts, graph, position)
-        rule = RULES.get(call.op.overloadpacket)
+        rule = RULES.get(call.op.overloadpacket) or RULES.get(call.op._schema.name)
         if rule is None:
             rule = pointwise if is_pointwise(call.op) else unknown
         outputs = rule(site)

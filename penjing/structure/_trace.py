@@ -20,6 +20,7 @@ from penjing.core._graph import Graph, ModuleCall, OpCall, Value
 from penjing.structure._attention import attention_freed
 from penjing.structure._attributes import AttributeWatch
 from penjing.structure._calling import ExampleInputs, call_with, check_example, output_tensors
+from penjing.structure._choices import by_places, chooses, everything, has_mask
 from penjing.structure._collector import collector_paused
 from penjing.structure._leftovers import no_leftovers
 from penjing.structure._mixing import (
@@ -36,10 +37,14 @@ from penjing.structure._user_calls import UserCalls
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trace:
-    """A graph, and the data of the constants it reads (real tensors that are no parameter, buffer or input)."""
+    """A graph, and the data of the constants it reads (real tensors that are no parameter, buffer or input).
+
+    `chosen` holds results that only data could give, with everything chosen (see `_choices`).
+    """
 
     graph: Graph
     constants: Mapping[int, torch.Tensor]
+    chosen: Mapping[int, torch.Tensor]
 
 
 def trace_forward(model: nn.Module, example: ExampleInputs, *, training: bool = False) -> Trace:
@@ -203,6 +208,7 @@ class _Recorder(TorchDispatchMode):
         self.sizes: tuple[tuple[int, Expr], ...] = ()
         self.example: ExampleInputs = None
         self._alive: list[torch.Tensor] = []
+        self._chosen: dict[int, torch.Tensor] = {}
         self._run = Mixing()
         self._shadows = Shadows(self.calls, self.values)
         self._foreign: set[int] = set()
@@ -287,7 +293,7 @@ class _Recorder(TorchDispatchMode):
             modules=tuple(self._modules),
             names={value: tuple(found) for value, found in names.items()},
         )
-        return Trace(graph=graph, constants=dict(self.constants))
+        return Trace(graph=graph, constants=dict(self.constants), chosen=dict(self._chosen))
 
     def _new(self, tensor: torch.Tensor) -> int:
         value = len(self.values)
@@ -299,6 +305,10 @@ class _Recorder(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         tensors = tensors_in(args, kwargs)
+        if has_mask(func, args) and any(map(self._run.is_unknown, tensors)):
+            with self:
+                func, args = by_places(func, args)
+            tensors = tensors_in(args, kwargs)
         inputs = [self._known(t) for t in tensors]
         refs = with_refs(args, self.ids), {k: with_refs(v, self.ids) for k, v in kwargs.items()}
         if func._schema.is_mutable and tensors and self._is_foreign(tensors[0]):
@@ -323,13 +333,21 @@ class _Recorder(TorchDispatchMode):
     def _result(
         self, func: Any, tensors: list[torch.Tensor], inputs: list[int], args: Any, kwargs: Any
     ) -> Any:
-        if func.overloadpacket in NEEDS_VALUES and any(map(self._run.is_unknown, tensors)):
+        needs = func.overloadpacket in NEEDS_VALUES or chooses(func)
+        if needs and any(map(self._run.is_unknown, tensors)):
             known = self._shadows.read(inputs)
             if known is not None:
                 real = dict(zip(map(id, tensors), known, strict=True))
                 args, kwargs = tree_map_only(torch.Tensor, lambda t: real[id(t)], (args, kwargs))
                 return func(*args, **kwargs)
+            if chooses(func):
+                return self._choose(func, args)
         return self._run(func, tensors, args, kwargs)
+
+    def _choose(self, func: Any, args: Any) -> torch.Tensor:
+        result = everything(func, args)
+        self._chosen[len(self.values)] = result  # the id that the only output of this call is given next
+        return result
 
     def _known(self, tensor: torch.Tensor) -> int:
         value = self.ids.get(id(tensor))

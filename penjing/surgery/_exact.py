@@ -41,8 +41,10 @@ def exactness(
         with float64(), no_leftovers(slim):
             with PromotedCasts():
                 ours = output_tensors(call_with(small, _copied(inputs)))
-            if any(not t.is_floating_point() for t in ours):
-                ours += _feeding(retraced[position], small, inputs)
+            if retraced[position].chosen:
+                ours = _replayed(retraced[position], small, inputs)
+            elif any(not t.is_floating_point() for t in ours):
+                ours += _replayed(retraced[position], small, inputs)[len(ours) :]
             theirs = _masked(structure, position, states, inputs, gone)
         worst = max(worst, _largest_error(ours, theirs))
     return worst
@@ -57,10 +59,11 @@ def _float_feeds(graph: Graph) -> list[int]:
     return list(found)
 
 
-def _feeding(traced: Trace, small: nn.Module, inputs: Any) -> list[torch.Tensor]:
-    """The smaller network's own float values before anything discrete, replayed from its own graph."""
+def _replayed(traced: Trace, small: nn.Module, inputs: Any) -> list[torch.Tensor]:
+    """The smaller network's own outputs, then its float values before anything discrete, from its own graph."""
     states = {name: tensor.detach() for name, tensor in named_states(small)}
-    return replay(traced.graph, _tensors(traced, states, inputs), Masks(), _float_feeds(traced.graph))
+    wanted = [*traced.graph.outputs, *_float_feeds(traced.graph)]
+    return replay(traced.graph, _tensors(traced, states, inputs), Masks(), wanted)
 
 
 def _random_like(tensor: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
@@ -87,7 +90,7 @@ def _masked(
     graph = traced.graph
     tensors = _tensors(traced, states, inputs)
     device = next(iter(tensors.values())).device if tensors else torch.device("cpu")
-    discrete = any("float" not in graph.values[v].dtype for v in graph.outputs)
+    discrete = bool(traced.chosen) or any("float" not in graph.values[v].dtype for v in graph.outputs)
     feeds = _float_feeds(graph) if discrete else []
     found = replay(graph, tensors, masks_of(structure, position, gone, device), [*graph.outputs, *feeds])
     count = len(graph.outputs)
@@ -105,6 +108,7 @@ def _tensors(traced: Trace, states: Mapping[str, torch.Tensor], inputs: Any) -> 
     tensors.update(zip(graph.inputs, leaves, strict=True))
     for value, tensor in traced.constants.items():
         tensors[value] = doubled(tensor).to(device, copy=True)
+    tensors.update((value, chosen.to(device)) for value, chosen in traced.chosen.items())
     return tensors
 
 

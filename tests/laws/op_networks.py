@@ -142,6 +142,7 @@ FOLLOWED: dict[str, Step] = {
     "sampled 3d": lambda m, h: F.grid_sample(
         h[..., None], h.new_zeros(2, 4, 4, 1, 3), align_corners=False
     ).squeeze(-1),
+    "distinct rows": lambda m, h: h[:, :, torch.unique(torch.tensor([0, 2, 2]))],
 }
 
 STAYS: dict[str, Step] = {

@@ -12,7 +12,7 @@ from penjing.structure._rules._registry import Labels, Site, fixed, rule
 aten = torch.ops.aten
 
 
-@rule(aten.as_strided, aten.nonzero, aten.multinomial)
+@rule(aten.as_strided, aten.nonzero, aten.multinomial, aten._unique2, "torchvision::nms")
 def stays(site: Site) -> list[Labels]:
     """Known ops whose dims are not followed: what they touch stays."""
     return freeze_everything(site, "rearranges indices in a way that is not followed")
@@ -143,6 +143,16 @@ def grid_sample(site: Site) -> list[Labels]:
     for dim in (*labels[2:], *grid[1:]):
         site.freeze(dim, "samples pixels by place")
     return [[site.unify(labels[0], grid[0]), labels[1], *fixed(labels[2:])]]
+
+
+@rule("torchvision::roi_align")
+def pool_regions(site: Site) -> list[Labels]:
+    """(B, C, H, W) and boxes (K, 5) -> (K, C, h, w): channels go on, pictures, pixels and boxes stay."""
+    labels = site.labels(site.arg(0))
+    for dim in (labels[0], *labels[2:], *site.labels(site.arg(1))):
+        site.freeze(dim, "pools regions by place")
+    regions = [FIXED, labels[1], FIXED, FIXED]
+    return [list(regions) for _ in site.call.outputs]
 
 
 @rule(aten.im2col)

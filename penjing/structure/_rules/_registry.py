@@ -23,7 +23,10 @@ RULES: dict[Any, Rule] = {}
 
 
 def rule(*packets: Any) -> Callable[[Rule], Rule]:
-    """Register a rule for op packets such as `aten.convolution`; a duplicate raises."""
+    """Register a rule for op packets such as `aten.convolution`; a duplicate raises.
+
+    Ops that another library brings, and that exist once it is imported, go by their name: "torchvision::nms".
+    """
 
     def register(function: Rule) -> Rule:
         for packet in packets:

@@ -1,0 +1,71 @@
+"""Ops whose output size only data can tell: every position is chosen, in a trace and in its proof alike.
+
+A detector keeps the boxes that score well, a mixture of experts sends each token to the experts it scores for. How
+many that is depends on data, which shapes do not: so everything is kept and sent. What the network computes of the
+chosen is then followed and proven for this one choice, and so are the scores that a real run chooses by.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from penjing.core import TraceError
+
+aten = torch.ops.aten
+
+_EVERYTHING: dict[str, Callable[[Sequence[Any]], torch.Tensor]] = {
+    "aten::nonzero": lambda args: torch.ones(args[0].shape, dtype=torch.bool).nonzero(),
+    "torchvision::nms": lambda args: torch.arange(args[0].shape[0]),
+}
+_MASKED = {
+    aten.index.Tensor,
+    aten._unsafe_index.Tensor,
+    aten.index_put.default,
+    aten.index_put_.default,
+    aten.masked_select.default,
+}
+
+
+def chooses(func: Any) -> bool:
+    """Whether the size of what the op gives depends on values."""
+    return func._schema.name in _EVERYTHING or (
+        torch.Tag.dynamic_output_shape in func.tags and func not in _MASKED
+    )
+
+
+def everything(func: Any, args: Sequence[Any]) -> torch.Tensor:
+    """What `func` gives when all its candidates are chosen. Raises `TraceError` where nothing can stand in."""
+    choice = _EVERYTHING.get(func._schema.name)
+    if choice is None:
+        raise TraceError(
+            f"{func} gives a size that depends on data, and no choice can stand in for it. Move it out of the "
+            "forward, or give shapes that do not depend on values"
+        )
+    return choice(args)
+
+
+def has_mask(func: Any, args: Sequence[Any]) -> bool:
+    """Whether the op reads or writes where a boolean tensor is true."""
+    return func in _MASKED and _is_mask(args[1])
+
+
+def _is_mask(item: Any) -> bool:
+    if isinstance(item, (list, tuple)):
+        return any(_is_mask(i) for i in item)
+    return isinstance(item, torch.Tensor) and item.dtype in (torch.bool, torch.uint8)
+
+
+def by_places(func: Any, args: Sequence[Any]) -> tuple[Any, tuple[Any, ...]]:
+    """The same op with masks turned into the places where they are true."""
+    if func is aten.masked_select.default:
+        whole, mask = torch.broadcast_tensors(args[0], args[1])
+        return aten.index.Tensor, (whole, _places(mask))
+    indices: list[Any] = []
+    for item in args[1]:
+        indices.extend(_places(item) if _is_mask(item) else [item])
+    return func, (args[0], indices, *args[2:])
+
+
+def _places(mask: torch.Tensor) -> list[torch.Tensor]:
+    return list(aten.unbind.int(aten.nonzero.default(mask), 1))
