@@ -5,6 +5,7 @@ many that is depends on data, which shapes do not: so everything is kept and sen
 chosen is then followed and proven for this one choice, and so are the scores that a real run chooses by.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -27,6 +28,7 @@ _MASKED = {
 }
 
 
+@functools.cache
 def chooses(func: Any) -> bool:
     """Whether the size of what the op gives depends on values."""
     return func._schema.name in _EVERYTHING or (
