@@ -28,7 +28,7 @@ zoo: $(DEV)
 
 bench: $(DEV)
 	$(BIN)/python -m pip install --quiet torch-pruning==1.6.1
-	$(ONE_THREAD) $(BIN)/python benchmarks/engine.py
+	$(ONE_THREAD) $(BIN)/python -m benchmarks.engine
 
 clean:
 	rm -rf build dist .coverage .pytest_cache .ruff_cache .hypothesis .import_linter_cache

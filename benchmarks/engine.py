@@ -1,130 +1,221 @@
-"""Seconds from a network to a smaller one, side by side with torch-pruning in one run; writes engine.md.
+"""CPU seconds from a network to a smaller one, side by side with torch-pruning in one run; writes engine.md.
 
-Run with `make bench` (installs torch-pruning). Ours: trace, plan, surgery, with and without the float64 proof.
-Peer: DependencyGraph build and one step of its magnitude pruner at the same ratio; it proves nothing.
+Run with `make bench`, over the networks of zoo.txt (`--library`, `--only` for some of them). Ours: trace, plan,
+surgery and strict re-trace, then also with the float64 proof. Peer: its graph and one step of its group-magnitude
+pruner at the same ratio, with the number of heads of every attention told to it; it proves nothing. A network counts
+where the peer's result still runs and has lost parameters.
 """
 
 import argparse
 import copy
-import math
+import json
 import statistics
 import time
-from collections.abc import Callable
-from datetime import date
+from collections.abc import Callable, Mapping
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
-import torch
-
-import penjing as pj
-from penjing.surgery import apply, check, plan_removal
+from benchmarks.engine_table import table
+from benchmarks.forked import run_all
+from benchmarks.networks import build
+from benchmarks.zoo import listed
 
 HERE = Path(__file__).parent
-NETWORKS = (
-    "resnet18",
-    "resnet50",
-    "resnext50_32x4d",
-    "vgg16_bn",
-    "densenet121",
-    "googlenet",
-    "mobilenet_v2",
-    "mobilenet_v3_small",
-    "shufflenet_v2_x1_0",
-    "efficientnet_b0",
-    "regnet_y_400mf",
-    "squeezenet1_1",
-    "convnext_tiny",
+STORE = HERE / "engine.json"
+REPEATS = 3
+
+
+def measure_one(spec: str) -> dict[str, Any]:
+    """Medians of CPU seconds over interleaved repeats; a failure is told in place of the seconds."""
+    model, example = build(spec)
+    runs: dict[str, list[float | str]] = {"proven": [], "unproven": [], "peer": [], "bare": []}
+    for _ in range(REPEATS):
+        runs["bare"].append(timed(bare, model, example))
+        runs["unproven"].append(timed(ours, model, example, False))
+        runs["proven"].append(timed(ours, model, example, True))
+        runs["peer"].append(timed(peer, model, example))
+    found = {
+        name: next((r for r in row if isinstance(r, str)), None) or middle(row) for name, row in runs.items()
+    }
+    return {"status": "done", **found}
+
+
+def middle(row: list[float | str]) -> float:
+    return statistics.median(r for r in row if not isinstance(r, str))
+
+
+def timed(run: Callable[..., Callable[[], None]], model: Any, example: Any, *args: Any) -> float | str:
+    """CPU seconds of what `run` prepares on a copy of its own."""
+    try:
+        work = run(copy.deepcopy(model), example, *args)
+        started = time.process_time()
+        work()
+        return time.process_time() - started
+    except Exception as error:
+        return f"fails: {type(error).__name__}: {error}"
+
+
+def bare(model: Any, example: Any) -> Callable[[], None]:
+    """The network's own forward on meta tensors under a dispatch mode that does nothing."""
+    import torch
+    from torch.utils._python_dispatch import TorchDispatchMode
+    from torch.utils._pytree import tree_map_only
+
+    class Nothing(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            return func(*args, **(kwargs or {}))
+
+    on_meta = model.to("meta")
+    inputs = tree_map_only(torch.Tensor, lambda t: t.to("meta"), example)
+
+    def work() -> None:
+        with torch.no_grad(), Nothing():
+            call(on_meta, inputs)
+
+    return work
+
+
+def call(model: Any, example: Any) -> Any:
+    if isinstance(example, Mapping):
+        return model(**example)
+    return model(*example) if isinstance(example, tuple) else model(example)
+
+
+def ours(model: Any, example: Any, proof: bool) -> Callable[[], None]:
+    import penjing as pj
+    from penjing.search import _prune
+    from penjing.surgery import check
+
+    def checking(*args: Any, exact: bool = True, **kwargs: Any) -> Any:
+        return check(*args, exact=exact and proof, **kwargs)
+
+    def work() -> None:
+        with patch.object(_prune, "check", checking):
+            pj.prune(model, example, ratio=0.5)
+
+    return work
+
+
+def peer(model: Any, example: Any) -> Callable[[], None]:
+    import torch
+    import torch_pruning as tp
+
+    heads = heads_of(model)
+    before = sum(p.numel() for p in model.parameters())
+    ignored = outputs_of(model, example)
+
+    def work() -> None:
+        pruner = tp.pruner.BasePruner(
+            model,
+            example,
+            importance=tp.importance.GroupMagnitudeImportance(p=2),
+            pruning_ratio=0.5,
+            ignored_layers=ignored,
+            num_heads=heads,
+        )
+        pruner.step()
+        tell_heads(model, pruner.num_heads)
+        with torch.no_grad():
+            call(model, example)
+        if sum(p.numel() for p in model.parameters()) >= before:
+            raise RuntimeError("nothing was pruned")
+
+    return work
+
+
+def outputs_of(model: Any, example: Any) -> list[Any]:
+    """Layers whose outputs are the network's outputs: the peer is told to leave them."""
+    import penjing as pj
+
+    contract = {
+        f.parameter for f in pj.trace(model, example).frozen if "network output" in f.cause and f.dim == 0
+    }
+    return [m for path, m in model.named_modules() if f"{path}.weight" in contract]
+
+
+HEADS = ("num_heads", "num_attention_heads", "n_heads")
+FUSED = ("qkv", "query_key_value", "c_attn")
+QUERIES = (
+    "qkv",
+    "q",
+    "k",
+    "v",
+    "query",
+    "key",
+    "value",
+    "q_proj",
+    "k_proj",
+    "v_proj",
+    "query_key_value",
+    "c_attn",
 )
 
 
-def ours(model: torch.nn.Module, example: torch.Tensor, proof: bool) -> None:
-    structure = pj.trace(model, example)
-    halves = {
-        g.name: range(len(g) // 2) for g in structure.groups if g.granularity == "channel" and len(g) > 1
-    }
-    plan = plan_removal(structure, halves)
-    outcome = check(model, apply(model, plan), structure, plan, example, exact=proof)
-    if not outcome.passed:
-        raise RuntimeError(outcome.cause)
+def heads_of(model: Any) -> dict[Any, int]:
+    """Projection -> number of heads, for every module that keeps such a number beside such projections."""
+    found = {}
+    for module in model.modules():
+        count = next(
+            (
+                getattr(module, n)
+                for n in ("num_heads", "num_attention_heads", "n_heads")
+                if hasattr(module, n)
+            ),
+            0,
+        )
+        for name in QUERIES:
+            layer = getattr(module, name, None)
+            if isinstance(count, int) and count and getattr(layer, "weight", None) is not None:
+                found[layer] = count
+    return found
 
 
-def peer(model: torch.nn.Module, example: torch.Tensor) -> None:
-    import torch_pruning
-
-    pruner = torch_pruning.pruner.MagnitudePruner(
-        model,
-        example,
-        importance=torch_pruning.importance.MagnitudeImportance(p=2),
-        pruning_ratio=0.5,
-        ignored_layers=[
-            m for m in model.modules() if isinstance(m, torch.nn.Linear) and m.out_features == 1000
-        ],
-    )
-    pruner.step()
-    with torch.no_grad():
-        model(example)
-
-
-def timed(run: Callable[..., None], model: torch.nn.Module, *args: Any) -> float | str:
-    work = copy.deepcopy(model)
-    started = time.process_time()
-    try:
-        run(work, *args)
-    except Exception as error:
-        return f"fails: {type(error).__name__}"
-    return time.process_time() - started
-
-
-def medians(name: str, repeats: int) -> dict[str, float | str]:
-    """Medians over interleaved repeats; the first failure is kept as text."""
-    model = pj.load_source(f"torchvision:{name}").model
-    example = torch.randn(1, 3, 224, 224)
-    runs: dict[str, list[float | str]] = {"proven": [], "unproven": [], "peer": []}
-    for _ in range(repeats):
-        runs["proven"].append(timed(ours, model, example, True))
-        runs["unproven"].append(timed(ours, model, example, False))
-        runs["peer"].append(timed(peer, model, example))
-    return {
-        k: next((r for r in v if isinstance(r, str)), None) or statistics.median(v) for k, v in runs.items()
-    }  # type: ignore[type-var]
-
-
-def geometric_mean(values: list[float]) -> float:
-    return math.exp(statistics.fmean(map(math.log, values)))
+def tell_heads(model: Any, heads: Mapping[Any, int]) -> None:
+    """What users write by hand after the peer's step: the numbers attention modules keep about themselves."""
+    for module in model.modules():
+        for name in QUERIES:
+            layer = getattr(module, name, None)
+            if layer in heads and hasattr(layer, "out_features"):
+                count, width = (
+                    heads[layer],
+                    layer.out_features // (3 if name in ("qkv", "query_key_value", "c_attn") else 1),
+                )
+                own = {
+                    "num_heads": count,
+                    "num_attention_heads": count,
+                    "n_heads": count,
+                    "all_head_size": width,
+                }
+                own |= {"head_dim": width // count, "attention_head_size": width // count, "embed_dim": width}
+                for key, value in own.items():
+                    if isinstance(getattr(module, key, None), int):
+                        setattr(module, key, value)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repeats", type=int, default=5)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--fresh", action="store_true", help="run again what is finished")
+    parser.add_argument("--only", metavar="PATTERN", help="run what matches, such as 'timm:*vit*'")
+    parser.add_argument("--library", metavar="PREFIX", help="run this library only")
+    parser.add_argument("--jobs", type=int, default=1, help="networks at a time (default 1: one clock each)")
     options = parser.parse_args()
-    torch.set_num_threads(1)
-    lines, with_proof, without = [], [], []
-    for name in NETWORKS:
-        row = medians(name, options.repeats)
-        shown = {k: v if isinstance(v, str) else f"{v:.2f}" for k, v in row.items()}
-        proven, unproven, theirs = row["proven"], row["unproven"], row["peer"]
-        ratio = ["", ""]
-        if isinstance(proven, float) and isinstance(unproven, float) and isinstance(theirs, float):
-            with_proof.append(theirs / proven)
-            without.append(theirs / unproven)
-            ratio = [f"{with_proof[-1]:.1f}x", f"{without[-1]:.1f}x"]
-        lines.append(
-            f"| {name} | {shown['proven']} | {shown['unproven']} | {shown['peer']} | {ratio[0]} | {ratio[1]} |"
-        )
-        print(lines[-1], flush=True)
-    head = [
-        "# Engine: seconds from a network to a smaller one",
-        "",
-        f"{date.today()}, torch {torch.__version__}, torch-pruning 1.6.1, one thread, medians of {options.repeats} "
-        "interleaved runs of CPU seconds at ratio 0.5. `make bench` repeats it. The peer's column has no proof in it.",
-        "",
-        f"Geometric mean over {len(without)} networks both can do: {geometric_mean(with_proof):.1f} times faster with "
-        f"the float64 proof, {geometric_mean(without):.1f} times without.",
-        "",
-        "| network | ours, proven | ours, re-traced only | torch-pruning | faster, proven | faster |",
-        "|---|---|---|---|---|---|",
+    rows = json.loads(STORE.read_text()) if STORE.exists() and not options.fresh else {}
+    todo = [
+        spec
+        for spec in listed()
+        if spec not in rows
+        and options.library in (None, spec.partition(":")[0])
+        and fnmatch(spec, options.only or "*")
     ]
-    (HERE / "engine.md").write_text("\n".join([*head, *lines, ""]))
+    for spec, row in run_all(todo, measure_one, options.jobs):
+        rows[spec] = row
+        print(f"{spec}: {row}", flush=True)
+        STORE.write_text(json.dumps(rows, indent=1))
+    (HERE / "engine.md").write_text(table({spec: rows[spec] for spec in listed() if spec in rows}))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 The stages are those of `pj.prune` itself: its own calls are timed in place, every retry after a culprit included.
 """
 
-import resource
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -13,13 +12,7 @@ from unittest.mock import patch
 
 from benchmarks.networks import build
 
-CPU_SECONDS = 300
 EXACT, FLOAT_ONLY = 1e-9, 1e-5
-
-
-def limit_cpu(seconds: int = CPU_SECONDS) -> None:
-    """The system ends this process after so many seconds of CPU, whatever else the machine is doing."""
-    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 5))
 
 
 class Stopwatch:

@@ -18,21 +18,26 @@ from penjing.structure._provenance import TracedInt
 
 _Memoised = functools._lru_cache_wrapper
 _OWN_CODE = sys.stdlib_module_names | {"torch", "numpy", "sympy", "triton", "cuda"}
-_memoised_globals: dict[str, tuple[str, ...]] = {}
+_looked_through: set[str] = set()
+_memoised_globals: list[tuple[dict[str, Any], str]] = []
 
 
 class _Forgetful:
     """A memoised function with a memory of its own, which computes anew whenever an argument belongs to a trace."""
 
+    __slots__ = ("_meanwhile", "_memoised")
+
     def __init__(self, memoised: Any) -> None:
-        self._memoised, self._meanwhile = memoised, functools.cache(memoised.__wrapped__)
-        functools.update_wrapper(self, memoised)
+        self._memoised, self._meanwhile = memoised, None
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if not args and not kwargs:
             return self._memoised()
-        traced = any(_of_the_trace(a, 3) for a in (*args, *kwargs.values()))
-        return (self._memoised.__wrapped__ if traced else self._meanwhile)(*args, **kwargs)
+        if any(_of_the_trace(a, 3) for a in (*args, *kwargs.values())):
+            return self._memoised.__wrapped__(*args, **kwargs)
+        if self._meanwhile is None:
+            self._meanwhile = functools.cache(self._memoised.__wrapped__)
+        return self._meanwhile(*args, **kwargs)
 
     def __get__(self, instance: Any, owner: Any = None) -> Any:
         return self if instance is None else functools.partial(self, instance)
@@ -82,13 +87,13 @@ def _is_own(module: str) -> bool:
 
 def _memoised(kinds: set[type]) -> Iterator[tuple[Any, str, Any]]:
     """Module globals and methods that are memoised functions; every module is looked through once per process."""
-    for module, loaded in list(sys.modules.items()):
-        if module not in _memoised_globals:
-            found = () if _is_own(module) else list(getattr(loaded, "__dict__", {}).items())
-            _memoised_globals[module] = tuple(k for k, v in found if type(v) is _Memoised)
-        for name in _memoised_globals[module]:
-            if type(vars(loaded).get(name)) is _Memoised:
-                yield vars(loaded), name, vars(loaded)[name]
+    for module in sys.modules.keys() - _looked_through:
+        _looked_through.add(module)
+        space = {} if _is_own(module) else getattr(sys.modules[module], "__dict__", {})
+        _memoised_globals.extend((space, k) for k, v in list(space.items()) if type(v) is _Memoised)
+    for space, name in _memoised_globals:
+        if type(space.get(name)) is _Memoised:
+            yield space, name, space[name]
     for kind in kinds:
         for name, value in list(vars(kind).items()):
             if type(value) is _Memoised:

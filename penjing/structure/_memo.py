@@ -113,6 +113,19 @@ def _layer_norm(args: Sequence[Any]) -> Any:
     return tuple, (_spec(x), _spec(rest), _spec(rest))
 
 
+def _product(args: Sequence[Any]) -> Any:
+    """Matrix products of contiguous results in one dtype; None (the kernel answers) where anything is unusual."""
+    *added, a, b = args[:3] if isinstance(args[-1], torch.Tensor) and len(args) == 3 else args
+    if a.dtype != b.dtype or not a.is_floating_point() or a.dim() not in (2, 3) or b.dim() != a.dim():
+        return None
+    if a.shape[-1] != b.shape[-2] or a.shape[:-2] != b.shape[:-2]:
+        return None
+    shape = (*a.shape[:-1], b.shape[-1])
+    if any(t.dtype != a.dtype or t.shape not in (shape[-1:], shape) for t in added):
+        return None
+    return None, (_spec(torch.empty(shape, dtype=a.dtype, device="meta")),)
+
+
 _aten = torch.ops.aten
 _UNARY = (
     "relu", "gelu", "silu", "sigmoid", "tanh", "hardtanh", "hardswish", "hardsigmoid", "elu", "leaky_relu", "mish",
@@ -121,6 +134,7 @@ _UNARY = (
 _QUICK: dict[Any, Any] = {
     _aten.native_batch_norm.default: _evaluating_batch_norm,
     _aten.native_layer_norm.default: _layer_norm,
+    **dict.fromkeys((_aten.mm.default, _aten.bmm.default, _aten.addmm.default), _product),
     **{getattr(_aten, name).default: _unary for name in _UNARY},
     **{getattr(_aten, f"{name}_").default: _unary_in_place for name in _UNARY if hasattr(_aten, f"{name}_")},
 }

@@ -9,6 +9,7 @@ import functools
 import inspect
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
+from types import CodeType
 from typing import Any, TypeGuard
 
 import torch
@@ -52,18 +53,38 @@ def _falsy(module: nn.Module, guards: Sequence[str]) -> bool:
 
 @functools.cache
 def _branches(kind: type) -> tuple[tuple[str, ...], ...]:
-    """Branches on `self.training` in a class's own methods, each with the attributes of self that switch it off."""
+    """Branches on `self.training` in a class's own forward and the methods it may reach by name, each with the
+    attributes of self that switch it off.
+    """
     if not _own(kind):
         return ()
-    functions = {
-        id(f): f
-        for base in kind.__mro__
-        if _own(base) and issubclass(base, nn.Module)
-        for f in map(inspect.unwrap, filter(inspect.isfunction, vars(base).values()))
-    }
-    return tuple(
-        g for f in functions.values() if "training" in f.__code__.co_names for g in _read(f, None, _DEPTH)
-    )
+    asking = [f for f in _reached(kind) if "training" in f.__code__.co_names]
+    return tuple(guards for f in asking for guards in _read(f, None, _DEPTH))
+
+
+def _reached(kind: type) -> list[Callable[..., Any]]:
+    methods: dict[str, list[Callable[..., Any]]] = {}
+    for base in kind.__mro__:
+        if _own(base) and issubclass(base, nn.Module):
+            for name, value in vars(base).items():
+                function = value.fget if isinstance(value, property) else getattr(value, "__func__", value)
+                if inspect.isfunction(function):
+                    methods.setdefault(name, []).append(inspect.unwrap(function))
+    found: list[Callable[..., Any]] = []
+    pending = ["forward", "__call__"]
+    while pending:
+        for function in methods.pop(pending.pop(), ()):
+            found.append(function)
+            pending.extend(name for code in _codes(function.__code__) for name in code.co_names)
+    return found
+
+
+def _codes(code: CodeType) -> Iterator[CodeType]:
+    """A function's code and that of the functions written inside it."""
+    yield code
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _codes(constant)
 
 
 def _own(kind: type) -> bool:

@@ -132,3 +132,24 @@ def test_a_wrong_shape_still_fails():
     memo(aten.mm.default, [a, a.t()], (a, a.t()), {})
     with pytest.raises(RuntimeError):
         memo(aten.mm.default, [a, a], (a, a), {})
+
+
+def test_products_without_their_kernels():
+    a, b, bias = (torch.empty(s, device="meta") for s in ((5, 4), (4, 3), (3,)))
+    batch = torch.empty(2, 5, 4, device="meta"), torch.empty(2, 4, 3, device="meta")
+    calls = (
+        (aten.mm.default, (a, b)),
+        (aten.mm.default, (a, torch.empty(3, 4, device="meta").t())),
+        (aten.addmm.default, (bias, a, b)),
+        (aten.addmm.default, (torch.empty(5, 3, device="meta"), a, b)),
+        (aten.bmm.default, batch),
+    )
+    for op, args in calls:
+        assert spec(MetaMemo()(op, list(args), args, {})) == spec(op(*args))
+
+
+@pytest.mark.parametrize("shapes", [((2, 5), (4, 3)), ((2, 5, 4), (3, 4, 3))])
+def test_products_that_do_not_fit_still_fail(shapes: tuple[tuple[int, ...], tuple[int, ...]]):
+    args = tuple(torch.empty(s, device="meta") for s in shapes)
+    with pytest.raises(RuntimeError):
+        MetaMemo()(aten.mm.default if len(shapes[0]) == 2 else aten.bmm.default, list(args), args, {})

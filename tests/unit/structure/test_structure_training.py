@@ -69,6 +69,32 @@ class Guarded(HandsOn):
         return self.fc(x)
 
 
+class AsksElsewhere(HandsOn):
+    def reset(self) -> None:
+        if self.training:
+            self.fc = nn.Linear(4, 8)
+
+
+class AsksInAMethod(HandsOn):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(x)
+
+    def head(self, x: torch.Tensor) -> torch.Tensor:
+        return self.wide(self.fc(x))
+
+    def wide(self, x: torch.Tensor) -> torch.Tensor:
+        return x.view(-1, 2, 2).flatten(1) if self.training else x
+
+
+class AsksInAProperty(HandsOn):
+    @property
+    def busy(self) -> bool:
+        return self.training
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc(x).view(-1, 2, 2).flatten(1) if self.busy else self.fc(x)
+
+
 class Noise(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if not self.training:
@@ -82,14 +108,25 @@ class Folds(nn.Module):
 
 
 @pytest.mark.parametrize(
-    "model", [HandsOn(), ThroughAFunction(), Guarded(), nn.Sequential(nn.Linear(4, 4), Noise())]
+    "model",
+    [HandsOn(), ThroughAFunction(), Guarded(), AsksElsewhere(), nn.Sequential(nn.Linear(4, 4), Noise())],
 )
 def test_flags_that_change_no_structure(model: nn.Module):
     assert not trains_otherwise(model, trace_forward(model.eval(), torch.randn(2, 4)).graph)
 
 
 @pytest.mark.parametrize(
-    "model", [IntoABranch(), Branches(), Renames(), PicksATensor(), Guarded(on=True), nn.Sequential(Folds())]
+    "model",
+    [
+        IntoABranch(),
+        Branches(),
+        Renames(),
+        PicksATensor(),
+        Guarded(on=True),
+        AsksInAMethod(),
+        AsksInAProperty(),
+        nn.Sequential(Folds()),
+    ],
 )
 def test_flags_that_may(model: nn.Module):
     assert trains_otherwise(model, trace_forward(model.eval(), torch.randn(2, 4)).graph)

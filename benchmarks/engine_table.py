@@ -1,0 +1,95 @@
+"""The page engine.md from the rows of the side-by-side run."""
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from datetime import date
+from typing import Any
+
+HEAD = """# Engine: CPU seconds from a network to a smaller one
+
+{date}, torch {torch}, torch-pruning {peer}, one thread, medians of interleaved runs at ratio 0.5; `make bench` repeats
+it. Ours: trace, plan, surgery and strict re-trace ("re-traced"), then with the float64 proof ("proven"). The peer's
+seconds are those of its graph, one step and one forward; it proves nothing. "Bare" is the network's forward on meta
+tensors under a dispatch mode that does nothing. Seconds say nothing about accuracy.
+"""
+
+
+def table(rows: Mapping[str, Mapping[str, Any]]) -> str:
+    import torch
+    import torch_pruning
+
+    both = {
+        s: r
+        for s, r in rows.items()
+        if all(isinstance(r.get(k), float) for k in ("proven", "unproven", "peer"))
+    }
+    lines = [HEAD.format(date=date.today(), torch=torch.__version__, peer=torch_pruning.__version__)]
+    lines += [*summary(rows, both), "", *details(both), "", *failures(rows, both), ""]
+    return "\n".join(lines)
+
+
+def summary(rows: Mapping[str, Mapping[str, Any]], both: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    ours = [r for r in rows.values() if isinstance(r.get("proven"), float)]
+    theirs = [r for r in rows.values() if isinstance(r.get("peer"), float)]
+    found = [
+        f"Of {len(rows)} networks ours comes through on {len(ours)}, the peer on {len(theirs)}; both on {len(both)}."
+    ]
+    if both:
+        proven = [r["peer"] / r["proven"] for r in both.values()]
+        unproven = [r["peer"] / r["unproven"] for r in both.values()]
+        found += [
+            "",
+            "| against the peer | geometric mean | 5th percentile | median | 95th percentile | slower on |",
+            "|---|---|---|---|---|---|",
+            spread("re-traced", unproven),
+            spread("proven", proven),
+            "",
+            "| CPU seconds | median | 95th percentile | worst |",
+            "|---|---|---|---|",
+            seconds("ours, proven, where both do", [r["proven"] for r in both.values()]),
+            seconds("ours, proven, all it can do", [r["proven"] for r in ours]),
+            seconds("peer", [r["peer"] for r in theirs]),
+        ]
+    return found
+
+
+def spread(name: str, ratios: Sequence[float]) -> str:
+    mean = math.exp(statistics.fmean(map(math.log, ratios)))
+    cells = " | ".join(
+        f"{x:.2f}x" for x in (mean, share(ratios, 0.05), share(ratios, 0.5), share(ratios, 0.95))
+    )
+    return f"| {name} | {cells} | {sum(r < 1 for r in ratios)} of {len(ratios)} |"
+
+
+def seconds(name: str, values: Sequence[float]) -> str:
+    return f"| {name} | {share(values, 0.5):.2f} | {share(values, 0.95):.2f} | {max(values):.2f} |"
+
+
+def share(values: Sequence[float], part: float) -> float:
+    """The value below which this share of the values lies."""
+    return sorted(values)[min(len(values) - 1, int(part * len(values)))]
+
+
+def details(both: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    lines = [
+        "| network | bare | re-traced | proven | peer | faster, re-traced | faster, proven |",
+        "|" + "---|" * 7,
+    ]
+    for spec, row in both.items():
+        own = [
+            f"{row[k]:.3f}" if isinstance(row[k], float) else ""
+            for k in ("bare", "unproven", "proven", "peer")
+        ]
+        faster = [f"{row['peer'] / row[k]:.1f}x" for k in ("unproven", "proven")]
+        lines.append(f"| {spec} | {' | '.join([*own, *faster])} |")
+    return lines
+
+
+def failures(rows: Mapping[str, Mapping[str, Any]], both: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    lines = ["## Where one of the two does not come through", ""]
+    for spec, row in rows.items():
+        if spec not in both:
+            said = [f"{k}: {str(row[k])[:140]}" for k in ("proven", "peer") if isinstance(row.get(k), str)]
+            lines.append(f"- {spec}: {'; '.join(said) or row['status'][:160]}".replace("\n", " "))
+    return lines
