@@ -78,7 +78,7 @@ def set_attribute(module: nn.Module, path: Sequence[Step], value: int, original:
 
 
 def _set(module: nn.Module, path: Sequence[Step], value: int, original: nn.Module, place: str) -> None:
-    held, first = module.__dict__, path[0]
+    held, first = module.__dict__, str(path[0])
     held[first] = _changed(held[first], original.__dict__.get(first), path[1:], value, place)
 
 

@@ -4,6 +4,7 @@ A dim that holds 12 heads of 64 has size `heads * head_dim`; a joined dim has th
 divides, the quotient is taken apart as far as it is exact, and stays a `Step` otherwise.
 """
 
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from penjing.structure._atoms import Dim
-from penjing.structure._provenance import apply_step
+from penjing.structure._provenance import COMPARED, apply_step
 
 Variable = int
 Monomial = tuple[Variable, ...]
@@ -26,7 +27,7 @@ class Poly:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A quotient or remainder that is no polynomial, or arithmetic over one."""
+    """A quotient, remainder or comparison that is no polynomial, or arithmetic over one."""
 
     name: str
     left: "Count"
@@ -49,7 +50,7 @@ def _poly(terms: Mapping[Monomial, int]) -> Poly:
 
 
 def combine(name: str, left: Count, right: Count) -> Count:
-    """left (add, sub, mul, floordiv or mod) right, simplified where that is exact for all positive values."""
+    """left (add, eq and the like) right, simplified where that is exact for all positive values."""
     if isinstance(left, Poly) and isinstance(right, Poly):
         found = _EXACT[name](left, right)
         if found is not None:
@@ -114,12 +115,20 @@ def _remainder(left: Poly, right: Poly) -> Poly | None:
     return found[1] if found else None
 
 
+def _compared(name: str, left: Poly, right: Poly) -> Poly | None:
+    """1 or 0 where both sides differ by a constant."""
+    difference = dict(_difference(left, right).terms)
+    apart = difference.pop((), 0)
+    return None if difference else constant(int(COMPARED[name](apart, 0)))
+
+
 _EXACT: dict[str, Callable[[Poly, Poly], Poly | None]] = {
     "add": _sum,
     "sub": _difference,
     "mul": _product,
     "floordiv": _quotient,
     "mod": _remainder,
+    **{name: functools.partial(_compared, name) for name in COMPARED},
 }
 
 

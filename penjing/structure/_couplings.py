@@ -21,10 +21,16 @@ from penjing.structure._counts import (
     constant,
     substitute,
     variable,
+    variables,
 )
 from penjing.structure._provenance import Arith, Attr, Const, Expr, Size
 from penjing.structure._requirements import Live
 from penjing.structure._search import Constraint, Search, parts
+
+_SIGNS = {
+    "floordiv": "//", "mod": "%", "add": "+", "sub": "-", "mul": "x",
+    "eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">=",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +105,7 @@ class Couplings:
 
     def _say(self, count: Count) -> str:
         if isinstance(count, Step):
-            sign = {"floordiv": "//", "mod": "%", "add": "+", "sub": "-", "mul": "x"}[count.name]
+            sign = _SIGNS[count.name]
             return f"({self._say(count.left)} {sign} {self._say(count.right)})"
         return " + ".join(self._say_term(*term) for term in count.terms) or "0"
 
@@ -129,35 +135,39 @@ def find_couplings(
     """Constraints on kept counts, from requirements over `count` atoms. Linear in the sizes of the dims they name."""
     numbers = {a: len(groups) + i for i, a in enumerate(attributes)}
     read = _Reader(_owners(groups, count), numbers)
-    raw: list[tuple[Live, Poly, Count]] = []
-    irregular = []
-    for item in live:
-        sides = read.sides(item)
-        if sides is None:
-            irregular.append(item)
-        else:
-            raw.append((item, *sides))
-    defined: dict[Variable, Poly] = {}
-    for _, left, right in raw:
-        if isinstance(right, Poly) and len(right.terms) == 1 and right.terms[0][1] == 1:
-            monomial = right.terms[0][0]
-            if len(monomial) == 1 and monomial[0] >= len(groups):
-                defined.setdefault(monomial[0], left)
+    sides = [(item, read.sides(item)) for item in live]
+    raw = [Constraint.of(*both, item) for item, both in sides if both is not None]
+    defined = _definitions(raw, len(groups))
     full = {i: len(g) for i, g in enumerate(groups)} | {numbers[a]: n for a, n in attributes.items()}
     constraints = _distinct(
-        [Constraint.of(left, substitute(right, defined), item) for item, left, right in raw],
+        [Constraint.of(substitute(c.left, defined), substitute(c.right, defined), c.source) for c in raw],
         len(groups),
-        full,
     )
-    wrong = [c for c in constraints if not c.holds(full)]
-    right = [c for c in constraints if c.holds(full) and not _always(c, full)]
+    held = [c for c in constraints if c.holds(full) and not _always(c, full)]
     return Couplings(
         groups=tuple(groups),
         attributes=tuple(attributes.items()),
-        components=tuple(Component(tuple(p), tuple(m)) for p, m in parts(right)),
-        irregular=tuple(irregular),
-        wrong=tuple(wrong),
+        components=tuple(Component(tuple(p), tuple(m)) for p, m in parts(held)),
+        irregular=tuple(item for item, both in sides if both is None),
+        wrong=tuple(c for c in constraints if not c.holds(full)),
     )
+
+
+def _definitions(constraints: Iterable[Constraint], groups: int) -> dict[Variable, Poly]:
+    """Attributes that equal a polynomial of counts by the first constraint that says so."""
+    found: dict[Variable, Poly] = {}
+    for constraint in constraints:
+        for one, other in ((constraint.right, constraint.left), (constraint.left, constraint.right)):
+            if (
+                not isinstance(one, Poly)
+                or not isinstance(other, Poly)
+                or any(v >= groups for v in variables(other))
+            ):
+                continue
+            ((monomial, coefficient), *more) = one.terms or (((), 0),)
+            if not more and coefficient == 1 and len(monomial) == 1 and monomial[0] >= groups:
+                found.setdefault(monomial[0], other)
+    return found
 
 
 def _owners(groups: Sequence[PruneGroup], count: int) -> Owners:
@@ -176,14 +186,17 @@ class _Reader:
         self._owners, self._numbers = owners, numbers
         self._known: dict[tuple[object, ...], Poly | None] = {}
 
-    def sides(self, item: Live) -> tuple[Poly, Count] | None:
-        left = self._dim(item.dim, item.source.size)
+    def sides(self, item: Live) -> tuple[Count, Count] | None:
+        """Both sides of a requirement; None where one depends on which units stay."""
         sizes = {
             leaf: self._dim(dim, item.facts.shapes[leaf.value][leaf.dim]) for leaf, dim in item.sizes.items()
         }
+        left, expr = self._dim(item.dim, item.source.size), item.source.expr
         if left is None or None in sizes.values():
             return None
-        return left, self._count(item.source.expr, sizes)  # type: ignore[arg-type]
+        if isinstance(expr, Arith) and expr.name == ("eq" if item.source.size else "ne"):
+            return self._count(expr.left, sizes), self._count(expr.right, sizes)  # type: ignore[arg-type]
+        return left, self._count(expr, sizes)  # type: ignore[arg-type]
 
     def _dim(self, dim: Dim, full: int) -> Poly | None:
         key = (full, *(c.tobytes() for c in dim))
@@ -199,14 +212,12 @@ class _Reader:
         return sizes[expr] if isinstance(expr, Size) else variable(self._numbers[expr])
 
 
-def _distinct(
-    constraints: Iterable[Constraint], groups: int, full: Mapping[Variable, int]
-) -> list[Constraint]:
+def _distinct(constraints: Iterable[Constraint], groups: int) -> list[Constraint]:
     """Each constraint once, without those that hold by their form or speak of no group."""
     found: dict[object, Constraint] = {}
     for constraint in constraints:
         key: object = (constraint.left, constraint.right)
-        if isinstance(constraint.right, Poly):
+        if isinstance(constraint.left, Poly) and isinstance(constraint.right, Poly):
             difference = combine("sub", constraint.left, constraint.right)
             assert isinstance(difference, Poly)
             if not difference.terms:

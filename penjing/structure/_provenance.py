@@ -9,7 +9,7 @@ attributes to set and which dims must stay because a literal fixes their size.
 import operator
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -42,7 +42,7 @@ class Attr:
 
 @dataclass(frozen=True, slots=True)
 class Arith:
-    """An arithmetic step over expressions."""
+    """An arithmetic step over expressions, or a comparison of two."""
 
     name: str
     left: "Expr"
@@ -58,12 +58,16 @@ _ARITHMETIC: dict[str, Callable[[Any, Any], Any]] = {
     "floordiv": operator.floordiv,
     "mod": operator.mod,
 }
+COMPARED: dict[str, Callable[[Any, Any], Any]] = {
+    name: getattr(operator, name) for name in ("eq", "ne", "lt", "le", "gt", "ge")
+}
+_STEPS = {**_ARITHMETIC, **COMPARED}
 
 
 def apply_step(name: str, left: Any, right: Any) -> Any:
     """One arithmetic step on ints or integer arrays; -1, which no size equals, where it divides by zero."""
     if name not in ("floordiv", "mod"):
-        return _ARITHMETIC[name](left, right)
+        return _STEPS[name](left, right)
     if isinstance(right, np.ndarray):
         return np.where(right == 0, -1, _ARITHMETIC[name](left, np.where(right == 0, 1, right)))
     return _ARITHMETIC[name](left, right) if right else -1
@@ -88,9 +92,13 @@ def leaves(expr: Expr) -> Iterator[Size | Attr]:
 
 
 class TracedInt(int):
-    """An int with its expression; arithmetic with ints keeps it, anything else falls back to a plain int."""
+    """An int with its expression; arithmetic with ints keeps it, anything else falls back to a plain int.
+
+    Comparisons with ints are told to `hear`, while somebody listens.
+    """
 
     expr: Expr
+    hear: ClassVar[Callable[[Arith, bool], None] | None] = None
 
     @staticmethod
     def of(value: int, expr: Expr) -> "TracedInt":
@@ -129,6 +137,20 @@ def _binary(name: str, reflected: bool) -> Callable[[TracedInt, Any], Any]:
     return method
 
 
+def _comparison(name: str) -> Callable[[TracedInt, Any], Any]:
+    plain = getattr(int, f"__{name}__")
+
+    def method(self: TracedInt, other: Any) -> Any:
+        answer = plain(self, other)
+        if TracedInt.hear is not None and answer is not NotImplemented and not isinstance(other, bool):
+            TracedInt.hear(Arith(name, self.expr, expression(other)), answer)
+        return answer
+
+    return method
+
+
+for _name in COMPARED:
+    setattr(TracedInt, f"__{_name}__", _comparison(_name))
 for _name in _ARITHMETIC:
     setattr(TracedInt, f"__{_name}__", _binary(_name, reflected=False))
     setattr(TracedInt, f"__r{_name}__", _binary(_name, reflected=True))

@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_map_only
 from penjing.core import TraceError, UsageError
 from penjing.core._graph import Graph
 from penjing.core._groups import Frozen, PruneGroup
-from penjing.structure._atoms import Atoms, Dim
+from penjing.structure._atoms import FIXED, Atoms, Dim
 from penjing.structure._attention import replaceable_modules
 from penjing.structure._attributes import read_attribute
 from penjing.structure._calling import ExampleInputs
@@ -24,7 +24,7 @@ from penjing.structure._propagate import propagate
 from penjing.structure._provenance import Attr, leaves
 from penjing.structure._refusals import refuse_unsupported
 from penjing.structure._requirements import Live, kept_size
-from penjing.structure._rules import Facts
+from penjing.structure._rules import Facts, Requirement
 from penjing.structure._settle import settle
 from penjing.structure._solve import solve
 from penjing.structure._trace import Trace, trace_forward
@@ -157,6 +157,9 @@ def analyse(model: nn.Module, traces: Sequence[Trace]) -> Structure:
                 {value: all_facts[0].labels[first.states[name]] for name, value in item.graph.states.items()}
             )
         propagate(facts, item.graph)
+        for asked, (answer, module) in item.compared.items():
+            cause = f"{module or 'the network'}: compares sizes"
+            facts.requirements.append(Requirement(asked, FIXED, cause, size=int(answer)))
         all_facts.append(facts)
     states = _states(model, traces, all_facts)
     attributes = _attribute_values(model, all_facts)

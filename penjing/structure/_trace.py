@@ -22,6 +22,7 @@ from penjing.structure._attributes import AttributeWatch
 from penjing.structure._calling import ExampleInputs, call_with, check_example, output_tensors
 from penjing.structure._choices import by_places, chooses, everything, has_mask
 from penjing.structure._collector import collector_paused
+from penjing.structure._comparisons import Comparisons
 from penjing.structure._leftovers import no_leftovers
 from penjing.structure._mixing import (
     NEEDS_VALUES,
@@ -30,7 +31,7 @@ from penjing.structure._mixing import (
     tensors_in,
     with_refs,
 )
-from penjing.structure._provenance import Expr
+from penjing.structure._provenance import Arith, Expr
 from penjing.structure._shadows import Shadows
 from penjing.structure._user_calls import UserCalls
 
@@ -40,11 +41,13 @@ class Trace:
     """A graph, and the data of the constants it reads (real tensors that are no parameter, buffer or input).
 
     `chosen` holds results that only data could give, with everything chosen (see `_choices`).
+    `compared` are the comparisons of sizes that the code made, each with its answer and the module that asked.
     """
 
     graph: Graph
     constants: Mapping[int, torch.Tensor]
     chosen: Mapping[int, torch.Tensor]
+    compared: Mapping[Arith, tuple[bool, str]]
 
 
 def trace_forward(model: nn.Module, example: ExampleInputs, *, training: bool = False) -> Trace:
@@ -69,6 +72,7 @@ def trace_forward(model: nn.Module, example: ExampleInputs, *, training: bool = 
         stack.enter_context(_module_calls(model, recorder))
         stack.enter_context(recorder)
         stack.enter_context(UserCalls(recorder))
+        comparisons = stack.enter_context(Comparisons(lambda: recorder.module))
         try:
             output = call_with(model, recorder.example)
         except Exception as error:
@@ -77,7 +81,7 @@ def trace_forward(model: nn.Module, example: ExampleInputs, *, training: bool = 
                 f"the forward failed in {where!r} while tracing: {type(error).__name__}: {error}. Check that "
                 "model(example_inputs) runs by itself; pass a tuple for several arguments, a dict for keywords"
             ) from error
-    return recorder.finish(output)
+    return recorder.finish(output, comparisons.heard)
 
 
 @contextmanager
@@ -274,7 +278,7 @@ class _Recorder(TorchDispatchMode):
             )
         )
 
-    def finish(self, output: Any) -> Trace:
+    def finish(self, output: Any, compared: Mapping[Arith, tuple[bool, str]]) -> Trace:
         leaves = output_tensors(output)
         if not leaves:
             raise TraceError(
@@ -293,7 +297,9 @@ class _Recorder(TorchDispatchMode):
             modules=tuple(self._modules),
             names={value: tuple(found) for value, found in names.items()},
         )
-        return Trace(graph=graph, constants=dict(self.constants), chosen=dict(self._chosen))
+        return Trace(
+            graph=graph, constants=dict(self.constants), chosen=dict(self._chosen), compared=compared
+        )
 
     def _new(self, tensor: torch.Tensor) -> int:
         value = len(self.values)

@@ -199,7 +199,7 @@ class Odd(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         h = F.relu(self.a(self.stage(x)))
-        return self.b(h if h.shape[-1] == 10 else h + 1)
+        return self.b(h if str(h.shape[-1]) == "10" else h + 1)
 
 
 def test_a_culprit_does_not_take_a_coupled_neighbour_with_it():
