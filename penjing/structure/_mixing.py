@@ -86,6 +86,8 @@ class Mixing:
             )
         if _fills_integers(func, kwargs):
             return func(*args, **{**kwargs, "device": torch.device("cpu")})
+        if func in _STEERED and not self.is_unknown(tensors[1]):
+            return _on_zeros(func, args)
         if func._schema.is_mutable and not tensors[0].is_meta:
             return self._written(func, tensors, args, kwargs)
         if kwargs.get("device") is not None:
@@ -104,6 +106,15 @@ class Mixing:
         if tensors[0].numel():
             self._unknown.add(_storage(tensors[0]))
         return args[0]
+
+
+_STEERED = {aten._pack_padded_sequence.default, aten._pad_packed_sequence.default}
+
+
+def _on_zeros(func: Any, args: Any) -> Any:
+    """Ops whose second input, lengths or batch sizes, decides every shape: run for real, the data stays unknown."""
+    data, steps = func(torch.zeros(args[0].shape, dtype=args[0].dtype), *args[1:])
+    return data.to("meta"), steps
 
 
 def _storage(tensor: torch.Tensor) -> int:

@@ -153,3 +153,19 @@ def unbind(site: Site) -> list[Labels]:
     labels = list(site.labels(site.arg(0)))
     site.freeze(labels.pop(site.arg(1, 0) % len(labels)), "takes this dim apart")
     return [list(labels) for _ in site.call.outputs]
+
+
+@rule(aten._pack_padded_sequence)
+def pack(site: Site) -> list[Labels]:
+    """Sequences of different lengths, laid out step by step: features go through."""
+    labels = site.labels(site.arg(0))
+    for dim in labels[:2]:
+        site.freeze(dim, "packs sequences")
+    return [[FIXED, *labels[2:]], [FIXED]]
+
+
+@rule(aten._pad_packed_sequence)
+def unpack(site: Site) -> list[Labels]:
+    labels = site.labels(site.arg(0))
+    site.freeze(labels[0], "unpacks sequences")
+    return [[FIXED, FIXED, *labels[1:]], [FIXED]]
