@@ -65,11 +65,12 @@ class Shared(nn.Module):
 
 
 class Unregistered(nn.Module):
-    """Modules in a plain list and a plain dict, which `state_dict` does not know."""
+    """Modules in a plain list and a plain dict, which `state_dict` does not know: what meets them stays."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.start, self.head = nn.Linear(12, 24), nn.Linear(16, 5)
+        self.start = nn.Sequential(nn.Linear(12, 40), nn.ReLU(), nn.Linear(40, 24))
+        self.head = nn.Linear(16, 5)
         self.layers = [nn.Linear(24, 24), nn.Linear(24, 16)]
         self.extra = {"gate": nn.Linear(24, 24)}
 

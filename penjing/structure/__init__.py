@@ -16,6 +16,8 @@ from penjing.structure._fingerprint import fingerprint as fingerprint
 from penjing.structure._leftovers import no_leftovers as no_leftovers
 from penjing.structure._merge import copied as copied
 from penjing.structure._merge import merge_weights as merge_weights
+from penjing.structure._plain import loose_modules as loose_modules
+from penjing.structure._plain import plain_tensors as plain_tensors
 from penjing.structure._provenance import Attr as Attr
 from penjing.structure._refusals import refuse_unsupported as refuse_unsupported
 from penjing.structure._requirements import kept_size as kept_size

@@ -5,7 +5,9 @@ has the computed weight itself: the function in eval mode is the same, and its r
 """
 
 import copy
-from collections.abc import Iterator
+import functools
+import types
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -43,12 +45,45 @@ def merge_weights(model: nn.Module) -> tuple[nn.Module, Plan | None]:
 def copied(model: nn.Module, memo: dict[int, Any]) -> nn.Module:
     """A deep copy. Raises `PlanError` for a network that cannot be copied."""
     try:
-        return copy.deepcopy(model, memo)
+        made = copy.deepcopy(model, memo)
+        rebind(made, memo)
+        return made
     except (RuntimeError, TypeError) as error:
         raise PlanError(
             f"this {type(model).__name__} cannot be copied: {error}. Remove what it keeps from earlier forwards "
             "(tensors with a graph, locks, open files) before pruning"
         ) from error
+
+
+def rebind(model: nn.Module, memo: Mapping[int, Any]) -> None:
+    """Functions kept as attributes, `lambda t: t @ self.table.weight.T`, speak of the copy and not of the original.
+
+    `memo` is what the deep copy wrote down: id of an original object -> its copy.
+    """
+    for module in model.modules():
+        for name, value in list(module.__dict__.items()):
+            cells = getattr(value, "__closure__", None)
+            if isinstance(value, types.FunctionType) and cells:
+                moved = tuple(_moved(cell, memo) for cell in cells)
+                if any(new is not old for new, old in zip(moved, cells, strict=True)):
+                    module.__dict__[name] = _with_cells(value, moved)
+
+
+def _moved(cell: types.CellType, memo: Mapping[int, Any]) -> types.CellType:
+    try:
+        held = cell.cell_contents
+    except ValueError:  # a name that is not bound yet
+        return cell
+    twin = memo.get(id(held)) if isinstance(held, (nn.Module, torch.Tensor)) else None
+    return cell if twin is None or twin is held else types.CellType(twin)
+
+
+def _with_cells(function: types.FunctionType, cells: tuple[types.CellType, ...]) -> types.FunctionType:
+    made = types.FunctionType(
+        function.__code__, function.__globals__, function.__name__, function.__defaults__, cells
+    )
+    made.__kwdefaults__ = function.__kwdefaults__
+    return functools.update_wrapper(made, function)
 
 
 def _computed(model: nn.Module) -> Iterator[MergeWeight]:

@@ -11,7 +11,7 @@ def propagate(facts: Facts, graph: Graph) -> None:
 
     Linear in the number of calls.
     """
-    for value in (*graph.inputs, *graph.constants):
+    for value in (*graph.inputs, *(c for c in graph.constants if c not in facts.labels)):
         facts.labels[value] = [FIXED] * len(graph.values[value].shape)
     for value in graph.names:
         if value not in facts.labels:

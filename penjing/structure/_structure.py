@@ -20,6 +20,7 @@ from penjing.structure._collector import collector_paused
 from penjing.structure._couplings import Couplings
 from penjing.structure._fingerprint import fingerprint
 from penjing.structure._merge import merge_weights
+from penjing.structure._plain import UNREGISTERED, plain_tensors
 from penjing.structure._propagate import propagate
 from penjing.structure._provenance import Attr, leaves
 from penjing.structure._refusals import refuse_unsupported
@@ -156,6 +157,7 @@ def analyse(model: nn.Module, traces: Sequence[Trace]) -> Structure:
             facts.labels.update(
                 {value: all_facts[0].labels[first.states[name]] for name, value in item.graph.states.items()}
             )
+        facts.labels.update(_unregistered(atoms, item))
         propagate(facts, item.graph)
         for asked, (answer, module) in item.compared.items():
             cause = f"{module or 'the network'}: compares sizes"
@@ -180,6 +182,16 @@ def analyse(model: nn.Module, traces: Sequence[Trace]) -> Structure:
     )
 
 
+def _unregistered(atoms: Atoms, traced: Trace) -> dict[int, list[Dim]]:
+    """Labels of parameters that no module registers: nobody could load or save them smaller, so they stay."""
+    still = atoms.frozen(UNREGISTERED)
+    return {
+        value: [(np.full(n, still, dtype=np.int64),) if n > 1 else FIXED for n in tensor.shape]
+        for value, tensor in traced.constants.items()
+        if isinstance(tensor, nn.Parameter)
+    }
+
+
 def _states(model: nn.Module, traces: Sequence[Trace], all_facts: Sequence[Facts]) -> list[State]:
     reached: set[str] = set()
     for item in traces:
@@ -189,7 +201,10 @@ def _states(model: nn.Module, traces: Sequence[Trace], all_facts: Sequence[Facts
     learned = {name for name, _ in model.named_parameters(remove_duplicate=False)}
     kinds = _state_kinds(model)
     found = []
+    plain = {name for name, *_ in plain_tensors(model)}
     for value, names in graph.names.items():
+        if plain.issuperset(names) and not reached.intersection(names):
+            continue  # kept for other readers than the forward
         labels = tuple(all_facts[0].labels[value]) if reached.intersection(names) else None
         kind = next((kinds[n] for n in names if n in kinds), "")
         shape = graph.values[value].shape

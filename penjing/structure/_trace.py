@@ -31,6 +31,7 @@ from penjing.structure._mixing import (
     tensors_in,
     with_refs,
 )
+from penjing.structure._plain import plain_tensors
 from penjing.structure._provenance import Arith, Expr
 from penjing.structure._shadows import Shadows
 from penjing.structure._user_calls import UserCalls
@@ -111,7 +112,7 @@ def _autocast_by_cpu() -> Iterator[None]:
 
 @contextmanager
 def _on_meta(model: nn.Module, training: bool) -> Iterator[dict[str, torch.Tensor]]:
-    """Swap parameters and buffers for stand-ins; yields name (every alias) -> stand-in."""
+    """Swap parameters, buffers and plain tensor attributes for stand-ins; yields name (every alias) -> stand-in."""
     twins: dict[int, torch.Tensor] = {}
     states: dict[str, torch.Tensor] = {}
     undo: list[tuple[dict[str, Any], str, Any]] = []
@@ -134,6 +135,10 @@ def _on_meta(model: nn.Module, training: bool) -> Iterator[dict[str, torch.Tenso
                     held[name] = twin
                     states[prefix + name] = twin
         undo.extend(_swap_references(module, twins))
+    for path, module, name, tensor in plain_tensors(model):
+        undo.append((module.__dict__, name, tensor))
+        module.__dict__[name] = twins.get(id(tensor)) if id(tensor) in twins else _stand_in(tensor)
+        twins[id(tensor)] = states[path] = module.__dict__[name]
     modes = [(m, m.training) for m in model.modules()]
     for module, _ in modes:
         module.training = training

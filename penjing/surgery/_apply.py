@@ -1,6 +1,6 @@
 """Replay a plan on a network: a new module with sliced tensors, set attributes and dropped blocks."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -8,7 +8,7 @@ from torch import nn
 
 from penjing.core import PlanError
 from penjing.core._plan import DropBlock, MergeWeight, Plan, ReplaceComponent, ScaleTensor, SetAttribute
-from penjing.structure import copied, fingerprint, merge_weights, set_attribute
+from penjing.structure import copied, fingerprint, merge_weights, plain_tensors, set_attribute
 from penjing.surgery._components import replace_component
 from penjing.surgery._records import rebuild_records
 from penjing.surgery._rescale import scaled, scalings
@@ -69,10 +69,11 @@ def _submodule(model: nn.Module, path: str) -> nn.Module:
         raise PlanError(f"the plan names module {path!r}, which this {type(model).__name__} lacks") from error
 
 
-def named_states(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
-    """Every parameter and buffer under every one of its names."""
+def named_states(model: nn.Module, plain: Container[str] = ()) -> Iterator[tuple[str, torch.Tensor]]:
+    """Every parameter and buffer under every one of its names, and plain tensor attributes of the given names."""
     yield from model.named_parameters(remove_duplicate=False)
     yield from model.named_buffers(remove_duplicate=False)
+    yield from ((name, tensor) for name, _, _, tensor in plain_tensors(model) if name in plain)
 
 
 def _sliced(
@@ -81,7 +82,7 @@ def _sliced(
     factors: Mapping[str, Sequence[ScaleTensor]],
 ) -> dict[int, torch.Tensor]:
     """id of an original tensor -> its smaller or scaled twin, once per tensor however many names it has."""
-    tensors = dict(named_states(model))
+    tensors = dict(named_states(model, {*removed, *factors}))
     unknown = [name for name in (*removed, *factors) if name not in tensors]
     if unknown:
         raise PlanError(f"the plan names tensors that this {type(model).__name__} lacks: {unknown[:5]}")

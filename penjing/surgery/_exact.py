@@ -61,7 +61,7 @@ def _float_feeds(graph: Graph) -> list[int]:
 
 def _replayed(traced: Trace, small: nn.Module, inputs: Any) -> list[torch.Tensor]:
     """The smaller network's own outputs, then its float values before anything discrete, from its own graph."""
-    states = {name: tensor.detach() for name, tensor in named_states(small)}
+    states = {n: t.detach() for n, t in named_states(small, traced.graph.states)}
     wanted = [*traced.graph.outputs, *_float_feeds(traced.graph)]
     return replay(traced.graph, _tensors(traced, states, inputs), Masks(), wanted)
 

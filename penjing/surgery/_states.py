@@ -1,6 +1,5 @@
 """The tensors a proof runs on: the original's own where they show a difference, random ones where they hide it."""
 
-import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,6 +7,7 @@ import torch
 from torch import nn
 
 from penjing.core._plan import Plan
+from penjing.structure import copied, loose_modules, plain_tensors
 from penjing.surgery._apply import slice_tensor
 from penjing.surgery._float64 import doubled
 from penjing.surgery._rescale import scaled, scalings
@@ -20,7 +20,8 @@ def visible_states(model: nn.Module) -> tuple[dict[str, torch.Tensor], frozenset
     in float64, whose names come second.
     """
     generator = torch.Generator().manual_seed(0)
-    states = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    plain = {name: tensor for name, _, _, tensor in plain_tensors(model)}
+    states = {**dict(model.named_parameters()), **dict(model.named_buffers()), **plain}
     hidden = frozenset(name for name, tensor in states.items() if not _shows(tensor))
     found = {n: _random(n, t, generator) if n in hidden else t.detach() for n, t in states.items()}
     return found, hidden
@@ -63,7 +64,8 @@ def float64_copy(
     """
     memo: dict[int, Any] = {}
     removed, factors = plan.removed, scalings(plan)
-    for name, tensor in (*slim.named_parameters(), *slim.named_buffers()):
+    plain = ((name, tensor) for name, _, _, tensor in plain_tensors(slim))
+    for name, tensor in (*slim.named_parameters(), *slim.named_buffers(), *plain):
         if name not in states:
             continue
         twin = tensor.detach()
@@ -76,7 +78,7 @@ def float64_copy(
         twin = twin.clone() if twin.data_ptr() == tensor.data_ptr() else twin
         learned = isinstance(tensor, nn.Parameter) and twin.is_floating_point()
         memo[id(tensor)] = nn.Parameter(twin, False) if learned else twin
-    small = copy.deepcopy(slim, memo)
+    small = copied(slim, memo)
     for module, traced in zip(small.modules(), slim.modules(), strict=True):
         if isinstance(module, nn.RMSNorm) and isinstance(traced, nn.RMSNorm) and module.eps is None:
             dtype = traced.weight.dtype if traced.weight is not None else torch.get_default_dtype()
@@ -84,4 +86,6 @@ def float64_copy(
         for name, value in module.__dict__.items():
             if isinstance(value, torch.Tensor) and value.is_floating_point():
                 module.__dict__[name] = value.double()
+    for module in loose_modules(small):
+        module.double()
     return small.double().eval()

@@ -1,6 +1,6 @@
 """Proof that a smaller network equals the masked one: strict re-trace, then float64 exactness."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -80,7 +80,7 @@ def check(
     def failed(cause: str, error: float = float("nan")) -> Verification:
         return Verification(passed=False, max_error=error, checked=checked, cause=cause)
 
-    cause = _foreign_weights(slim, expected) if expected is not None else ""
+    cause = _foreign_weights(slim, expected, removed) if expected is not None else ""
     if cause:
         return failed(cause)
     try:
@@ -134,8 +134,8 @@ def _removed_units(
     return units
 
 
-def _foreign_weights(slim: nn.Module, expected: nn.Module) -> str:
-    ours, theirs = dict(named_states(slim)), dict(named_states(expected))
+def _foreign_weights(slim: nn.Module, expected: nn.Module, removed: Container[str]) -> str:
+    ours, theirs = dict(named_states(slim, removed)), dict(named_states(expected, removed))
     if ours.keys() != theirs.keys():
         return f"tensors differ from the plan's: {sorted(ours.keys() ^ theirs.keys())[:5]}"
     for name, tensor in theirs.items():
