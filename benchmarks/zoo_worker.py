@@ -66,7 +66,7 @@ def measure_one(spec: str) -> dict[str, Any]:
         row["status"] = f"failed: {type(error).__name__}: {error}"
     row["seconds"] = {stage: watch.seconds[stage] for stage in ("trace", "plan", "surgery", "verify")}
     if watch.structure is not None:
-        row |= shape_of(watch.structure, model)
+        row |= shape_of(watch.structure)
     if row["status"]:
         return row
     proof = pj.verify(model, slim, plan, example)
@@ -88,12 +88,12 @@ def status_of(proof: Any) -> str:
     return "float-only" if proof.max_error <= FLOAT_ONLY else f"failed: error {proof.max_error:.1e}"
 
 
-def shape_of(structure: Any, model: Any) -> dict[str, Any]:
+def shape_of(structure: Any) -> dict[str, Any]:
     """Groups, the share of parameter elements with at least one removable index, and why the rest stays."""
     import torch
 
-    parameters = dict(model.named_parameters())
-    marks = {name: torch.zeros(p.shape, dtype=torch.bool) for name, p in parameters.items()}
+    learned = [state for state in structure.states if state.learned]
+    marks = {state.names[0]: torch.zeros(state.shape, dtype=torch.bool) for state in learned}
     for group in structure.groups:
         for slot in group.slots if len(group) > 1 else ():
             if slot.name in marks:

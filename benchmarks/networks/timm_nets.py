@@ -60,7 +60,13 @@ _BY_SIDE = {  # side of the square picture -> networks
     """,
 }
 _SIDES = {name: side for side, names in _BY_SIDE.items() for name in names.split()}
-_OPTIONS = {"vit_small_patch14_reg4_dinov2": {"img_size": 224}}
+_HEAD = {"num_classes": 10}  # a network without a head must keep its whole stream: it is what the caller gets
+_OPTIONS = {
+    "vit_small_patch14_reg4_dinov2": {"img_size": 224, **_HEAD},
+    "eva02_tiny_patch14_224": _HEAD,
+    "vit_tiny_patch16_dinov3_qkvb": _HEAD,
+    "gemma4_vit_167m": _HEAD,
+}
 NAMES = tuple(_SIDES)
 
 

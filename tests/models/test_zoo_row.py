@@ -17,7 +17,7 @@ def test_the_stages_of_prune_are_timed_where_they_run():
 
 def test_what_stays_is_counted_with_its_cause():
     net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 4))
-    found = shape_of(pj.trace(net, torch.randn(2, 4)), net)
+    found = shape_of(pj.trace(net, torch.randn(2, 4)))
     assert found["shrinkable"] == 1 - 4 / 76  # all but the last bias
     assert found["frozen"] == [["network output: its size is part of the contract with the caller", 4 / 76]]
 
