@@ -3,7 +3,7 @@
 from penjing.core import InternalError
 from penjing.core._graph import Graph
 from penjing.structure._atoms import FIXED
-from penjing.structure._rules import RULES, Facts, Site, is_pointwise, pointwise, unknown
+from penjing.structure._rules import RULES, Facts, Site, carry_places, is_pointwise, pointwise, unknown
 
 
 def propagate(facts: Facts, graph: Graph) -> None:
@@ -26,12 +26,16 @@ def propagate(facts: Facts, graph: Graph) -> None:
         if rule is None:
             rule = pointwise if is_pointwise(call.op) else unknown
         outputs = rule(site)
+        if facts.places:
+            carry_places(site)
         for value, labels in zip(call.outputs, outputs, strict=False):
             if len(labels) != len(graph.values[value].shape):
                 raise InternalError(
                     f"the rule of {call.op} gave {len(labels)} dims to {graph.values[value].shape}"
                 )
             facts.labels[value] = labels
+    for value in (v for v in graph.outputs if v in facts.places):
+        facts.atoms.freeze(facts.places[value], "network output: it numbers the indices of this dim")
     for value in graph.outputs:
         for dim in facts.labels[value]:
             if dim:

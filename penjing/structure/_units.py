@@ -1,6 +1,6 @@
 """From labels to prune groups: names, granularities and fidelities, and what is frozen."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,7 +30,7 @@ def build_groups(all_facts: Sequence[Facts], states: Sequence[State]) -> tuple[P
     renormalized = _marked(atoms, [(c,) for f in all_facts for c in f.renormalized])
     kinds = {
         kind: _marked(atoms, [dim for f in all_facts for k, dim in f.kinds if k == kind])
-        for kind in ("head_dim", "head", "group")
+        for kind in ("expert", "head_dim", "head", "group")
     }
     codes = sum((2**i * mark for i, mark in enumerate(kinds.values())), np.zeros(len(atoms), dtype=np.int64))
     found = cluster(atoms, [state.labels or () for state in states], codes)
@@ -39,12 +39,15 @@ def build_groups(all_facts: Sequence[Facts], states: Sequence[State]) -> tuple[P
     named = [next((k for k, mark in kinds.items() if mark[m].any()), "") for m, _ in found]
     heads = [i for i, kind in enumerate(named) if kind == "head"]
     shared = {heads[i]: kind for i, kind in shared_heads([found[i][1] for i in heads]).items()}
+    stacks = {
+        s for (_, slots), kind in zip(found, named, strict=True) if kind == "expert" for s, _, _ in slots
+    }
     groups, taken = [], set()
     for position, (members, slots) in enumerate(found):
         granularity = (
             shared.get(position)
             or named[position]
-            or ("group" if position in thick else _granularity(states, slots))
+            or ("group" if position in thick else _granularity(states, slots, stacks))
         )
         name = _name(states, slots, taken)
         taken.add(name)
@@ -73,15 +76,19 @@ def _marked(atoms: Atoms, dims: Sequence[Dim]) -> np.ndarray:
     return mark
 
 
-def _granularity(states: Sequence[State], slots: Sequence[tuple[int, int, np.ndarray]]) -> str:
+def _granularity(
+    states: Sequence[State], slots: Sequence[tuple[int, int, np.ndarray]], stacks: Collection[int] = ()
+) -> str:
     """hidden in recurrent modules, channel where convolutions meet (at least one to two linear layers), embed for a
-    linear residual stream and the width of a table, neuron between two linear layers.
+    linear residual stream and the width of a table, neuron between two linear layers. `stacks` hold one matrix per
+    expert: they count as linear.
     """
+    rank = {s: len(states[s].shape) - (s in stacks and len(states[s].shape) > 2) for s, _, _ in slots}
     owned = [(states[s], d) for s, d, _ in slots if states[s].learned and len(states[s].shape) > 1]
     if any(state.kind == "recurrent" and dim == 0 for state, dim in owned):
         return "hidden"
-    linear = [dim for state, dim in owned if len(state.shape) == 2]
-    kernels = sum(len(state.shape) > 2 and dim < 2 for state, dim in owned)
+    linear = [d - (len(states[s].shape) - 2) for s, d, _ in slots if states[s].learned and rank[s] == 2]
+    kernels = sum(rank[s] > 2 and d < 2 for s, d, _ in slots if states[s].learned)
     if kernels and 2 * kernels >= len(linear):
         return "channel"
     producers = sum(dim == 0 for dim in linear) + kernels

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from penjing.core._graph import Graph, OpCall, Ref
-from penjing.surgery._float64 import DOUBLES, doubled
+from penjing.surgery._float64 import DOUBLES, doubled, in_double
 from penjing.surgery._statistics import Mask, kept_statistics
 
 aten = torch.ops.aten
@@ -149,7 +149,7 @@ def _step(call: OpCall, held: dict[int, torch.Tensor], masks: Sequence[Mask], de
         return args[0]
     if call.op is aten.view.default:
         return args[0].reshape(args[1])  # a reference formula may lay its result out in another way
-    return call.op(*args, **kwargs)
+    return in_double(call.op, args, kwargs)
 
 
 def fill(item: Any, inputs: Mapping[int, torch.Tensor], device: torch.device) -> Any:

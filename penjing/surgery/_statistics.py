@@ -137,5 +137,6 @@ _FORMULAS: dict[Any, Callable[..., Any]] = {
     aten.logsumexp: _filled(float("-inf")),
     aten.amax: _filled(float("-inf")),
     aten.amin: _filled(float("inf")),
+    aten.topk: _filled(float("-inf")),
     **dict.fromkeys((aten.var, aten.std, aten.var_mean, aten.std_mean), _of_the_kept),
 }

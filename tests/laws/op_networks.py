@@ -71,6 +71,9 @@ FOLLOWED: dict[str, Step] = {
     "cumulated pixels": lambda m, h: h.cumsum(2),
     "log-cumulated pixels": lambda m, h: h.logcumsumexp(3),
     "rolled pixels": lambda m, h: h.roll(1, 2),
+    "cumulated channels": lambda m, h: h.cumsum(1),
+    "best channels": lambda m, h: h.topk(4, 1)[0],
+    "every other channel": lambda m, h: h[:, ::2],
     "first row": lambda m, h: h[:, :, 0][..., None],
     "narrowed pixels": lambda m, h: h.narrow(2, 1, 3),
     "matrix by vector": lambda m, h: (h.flatten(0, 2) @ m.v).view(h.shape[0], -1, 6, 1),
@@ -146,15 +149,18 @@ FOLLOWED: dict[str, Step] = {
 }
 
 STAYS: dict[str, Step] = {
-    "cumulated channels": lambda m, h: h.cumsum(1),
+    "histogram": lambda m, h: h * h.histc(8)[3],
+    "matrices by group": lambda m, h: F.grouped_mm(
+        h[:, :, 0, :4].flatten(0, 1),
+        torch.eye(4, 8).repeat(2, 1, 1),
+        offs=torch.tensor([len(h.flatten(0, 1)) // 2, len(h.flatten(0, 1))], dtype=torch.int32),
+    ).view(2, -1, 8, 1),
     "rolled channels": lambda m, h: h.roll(1, 1),
     "sorted channels": lambda m, h: h.sort(1)[0],
-    "best channels": lambda m, h: h.topk(4, 1)[0],
     "gathered channels": lambda m, h: h.gather(1, torch.zeros(2, 8, 6, 6, dtype=torch.long)),
     "scattered": lambda m, h: h.scatter(1, torch.zeros(2, 1, 6, 6, dtype=torch.long), h[:, :1]),
     "chosen channels": lambda m, h: h.index_select(1, torch.tensor([0, 2, 4])),
     "indexed channels": lambda m, h: h[:, torch.tensor([0, 2, 4])],
-    "every other channel": lambda m, h: h[:, ::2],
     "unfolded channels": lambda m, h: h.unfold(1, 2, 2).flatten(-2),
     "cumulated product": lambda m, h: h.cumprod(1),
     "product": lambda m, h: h * h.prod(1, keepdim=True),
@@ -177,7 +183,7 @@ STAYS: dict[str, Step] = {
 
 TAKE_STATISTICS = (
     "minimum over channels", "log-sum-exp over channels", "spread of channels", "variance of channels",
-    "variance and mean", "spread and mean",
+    "variance and mean", "spread and mean", "best channels",
 )  # fmt: skip
 
 

@@ -116,6 +116,9 @@ def slice_(site: Site) -> list[Labels]:
     else:
         start, stop, step = site.arg(2), site.arg(3), site.arg(4, 1)
     first, last, _ = slice(start, stop, step).indices(size)
+    if own and step > 1 and size % step == 0 and first < step and size - last < step - first:
+        labels[dim] = _runs(site, own, size // step, step)
+        return [labels]
     if own and (first, last, step) != (0, size, 1):
         if step != 1:
             site.freeze(own, "takes every n-th index")
@@ -123,6 +126,13 @@ def slice_(site: Site) -> list[Labels]:
         _keep_place(site, own, size, last, stop)
     labels[dim] = site.atoms.cut(own, first, last) if step == 1 else tuple(c[first:last:step] for c in own)
     return [labels]
+
+
+def _runs(site: Site, own: Dim, count: int, step: int) -> Dim:
+    """Every n-th index: each run of n goes as one."""
+    runs, places = site.atoms.reshape(own, (count, step))
+    site.freeze(places, "takes every n-th index")
+    return runs
 
 
 def _keep_place(site: Site, own: Dim, size: int, place: int, given: int | None) -> None:

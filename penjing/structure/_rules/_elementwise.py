@@ -62,6 +62,10 @@ _MAKES_TENSORS = {
 def numbering(site: Site) -> list[Labels]:
     """Values that depend on how many there are: what their number is read from must keep its count."""
     shape, why = site.output_shape(), "numbers the indices of a dim"
+    if site.call.function == "one_hot":
+        classes = sized_by(site, shape[0])
+        site.facts.places[site.call.outputs[0]] = classes
+        return [[classes]]
     if site.call.function != site.call.op.overloadpacket.__name__:
         return [fixed(shape)]
     read = [(value, expr) for value, expr in site.call.sizes if not isinstance(expr, Const)]

@@ -7,6 +7,7 @@ import torch
 from penjing.core._graph import Ref
 from penjing.structure._atoms import FIXED
 from penjing.structure._rules._elementwise import freeze_everything
+from penjing.structure._rules._places import at_places
 from penjing.structure._rules._registry import Labels, Site, fixed, rule
 
 aten = torch.ops.aten
@@ -18,7 +19,7 @@ def stays(site: Site) -> list[Labels]:
     return freeze_everything(site, "rearranges indices in a way that is not followed")
 
 
-@rule(aten.sort, aten.topk, aten.cumprod, aten.cummax, aten.unfold)
+@rule(aten.sort, aten.cumprod, aten.cummax, aten.unfold)
 def along(site: Site) -> list[Labels]:
     """Ops that work along one dim, each line by itself: that dim stays, the others go on."""
     x = site.arg(0)
@@ -50,7 +51,7 @@ def gather(site: Site) -> list[Labels]:
     rank = len(site.shape(x))
     if not rank:
         return [fixed(site.output_shape())]
-    site.freeze(site.labels(x)[axis % rank], "is indexed by position")
+    at_places(site, site.labels(x)[axis % rank], places, "is indexed by position")
     return [_beside(site, x, places, axis % rank, list(site.labels(places)))]
 
 
@@ -73,7 +74,7 @@ def scatter(site: Site) -> list[Labels]:
         if ref is not x and len(site.shape(ref)) == rank:
             labels = _beside(site, ref, x, axis % rank, labels)
             site.freeze(site.labels(ref)[axis % rank], "holds positions")
-    site.freeze(labels[axis % rank], "is written by position")
+    labels[axis % rank] = at_places(site, labels[axis % rank], site.arg(2), "is written by position")
     return [labels]
 
 
@@ -95,7 +96,7 @@ def _beside(site: Site, one: Ref, other: Ref, axis: int, labels: Labels) -> Labe
 def index_select(site: Site) -> list[Labels]:
     x, axis = site.arg(0), site.arg(1)
     labels = list(site.labels(x)) or [FIXED]
-    site.freeze(labels[axis], "is indexed by position")
+    at_places(site, labels[axis], site.arg(2), "is indexed by position")
     for dim in site.labels(site.arg(2)):
         site.freeze(dim, "holds positions")
     labels[axis] = FIXED
@@ -188,7 +189,7 @@ def index(site: Site) -> list[Labels]:
     if any(len(site.shape(indices[i])) and _is_bool(site, indices[i]) for i in taken):
         return freeze_everything(site, "indexes with a mask")
     for i in taken:
-        site.freeze(labels[i], "is indexed by position")
+        at_places(site, labels[i], indices[i], "is indexed by position")
         for dim in site.labels(indices[i]):
             site.freeze(dim, "holds positions")
     return [_around(site, x, taken, indices)]
@@ -230,7 +231,7 @@ def _is_bool(site: Site, ref: Any) -> bool:
 def embedding(site: Site) -> list[Labels]:
     """A row per token id: the ids stay, the embedding width may shrink."""
     weight, ids = site.labels(site.arg(0)), site.shape(site.arg(1))
-    site.freeze(weight[0], "looks rows up by id")
+    at_places(site, weight[0], site.arg(1), "looks rows up by id")
     for dim in site.labels(site.arg(1)):
         site.freeze(dim, "holds ids")
     return [[*fixed(ids), weight[1]]]

@@ -62,7 +62,9 @@ def _axes(site: Site, rank: int) -> tuple[list[int], bool]:
 def softmax(site: Site) -> list[Labels]:
     x = site.arg(0)
     axis = site.arg(1) % len(site.shape(x))
-    if site.call.op.overloadpacket in (aten.cumsum, aten.logcumsumexp):
+    if site.call.op.overloadpacket is aten.cumsum:
+        site.reduce(x, axis)  # what is masked adds nothing to the sums that are kept
+    elif site.call.op.overloadpacket is aten.logcumsumexp:
         site.freeze(site.labels(x)[axis], "accumulates along this dim")
     else:
         site.renormalize(x, axis)

@@ -76,6 +76,7 @@ class Facts:
     unknown: dict[str, str] = field(default_factory=dict)
     kinds: list[tuple[str, Dim]] = field(default_factory=list)
     data: set[int] = field(default_factory=set)  # values that depend on the network's inputs
+    places: dict[int, Dim] = field(default_factory=dict)  # integers that say places in a dim
 
 
 class Site:
