@@ -85,7 +85,8 @@ class Couplings:
             domains = {v: self._domain_among(v, choices) for v in component.variables}
             key = (number, *now.values(), *(d.tobytes() for d in domains.values()))
             if key not in self.memory:
-                found = Search(domains, now).run(component.variables, component.constraints)
+                wished = {v: n for v, n in now.items() if v < len(self.groups)}
+                found = Search(domains, wished).run(component.variables, component.constraints)
                 self.memory[key] = found or {v: self.size(v) for v in component.variables}
             values = self.memory[key].items()
             kept.update((self.groups[v].name, n) for v, n in values if v < len(self.groups))

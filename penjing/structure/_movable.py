@@ -24,7 +24,7 @@ def _immovable_in(couplings: Couplings, component: Component) -> list[tuple[Prun
     """All are halved together first; of those that stay whole then, one of each kind is tried by itself."""
     sizes = {v: couplings.size(v) for v in component.variables}
     groups = [v for v in component.variables if v < len(couplings.groups) and sizes[v] > 1]
-    half = sizes | {v: (sizes[v] + 1) // 2 for v in groups}
+    half = {v: (sizes[v] + 1) // 2 for v in component.variables if v < len(couplings.groups)}
     domains = {v: couplings.domain(v) for v in component.variables}
     together = Search(domains, half).run(component.variables, component.constraints) or sizes
     meeting: dict[Variable, list[Constraint]] = {v: [] for v in component.variables}

@@ -75,7 +75,10 @@ class _Exhausted(Exception):
 
 
 class Search:
-    """One search: `domains` holds the ascending values a variable may take, `wished` what it should be near."""
+    """One search: `domains` holds the ascending values a variable may take, `wished` what it should be near.
+
+    Variables without a wish (attributes) follow the others; free to choose, they keep the largest value.
+    """
 
     def __init__(self, domains: Domains, wished: Mapping[Variable, int], tries: int = TRIES) -> None:
         self._domains, self._wished, self._tries = domains, wished, tries
@@ -115,7 +118,7 @@ class Search:
                 if v in meeting:
                     meeting[v].append(constraint)
         for part in connected(meeting, unsettled):
-            hub = max(part, key=lambda v: (v == first, len(meeting[v]), len(own[v]), -v))
+            hub = max(part, key=lambda v: (v == first, v in self._wished, len(meeting[v]), len(own[v]), -v))
             mine = list(dict.fromkeys(c for v in part for c in meeting[v]))
             found = self._walk(hub, part, mine, own, values, upward)
             if found is None:
@@ -150,7 +153,8 @@ class Search:
 
     def _order(self, v: Variable, domain: np.ndarray, upward: bool) -> Iterator[int]:
         """Nearest to the wish first (the larger of two); `upward`: everything above it before anything below."""
-        away, below = np.abs(domain - self._wished[v]), domain < self._wished[v]
+        wish = self._wished.get(v, int(domain[-1]) if domain.size else 0)
+        away, below = np.abs(domain - wish), domain < wish
         for position in np.lexsort((away, below) if upward else (below, away)):
             yield int(domain[position])
 

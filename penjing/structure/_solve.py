@@ -64,7 +64,7 @@ def _search(
     domains = {v: np.arange(1, n + 1) if n > 0 else np.array([n]) for v, n in now.items()}
     names = list(unknown)
     for part, own in parts([c for c in constraints if c.variables]):
-        found = Search(domains, now).run(part, own)
+        found = Search(domains, {}).run(part, own)
         if found is None:
             return Solution(values, own[0].source)
         values.update((names[number], value) for number, value in found.items())

@@ -168,6 +168,12 @@ def test_the_hub_goes_up_and_its_partners_stay_near():
     }
 
 
+def test_an_attribute_follows_the_groups_however_many_constraints_name_it():
+    sides = [Constraint.of(combine("mul", constant(2), variable(v)), variable(2), NO_SOURCE) for v in (0, 1)]
+    domains = {0: np.arange(1, 5), 1: np.arange(1, 5), 2: np.arange(1, 9)}
+    assert Search(domains, {0: 1, 1: 1}).run([0, 1, 2], sides) == {0: 1, 1: 1, 2: 2}
+
+
 def test_a_search_that_takes_too_long_gives_up():
     sides = [Constraint.of(combine("mul", variable(0), variable(1)), constant(10007 * 10009), NO_SOURCE)]
     domains = {0: np.arange(1, 10007), 1: np.arange(1, 10009)}
