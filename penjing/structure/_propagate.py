@@ -1,9 +1,17 @@
 """Walk the graph once and label every dim of every value."""
 
+import torch
+
 from penjing.core import InternalError
 from penjing.core._graph import Graph
 from penjing.structure._atoms import FIXED
 from penjing.structure._rules import RULES, Facts, Site, carry_places, is_pointwise, pointwise, unknown
+
+aten = torch.ops.aten
+LAYOUTS = {
+    aten.t, aten.transpose, aten.permute, aten.view, aten._unsafe_view, aten.expand, aten.unsqueeze, aten.squeeze,
+    aten.select, aten.slice, aten.clone, aten.detach, aten.alias, aten._to_copy, aten.unbind, aten.split,
+}  # fmt: skip
 
 
 def propagate(facts: Facts, graph: Graph) -> None:
@@ -18,9 +26,12 @@ def propagate(facts: Facts, graph: Graph) -> None:
             shape = graph.values[value].shape
             facts.labels[value] = [(facts.atoms.fresh(n),) if n > 1 else FIXED for n in shape]
     facts.data.update(graph.inputs)
+    facts.weights.update(graph.names)
     for position, call in enumerate(graph.calls):
         if not facts.data.isdisjoint(call.inputs):
             facts.data.update(call.outputs)
+        elif call.op.overloadpacket in LAYOUTS and facts.weights.issuperset(call.inputs):
+            facts.weights.update(call.outputs)
         site = Site(facts, graph, position)
         rule = RULES.get(call.op.overloadpacket) or RULES.get(call.op._schema.name)
         if rule is None:

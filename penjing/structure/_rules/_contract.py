@@ -54,8 +54,8 @@ def _name_heads(site: Site, terms: list[list[str]], known: dict[str, Dim]) -> No
     """
     if not known.get("b"):
         return
-    states = site.graph.names
-    if any(site.arg(i).value in states for i, letters in enumerate(terms) if letters != ["_"]):
+    weights = site.facts.weights
+    if any(site.arg(i).value in weights for i, letters in enumerate(terms) if letters != ["_"]):
         return
     for letter, dim in known.items():
         if dim:

@@ -77,6 +77,7 @@ class Facts:
     kinds: list[tuple[str, Dim]] = field(default_factory=list)
     data: set[int] = field(default_factory=set)  # values that depend on the network's inputs
     places: dict[int, Dim] = field(default_factory=dict)  # integers that say places in a dim
+    weights: set[int] = field(default_factory=set)  # parameters and buffers, laid out anew or not
 
 
 class Site:

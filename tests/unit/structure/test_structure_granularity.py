@@ -40,3 +40,26 @@ def test_convolutions_have_channels_and_groups():
     model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 16, 3, groups=4), nn.Conv2d(16, 2, 1))
     found = {g.granularity for g in pj.trace(model, torch.randn(1, 3, 8, 8)).groups}
     assert found == {"channel", "group"}
+
+
+class PlacesByOneHot(nn.Module):
+    """Row and column positions are looked up by a batched product with a table: no attention."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.table = nn.Linear(5, 12), nn.Parameter(torch.randn(2, 4, 12))
+        self.up, self.down, self.out = nn.Linear(12, 20), nn.Linear(20, 12), nn.Linear(12, 3)
+
+    def forward(self, x: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+        chosen = nn.functional.one_hot(places, 4).to(x.dtype)
+        h = self.embed(x) + (chosen @ self.table.to(x.dtype)).sum(0)
+        return self.out(h + self.down(self.up(h).relu()))
+
+
+def test_a_table_read_by_a_batched_product_is_no_attention():
+    model, x = PlacesByOneHot().eval(), (torch.randn(6, 5), torch.randint(0, 4, (2, 6)))
+    found = {(g.granularity, len(g)) for g in pj.trace(model, x).groups}
+    assert not {kind for kind, _ in found} & {"head", "head_dim"}
+    slim, plan = pj.prune(model, x, ratio=0.5)
+    assert (slim.embed.out_features, slim.table.shape[-1]) == (6, 6)
+    assert pj.verify(model, slim, plan, x).passed
