@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
@@ -113,13 +113,13 @@ class Plan:
 
         A merged weight (`MergeWeight`) goes by its merged name, `conv.weight` rather than what it was computed from.
         """
-        found: dict[str, dict[int, set[int]]] = {}
+        found: dict[str, dict[int, list[Iterable[int]]]] = {}
         for edit in self.edits:
             for name, dim, indices in _removals(edit):
-                found.setdefault(name, {}).setdefault(dim, set()).update(indices)
+                found.setdefault(name, {}).setdefault(dim, []).append(indices)
         return MappingProxyType(
             {
-                name: MappingProxyType({d: tuple(sorted(i)) for d, i in sorted(dims.items())})
+                name: MappingProxyType({d: _together(parts) for d, parts in sorted(dims.items())})
                 for name, dims in sorted(found.items())
             }
         )
@@ -172,6 +172,11 @@ class Plan:
             raise PlanError(
                 f"not a plan: {type(error).__name__} {error}; write it with Plan.to_json"
             ) from error
+
+
+def _together(parts: Sequence[Iterable[int]]) -> tuple[int, ...]:
+    """Sorted indices of several removals; a removal alone is sorted already."""
+    return tuple(parts[0]) if len(parts) == 1 else tuple(sorted(set().union(*parts)))
 
 
 def _removals(edit: Edit) -> Iterable[tuple[str, int, Iterable[int]]]:

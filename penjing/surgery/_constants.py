@@ -12,7 +12,7 @@ import torch
 
 from penjing.core._graph import Graph, OpCall, Ref
 from penjing.structure import Trace
-from penjing.surgery._float64 import DOUBLES
+from penjing.surgery._precision import DOUBLE
 from penjing.surgery._replay import fill
 
 aten = torch.ops.aten
@@ -55,6 +55,12 @@ def _computations(calls: Sequence[OpCall]) -> list[tuple[int, OpCall]]:
     ]
 
 
+def aligned(before: Trace, after: Trace) -> Iterator[tuple[int, int]]:
+    """Call numbers of two traces that stand for the same computation."""
+    pairs = zip(_computations(before.graph.calls), _computations(after.graph.calls), strict=False)
+    yield from ((i, j) for (i, _), (j, _) in pairs)
+
+
 def differing_constants(before: Trace, after: Trace) -> Iterator[Difference]:
     """Every call of two aligned traces that computes with other numbers than its twin."""
     pairs = list(zip(_computations(before.graph.calls), _computations(after.graph.calls), strict=False))
@@ -78,11 +84,7 @@ def _literals(trace: Trace) -> list[float]:
 def known_numbers(trace: Trace) -> dict[int, float]:
     """Values that hold one number which the code alone decides: literals, and arithmetic on them in float64."""
     graph = trace.graph
-    held = {
-        v: t.to(DOUBLES.get(t.dtype, t.dtype))
-        for v, t in trace.constants.items()
-        if t.numel() == 1 and not t.is_meta
-    }
+    held = {v: DOUBLE.cast(t) for v, t in trace.constants.items() if t.numel() == 1 and not t.is_meta}
     for call in graph.calls:
         single = len(call.outputs) == 1 and math.prod(graph.values[call.outputs[0]].shape) == 1
         if not single or any(v not in held for v in call.inputs) or not (call.inputs or _is_literal(call)):
@@ -99,13 +101,13 @@ def _is_literal(call: OpCall) -> bool:
 
 def _evaluate(call: OpCall, held: Mapping[int, torch.Tensor]) -> torch.Tensor | None:
     cpu = torch.device("cpu")
-    args = [fill(a, held, cpu) for a in call.args]
-    kwargs = {k: fill(v, held, cpu) for k, v in call.kwargs.items()}
+    args = [fill(a, held, cpu, DOUBLE) for a in call.args]
+    kwargs = {k: fill(v, held, cpu, DOUBLE) for k, v in call.kwargs.items()}
     if call.op._schema.is_mutable:
         args[0] = args[0].clone()
     try:
         found = call.op(*args, **kwargs)
-        if isinstance(found, torch.Tensor) and found.dtype in DOUBLES:  # computed from integers
+        if isinstance(found, torch.Tensor) and found.dtype in DOUBLE.dtypes:  # computed from integers
             found = call.op(*(a.double() if isinstance(a, torch.Tensor) else a for a in args), **kwargs)
     except (RuntimeError, IndexError):
         return None

@@ -1,6 +1,8 @@
-"""Float64 exactness: the smaller network's own forward against the masked original."""
+"""Exactness: the smaller network's own forward against the masked original, on random numbers in float64."""
 
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -8,46 +10,144 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_leaves, tree_map_only
 
+from penjing.core import TraceError
 from penjing.core._graph import Graph
 from penjing.core._plan import Plan
-from penjing.structure import Structure, Trace, call_with, no_leftovers, output_tensors
+from penjing.structure import Structure, Trace, call_with, no_leftovers, output_tensors, trace_forward
 from penjing.surgery._apply import named_states
-from penjing.surgery._float64 import PromotedCasts, doubled, float64
+from penjing.surgery._extents import is_heavy, reductions
 from penjing.surgery._masks import kept_part, masks_of
+from penjing.surgery._precision import DOUBLE, SINGLE, Precision, PromotedCasts
 from penjing.surgery._replay import Masks, replay
-from penjing.surgery._states import float64_copy, visible_states
+from penjing.surgery._states import precise_copy, visible_states
 
-TOLERANCE = 1e-9
-FAINT = 1e-7  # outputs much smaller than 1 must agree to this share of their own size
+_NO_DOUBLES = re.compile(r"double|float64", re.IGNORECASE)
+Shapes = tuple[tuple[int, ...], ...]
 
 
-def exactness(
-    base: nn.Module,
-    slim: nn.Module,
-    structure: Structure,
-    plan: Plan,
-    gone: np.ndarray,
-    example_inputs: Any,
-    retraced: Sequence[Trace],
-) -> float:
-    """Largest error of the smaller network over all example inputs; infinite where nothing can be said."""
-    generator = torch.Generator().manual_seed(0)
-    states, hidden = visible_states(base)
-    small = float64_copy(slim, states, hidden, plan)
+@dataclass(frozen=True, slots=True)
+class Exactness:
+    """The largest error over all example inputs (infinite where nothing can be said), in which precision it was
+    measured, and the shapes of the tensors that it was measured on, example by example.
+    """
+
+    error: float
+    precision: Precision
+    shapes: tuple[Shapes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What is compared: the original, the smaller network, and what is known of both."""
+
+    base: nn.Module
+    slim: nn.Module
+    structure: Structure
+    plan: Plan
+    gone: np.ndarray
+    retraced: Sequence[Trace]
+
+
+def exactness(subject: Subject, example_inputs: Any) -> Exactness:
+    """Compare on every example input, in float64; where a kernel knows no float64, in float32."""
     examples = example_inputs if isinstance(example_inputs, list) else [example_inputs]
-    worst = 0.0
-    for position, example in enumerate(examples):
-        inputs = tree_map_only(torch.Tensor, lambda t: _random_like(t, generator), example)
-        with float64(), no_leftovers(slim):
-            with PromotedCasts():
-                ours = output_tensors(call_with(small, _copied(inputs)))
-            if retraced[position].chosen:
-                ours = _replayed(retraced[position], small, inputs)
+    try:
+        return _Run(subject, DOUBLE).over(examples)
+    except (RuntimeError, TypeError) as error:
+        if not _NO_DOUBLES.search(str(error)):
+            raise
+    return _Run(subject, SINGLE).over(examples)
+
+
+class _Run:
+    """Both sides, ready to run in one precision."""
+
+    def __init__(self, subject: Subject, precision: Precision) -> None:
+        self._of, self._precision = subject, precision
+        self._states, hidden = visible_states(subject.base, precision)
+        self._small = precise_copy(subject.slim, self._states, hidden, subject.plan, precision)
+        self._generator = torch.Generator().manual_seed(0)
+
+    def over(self, examples: Sequence[Any]) -> Exactness:
+        found = [self._one(position, example) for position, example in enumerate(examples)]
+        return Exactness(max(e for e, _ in found), self._precision, tuple(shapes for _, shapes in found))
+
+    def _one(self, position: int, example: Any) -> tuple[float, Shapes]:
+        """At a smaller extent first, where the network is heavy: what fails there, for any reason, runs in full."""
+        of = self._of
+        full = of.structure.traces[position]
+        if is_heavy(full.graph) and not full.chosen:
+            for reduced in reductions(
+                of.base, of.slim, of.structure, position, of.retraced[position], example
+            ):
+                try:
+                    error = self._error(position, reduced.example, reduced.base)
+                except (RuntimeError, TraceError, IndexError, ValueError, TypeError):
+                    continue
+                if error <= self._precision.tolerance:
+                    return error, _shapes(reduced.example)
+        return self._error(position, example, full), _shapes(example)
+
+    def _error(self, position: int, example: Any, base: Trace) -> float:
+        inputs = tree_map_only(torch.Tensor, self._random_like, example)
+        with self._precision.run(), no_leftovers(self._of.slim):
+            with PromotedCasts(self._precision):
+                ours = output_tensors(call_with(self._small, _copied(inputs)))
+            if base.chosen:
+                ours = self._replayed(position, example, base, inputs)
             elif any(not t.is_floating_point() for t in ours):
-                ours += _replayed(retraced[position], small, inputs)[len(ours) :]
-            theirs = _masked(structure, position, states, inputs, gone)
-        worst = max(worst, _largest_error(ours, theirs))
-    return worst
+                ours += self._replayed(position, example, base, inputs)[len(ours) :]
+            theirs = self._masked(position, base, inputs)
+        return largest_error(ours, theirs, self._precision)
+
+    def _random_like(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Random values; an example without negative values stays without them (logarithms, roots)."""
+        if tensor.is_complex():
+            return self._precision.cast(tensor.detach())
+        if not tensor.is_floating_point():
+            return tensor.clone()
+        device = "cpu" if tensor.is_meta else tensor.device
+        noise = torch.randn(tensor.shape, generator=self._generator, dtype=torch.float64)
+        noise = noise.to(device, self._precision.dtype)
+        positive = not tensor.is_meta and tensor.numel() and tensor.min() >= 0
+        return noise.abs() * max(1e-3, tensor.double().abs().max().item()) if positive else noise
+
+    def _replayed(self, position: int, example: Any, base: Trace, inputs: Any) -> list[torch.Tensor]:
+        """The smaller network's own outputs, then its float values before anything discrete, from its own graph."""
+        of = self._of
+        in_full = base is of.structure.traces[position]
+        traced = of.retraced[position] if in_full else trace_forward(of.slim, example)
+        states = {n: t.detach() for n, t in named_states(self._small, traced.graph.states)}
+        tensors = self._tensors(traced, states, inputs)
+        wanted = [*traced.graph.outputs, *_float_feeds(traced.graph)]
+        return replay(traced.graph, tensors, Masks(), wanted, self._precision)
+
+    def _masked(self, position: int, traced: Trace, inputs: Any) -> list[torch.Tensor]:
+        """The masked network's outputs; where some are discrete, the kept indices of what feeds discrete values too."""
+        of, graph = self._of, traced.graph
+        tensors = self._tensors(traced, self._states, inputs)
+        device = next(iter(tensors.values())).device if tensors else torch.device("cpu")
+        discrete = bool(traced.chosen) or any("float" not in graph.values[v].dtype for v in graph.outputs)
+        feeds = _float_feeds(graph) if discrete else []
+        masks = masks_of(of.structure, position, of.gone, device)
+        found = replay(graph, tensors, masks, [*graph.outputs, *feeds], self._precision)
+        count = len(graph.outputs)
+        labelled = [of.structure.dims(v, position) for v in feeds]
+        kept = [kept_part(t, dims, of.gone) for t, dims in zip(found[count:], labelled, strict=True)]
+        return found[:count] + kept
+
+    def _tensors(
+        self, traced: Trace, states: Mapping[str, torch.Tensor], inputs: Any
+    ) -> dict[int, torch.Tensor]:
+        graph = traced.graph
+        tensors = {graph.states[name]: tensor for name, tensor in states.items()}
+        device = next(iter(tensors.values())).device if tensors else torch.device("cpu")
+        leaves = [t for t in tree_leaves(_copied(inputs)) if isinstance(t, torch.Tensor)]
+        tensors.update(zip(graph.inputs, leaves, strict=True))
+        for value, tensor in traced.constants.items():
+            tensors[value] = self._precision.cast(tensor).to(device, copy=True)
+        tensors.update((value, chosen.to(device)) for value, chosen in traced.chosen.items())
+        return tensors
 
 
 def _float_feeds(graph: Graph) -> list[int]:
@@ -59,60 +159,18 @@ def _float_feeds(graph: Graph) -> list[int]:
     return list(found)
 
 
-def _replayed(traced: Trace, small: nn.Module, inputs: Any) -> list[torch.Tensor]:
-    """The smaller network's own outputs, then its float values before anything discrete, from its own graph."""
-    states = {n: t.detach() for n, t in named_states(small, traced.graph.states)}
-    wanted = [*traced.graph.outputs, *_float_feeds(traced.graph)]
-    return replay(traced.graph, _tensors(traced, states, inputs), Masks(), wanted)
-
-
-def _random_like(tensor: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Random float64 values; an example without negative values stays without them (logarithms, roots)."""
-    if tensor.is_complex():
-        return tensor.detach().to(torch.complex128)
-    if not tensor.is_floating_point():
-        return tensor.clone()
-    device = "cpu" if tensor.is_meta else tensor.device
-    noise = torch.randn(tensor.shape, generator=generator, dtype=torch.float64).to(device)
-    positive = not tensor.is_meta and tensor.numel() and tensor.min() >= 0
-    return noise.abs() * max(1e-3, tensor.double().abs().max().item()) if positive else noise
-
-
 def _copied(inputs: Any) -> Any:
     return tree_map_only(torch.Tensor, torch.clone, inputs)
 
 
-def _masked(
-    structure: Structure, position: int, states: Mapping[str, torch.Tensor], inputs: Any, gone: np.ndarray
-) -> list[torch.Tensor]:
-    """The masked network's outputs; where some are discrete, the kept indices of what feeds discrete values too."""
-    traced = structure.traces[position]
-    graph = traced.graph
-    tensors = _tensors(traced, states, inputs)
-    device = next(iter(tensors.values())).device if tensors else torch.device("cpu")
-    discrete = bool(traced.chosen) or any("float" not in graph.values[v].dtype for v in graph.outputs)
-    feeds = _float_feeds(graph) if discrete else []
-    found = replay(graph, tensors, masks_of(structure, position, gone, device), [*graph.outputs, *feeds])
-    count = len(graph.outputs)
-    kept = [
-        kept_part(t, structure.dims(v, position), gone) for t, v in zip(found[count:], feeds, strict=True)
-    ]
-    return found[:count] + kept
+def _shapes(example: Any) -> Shapes:
+    return tuple(tuple(t.shape) for t in tree_leaves(example) if isinstance(t, torch.Tensor))
 
 
-def _tensors(traced: Trace, states: Mapping[str, torch.Tensor], inputs: Any) -> dict[int, torch.Tensor]:
-    graph = traced.graph
-    tensors = {graph.states[name]: tensor for name, tensor in states.items()}
-    device = next(iter(tensors.values())).device if tensors else torch.device("cpu")
-    leaves = [t for t in tree_leaves(_copied(inputs)) if isinstance(t, torch.Tensor)]
-    tensors.update(zip(graph.inputs, leaves, strict=True))
-    for value, tensor in traced.constants.items():
-        tensors[value] = doubled(tensor).to(device, copy=True)
-    tensors.update((value, chosen.to(device)) for value, chosen in traced.chosen.items())
-    return tensors
-
-
-def _largest_error(ours: Sequence[torch.Tensor], theirs: Sequence[torch.Tensor]) -> float:
+def largest_error(
+    ours: Sequence[torch.Tensor], theirs: Sequence[torch.Tensor], precision: Precision
+) -> float:
+    """max|difference| / max(1, max|reference|) over all outputs; infinite for NaN and for other shapes."""
     if len(ours) != len(theirs) or any(a.shape != b.shape for a, b in zip(ours, theirs, strict=True)):
         return float("inf")
     worst = 0.0
@@ -121,7 +179,7 @@ def _largest_error(ours: Sequence[torch.Tensor], theirs: Sequence[torch.Tensor])
             continue
         reference = b.double().abs().max().item()
         difference = (a.double() - b.double()).abs().max().item()
-        if not difference <= max(FAINT * reference, FAINT**2):
-            return float("inf") if difference != difference else max(difference, TOLERANCE * 2)
+        if not difference <= max(precision.faint * reference, precision.faint**2):
+            return float("inf") if difference != difference else max(difference, precision.tolerance * 2)
         worst = max(worst, difference / max(1.0, reference))
     return worst

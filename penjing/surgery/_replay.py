@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from penjing.core._graph import Graph, OpCall, Ref
-from penjing.surgery._float64 import DOUBLES, doubled, in_double
+from penjing.surgery._precision import DOUBLE, Precision, in_double
 from penjing.surgery._statistics import Mask, kept_statistics
 
 aten = torch.ops.aten
@@ -39,17 +39,21 @@ class Masks:
 
 
 def replay(
-    graph: Graph, tensors: Mapping[int, torch.Tensor], masks: Masks, wanted: Sequence[int]
+    graph: Graph,
+    tensors: Mapping[int, torch.Tensor],
+    masks: Masks,
+    wanted: Sequence[int],
+    precision: Precision = DOUBLE,
 ) -> list[torch.Tensor]:
-    """The values `wanted` from `tensors` (inputs, states and constants by value id), all in float64.
+    """The values `wanted` from `tensors` (inputs, states and constants by value id), all in one precision.
 
-    Calls whose results are given do not run. States may come in their own float type: they are doubled where they are
+    Calls whose results are given do not run. States may come in their own float type: they are cast where they are
     used. Other values are freed after their last use.
     """
     held: dict[int, torch.Tensor] = dict(tensors)
     for value in mutated_states(graph):
         if value in held:
-            held[value] = doubled(held[value]).clone()
+            held[value] = precision.cast(held[value]).clone()
     last_use = {value: position for position, call in enumerate(graph.calls) for value in call.inputs}
     keep = set(wanted)
     device = next((t.device for t in tensors.values() if t.is_floating_point()), torch.device("cpu"))
@@ -58,16 +62,16 @@ def replay(
             continue
         selection = masks.selections.get(position)
         if selection is not None:
-            result = _select(call, held, selection, device)
+            result = _select(call, held, selection, device, precision)
         else:
-            result = _step(call, held, masks.masks.get(position, ()), device)
+            result = _step(call, held, masks.masks.get(position, ()), device, precision)
         several = result if isinstance(result, (tuple, list)) else (result,)
         results = [r for r in several if isinstance(r, torch.Tensor)]
         held.update(zip(call.outputs, results, strict=False))
         for value in (*call.inputs, *call.outputs):
             if last_use.get(value, position) == position and value not in keep:
                 held.pop(value, None)
-    return [doubled(held[value]) for value in wanted]
+    return [precision.cast(held[value]) for value in wanted]
 
 
 def mutated_states(graph: Graph) -> Iterable[int]:
@@ -92,15 +96,19 @@ _VIEWS = {
 
 
 def _select(
-    call: OpCall, held: Mapping[int, torch.Tensor], selection: Selection, device: torch.device
+    call: OpCall,
+    held: Mapping[int, torch.Tensor],
+    selection: Selection,
+    device: torch.device,
+    precision: Precision,
 ) -> torch.Tensor:
-    args = [fill(a, held, device) for a in call.args]
+    args = [fill(a, held, device, precision) for a in call.args]
     for argument in dict.fromkeys(a for a, _, _ in selection.inputs):
         args[argument] = _picked(args[argument], [(x, k) for a, x, k in selection.inputs if a == argument])
     if selection.addend:
         args[0] = _narrowed(args[0], selection)
-    args = [doubled(a) if isinstance(a, torch.Tensor) else a for a in args]
-    result = call.op(*args, **{k: fill(v, held, device) for k, v in call.kwargs.items()})
+    args = [precision.cast(a) if isinstance(a, torch.Tensor) else a for a in args]
+    result = call.op(*args, **{k: fill(v, held, device, precision) for k, v in call.kwargs.items()})
     for axis, kept, size in selection.outputs:
         full = _arbitrary(result, axis, size)
         result = full.index_copy_(axis, kept, result)
@@ -132,17 +140,23 @@ def _arbitrary(like: torch.Tensor, axis: int, size: int) -> torch.Tensor:
     return numbers.reshape([-1 if d == axis else 1 for d in range(like.dim())]).expand(shape).contiguous()
 
 
-def _step(call: OpCall, held: dict[int, torch.Tensor], masks: Sequence[Mask], device: torch.device) -> Any:
+def _step(
+    call: OpCall,
+    held: dict[int, torch.Tensor],
+    masks: Sequence[Mask],
+    device: torch.device,
+    precision: Precision,
+) -> Any:
     if call.op.overloadpacket not in _VIEWS:
-        held.update({value: doubled(held[value]) for value in call.inputs})
+        held.update({value: precision.cast(held[value]) for value in call.inputs})
     inputs = {value: held[value] for value in call.inputs}
     renormalized = [m for m in masks if m.renormalized]
     for mask in masks:
         if not mask.renormalized:
             value = call.inputs[mask.position]
             inputs[value] = inputs[value].index_fill(mask.dim, mask.removed, 0)
-    args = [fill(a, inputs, device) for a in call.args]
-    kwargs = {k: fill(v, inputs, device) for k, v in call.kwargs.items()}
+    args = [fill(a, inputs, device, precision) for a in call.args]
+    kwargs = {k: fill(v, inputs, device, precision) for k, v in call.kwargs.items()}
     if renormalized:
         return kept_statistics(call, args, kwargs, renormalized)
     if call.op.overloadpacket is aten.as_strided_ and tuple(args[0].shape) == tuple(args[1]):
@@ -152,14 +166,14 @@ def _step(call: OpCall, held: dict[int, torch.Tensor], masks: Sequence[Mask], de
     return in_double(call.op, args, kwargs)
 
 
-def fill(item: Any, inputs: Mapping[int, torch.Tensor], device: torch.device) -> Any:
-    """A recorded argument with tensors in the place of references, in float64 on `device`."""
+def fill(item: Any, inputs: Mapping[int, torch.Tensor], device: torch.device, precision: Precision) -> Any:
+    """A recorded argument with tensors in the place of references, in the proof's precision on `device`."""
     if isinstance(item, Ref):
         return inputs[item.value]
     if isinstance(item, tuple):
-        return [fill(i, inputs, device) for i in item]
+        return [fill(i, inputs, device, precision) for i in item]
     if isinstance(item, torch.dtype):
-        return DOUBLES.get(item, item)
+        return precision.dtypes.get(item, item)
     if isinstance(item, torch.device):
         return device
     return item

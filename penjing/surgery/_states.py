@@ -9,21 +9,26 @@ from torch import nn
 from penjing.core._plan import Plan
 from penjing.structure import copied, loose_modules, plain_tensors
 from penjing.surgery._apply import slice_tensor
-from penjing.surgery._float64 import doubled
+from penjing.surgery._precision import Precision
 from penjing.surgery._rescale import scaled, scalings
 
 SAMPLE = 4096
 
 
-def visible_states(model: nn.Module) -> tuple[dict[str, torch.Tensor], frozenset[str]]:
+def visible_states(model: nn.Module, precision: Precision) -> tuple[dict[str, torch.Tensor], frozenset[str]]:
     """Parameters and buffers by first name; constant, tiny, infinite or absent (meta) ones are replaced by random ones
-    in float64, whose names come second.
+    in the proof's precision, whose names come second.
     """
     generator = torch.Generator().manual_seed(0)
     plain = {name: tensor for name, _, _, tensor in plain_tensors(model)}
     states = {**dict(model.named_parameters()), **dict(model.named_buffers()), **plain}
     hidden = frozenset(name for name, tensor in states.items() if not _shows(tensor))
-    found = {n: _random(n, t, generator) if n in hidden else t.detach() for n, t in states.items()}
+    found = {
+        n: _random(n, t, generator).to(precision.dtype if t.is_floating_point() else t.dtype)
+        if n in hidden
+        else t.detach()
+        for n, t in states.items()
+    }
     return found, hidden
 
 
@@ -56,11 +61,15 @@ def _random(name: str, tensor: torch.Tensor, generator: torch.Generator) -> torc
     return (1 + 0.2 * noise.clamp(-3, 3) if positive else 0.2 * noise).to(device)
 
 
-def float64_copy(
-    slim: nn.Module, states: Mapping[str, torch.Tensor], hidden: frozenset[str], plan: Plan
+def precise_copy(
+    slim: nn.Module,
+    states: Mapping[str, torch.Tensor],
+    hidden: frozenset[str],
+    plan: Plan,
+    precision: Precision,
 ) -> nn.Module:
-    """A float64 copy of `slim`. Its tensors are its own, but slices of `states` where the original's are hidden or the
-    plan scales them (in float64 here).
+    """A copy of `slim` in the proof's precision. Its tensors are its own, but slices of `states` where the original's
+    are hidden or the plan scales them (with the proof's precision here).
     """
     memo: dict[int, Any] = {}
     removed, factors = plan.removed, scalings(plan)
@@ -72,9 +81,11 @@ def float64_copy(
         if name in hidden or name in factors:
             lost = removed.get(name, {})
             twin = scaled(
-                doubled(slice_tensor(states[name], lost, name).detach()), factors.get(name, ()), lost
+                precision.cast(slice_tensor(states[name], lost, name).detach()),
+                factors.get(name, ()),
+                lost,
             )
-        twin = twin.double() if twin.is_floating_point() else twin
+        twin = precision.cast(twin)
         twin = twin.clone() if twin.data_ptr() == tensor.data_ptr() else twin
         learned = isinstance(tensor, nn.Parameter) and twin.is_floating_point()
         memo[id(tensor)] = nn.Parameter(twin, False) if learned else twin
@@ -85,7 +96,7 @@ def float64_copy(
             module.eps = torch.finfo(dtype).eps  # None means the eps of the dtype: it is part of the network
         for name, value in module.__dict__.items():
             if isinstance(value, torch.Tensor) and value.is_floating_point():
-                module.__dict__[name] = value.double()
-    for module in loose_modules(small):
-        module.double()
-    return small.double().eval()
+                module.__dict__[name] = precision.cast(value)
+    for module in (*loose_modules(small), small):
+        module._apply(precision.cast)
+    return small.eval()

@@ -14,22 +14,26 @@ from penjing.structure import ExampleInputs, Structure, Trace, trace
 from penjing.surgery._apply import apply, named_states
 from penjing.surgery._compare import constant_difference, structural_difference
 from penjing.surgery._cut import retrace
-from penjing.surgery._exact import TOLERANCE, exactness
+from penjing.surgery._exact import Subject, exactness
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verification:
     """Whether a smaller network is proven equal to the masked original.
 
-    `max_error` is max|difference| / max(1, max|reference|) over all outputs in float64 (NaN when the check did
-    not get that far); `checked` names the groups that lost units; `cause` says what failed, empty when passed.
-    It says nothing about accuracy.
+    `max_error` is max|difference| / max(1, max|reference|) over all outputs (NaN when the check did not get that far);
+    `checked` names the groups that lost units; `cause` says what failed, empty when passed. `precision` is the float
+    type of the comparison: float64, or float32 for a network with kernels that know no float64, which then agrees to
+    1e-5 instead of 1e-9. `shapes` are those of the tensors it ran on, example by example: heavy networks are compared
+    on fewer pixels, frames and examples (see `verify`). It says nothing about accuracy.
     """
 
     passed: bool
     max_error: float
     checked: tuple[str, ...]
     cause: str = ""
+    precision: str = "float64"
+    shapes: tuple[tuple[tuple[int, ...], ...], ...] = ()
 
 
 def verify(
@@ -38,10 +42,17 @@ def verify(
     """Check `slim` against `model` under `plan`. Refuses (not passed) weights that are not the original's slices.
 
     1. The plan removes whole units of the network's own groups. 2. Every tensor of `slim` is, bit for bit, the
-    original's slice, times the plan's factors. 3. A re-trace of `slim` has the same op sequence, every predicted
-    shape, and the original's constants but for those that exactly these factors make up for. 4. In float64, on
-    random float inputs, `slim` equals the original's graph with the removed indices masked, to 1e-9. Constant or
-    tiny parameters (zero-initialised heads, layer scales) are randomised in both for this check.
+    original's slice, times the plan's factors. 3. A re-trace of `slim` on the example inputs, in full, has the same op
+    sequence (up to copies and axes of size 1), every predicted shape, and the original's constants but for those that
+    exactly these factors make up for. 4. In float64, on random float inputs, `slim` equals the original's graph with
+    the removed indices masked, to 1e-9. Constant or tiny parameters (zero-initialised heads, layer scales) are
+    randomised in both for this check.
+
+    Where the network is heavy, 4 runs on fewer pixels, frames and examples (`Verification.shapes` says on which), if
+    both networks do there what they do in full: same ops on the same values, same size of every dim that a group or a
+    frozen cause speaks of, no dim collapsed to one place, and the same change of every integer that pruning changes.
+    Whatever fails on fewer places is compared in full. A network with kernels that know no float64 is compared in
+    float32, to 1e-5; `Verification.precision` says so.
     """
     try:
         base = _base(model, plan)
@@ -84,24 +95,32 @@ def check(
     if cause:
         return failed(cause)
     try:
-        found = retraced if retraced is not None else retrace(slim, example_inputs)
-        cause = structural_difference(structure, gone, found) or constant_difference(structure, found, plan)
+        traces = retraced if retraced is not None else retrace(slim, example_inputs)
+        cause = structural_difference(structure, gone, traces) or constant_difference(structure, traces, plan)
         if cause or not exact:
             return (
                 failed(cause) if cause else Verification(passed=True, max_error=float("nan"), checked=checked)
             )
-        error = exactness(base, slim, structure, plan, gone, example_inputs, found)
+        found = exactness(Subject(base, slim, structure, plan, gone, traces), example_inputs)
     except (TraceError, RuntimeError) as error:
         return failed(f"the smaller network does not run: {error}")
-    if error == float("inf"):
+    if found.error == float("inf"):
         return failed(
-            "outputs hold NaN or infinity in float64, or differ in shape: nothing can be proven", error
+            f"outputs hold NaN or infinity in {found.precision.name}, or differ in shape: nothing can be proven",
+            found.error,
         )
-    if not error <= TOLERANCE:
+    if not found.error <= found.precision.tolerance:
         return failed(
-            f"outputs differ from the masked network by {error:.2e} (allowed: {TOLERANCE:.0e})", error
+            f"outputs differ from the masked network by {found.error:.2e} (allowed: {found.precision.tolerance:.0e})",
+            found.error,
         )
-    return Verification(passed=True, max_error=error, checked=checked)
+    return Verification(
+        passed=True,
+        max_error=found.error,
+        checked=checked,
+        precision=found.precision.name,
+        shapes=found.shapes,
+    )
 
 
 def _removed_units(
@@ -109,29 +128,47 @@ def _removed_units(
 ) -> dict[str, list[int]]:
     """Which whole units the plan removes. Raises `PlanError` if it removes anything else."""
     units: dict[str, list[int]] = {}
-    covered: dict[tuple[str, int], set[int]] = {}
     aliases = {s.names[0]: s.names for s in structure.states}
+    shapes = {name: s.shape for s in structure.states for name in s.names}
+    extra = _marks(shapes, removed)
+    asked = {place: mark.copy() for place, mark in extra.items()}
     for group in structure.groups:
         lost = np.ones(len(group), dtype=bool)
         for slot in group.slots:
-            gone = removed.get(slot.name, {}).get(slot.dim, ())
-            lost &= np.isin(slot.index, gone).all(1) if len(gone) else False
+            mark = asked.get((slot.name, slot.dim))
+            lost &= mark[slot.index].all(1) if mark is not None else False
         if lost.any():
             units[group.name] = np.flatnonzero(lost).tolist()
             for slot in group.slots:
                 for name in aliases[slot.name]:
-                    covered.setdefault((name, slot.dim), set()).update(slot.index[lost].ravel().tolist())
-    known = {name for names in aliases.values() for name in names}
-    for name, dims in removed.items():
-        if any(name.startswith(f"{path}.") for path in dropped) and name not in known:
-            continue
-        for dim, indices in dims.items():
-            extra = set(indices) - covered.get((name, dim), set())
-            if extra:
-                raise PlanError(
-                    f"the plan removes index {min(extra)} of dim {dim} of {name!r} without its whole unit"
-                )
+                    if (name, slot.dim) in extra:
+                        extra[name, slot.dim][slot.index[lost]] = False
+    for (name, dim), left in extra.items():
+        if left.any():
+            raise PlanError(
+                f"the plan removes index {int(np.argmax(left))} of dim {dim} of {name!r} without its whole unit"
+            )
+    gone = tuple(f"{path}." for path in dropped)
+    unknown = [name for name in removed if name not in shapes and not name.startswith(gone)]
+    if unknown:
+        raise PlanError(f"the plan removes indices of {unknown[0]!r}, which this network lacks")
     return units
+
+
+def _marks(
+    shapes: Mapping[str, tuple[int, ...]], removed: Mapping[str, Mapping[int, tuple[int, ...]]]
+) -> dict[tuple[str, int], np.ndarray]:
+    """Per tensor dim, which of its indices are removed."""
+    found: dict[tuple[str, int], np.ndarray] = {}
+    for name, dims in removed.items():
+        for dim, indices in dims.items() if name in shapes else ():
+            if dim >= len(shapes[name]) or indices[-1] >= shapes[name][dim]:
+                raise PlanError(
+                    f"the plan removes index {indices[-1]} of dim {dim} of {name!r}: there is none"
+                )
+            found[name, dim] = mark = np.zeros(shapes[name][dim], dtype=bool)
+            mark[list(indices)] = True
+    return found
 
 
 def _foreign_weights(slim: nn.Module, expected: nn.Module, removed: Container[str]) -> str:

@@ -1,0 +1,154 @@
+"""Smaller inputs for a numeric proof: the same computation on fewer pixels, frames and examples.
+
+What pruning changes (channels, heads, widths) does not depend on how many places a network is applied to. So the
+float64 comparison of a heavy network may run on a smaller picture, provided that both networks then do exactly what
+they do in full: the same operators on the same values, the same sizes in every dim that a group or a frozen cause
+speaks of, no dim collapsed to a single place, and, wherever pruning changes an integer of the code, the same pair of
+integers.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils._pytree import tree_leaves, tree_map_only
+
+from penjing.core import PenjingError
+from penjing.core._graph import Graph, OpCall, Ref
+from penjing.structure import Structure, Trace, trace_forward
+from penjing.surgery._constants import aligned
+
+aten = torch.ops.aten
+HEAVY = 300_000_000  # multiply-accumulates from which fewer places may pay, and how many of them per call:
+PER_CALL = 4_000_000  # a trace on fewer places costs time by the call
+SLOW = 4  # a grouped convolution in float64 takes this much longer than its arithmetic
+SHRINKS = (4, 2)
+MULTIPLE = 32
+LONG = 1024  # from here on the last dim of a signal counts as places
+
+
+@dataclass(frozen=True, slots=True)
+class Reduction:
+    """A smaller example input with the original's trace on it."""
+
+    example: Any
+    base: Trace
+
+
+def is_heavy(graph: Graph) -> bool:
+    return sum(_macs(graph, call) for call in graph.calls) > max(HEAVY, PER_CALL * len(graph.calls))
+
+
+def _macs(graph: Graph, call: OpCall) -> int:
+    """Multiply-accumulates of products and convolutions, by the time they take; nothing else counts."""
+    packet = call.op.overloadpacket
+    out = math.prod(graph.values[call.outputs[0]].shape) if call.outputs else 0
+    if packet is aten.convolution:
+        weight = graph.values[call.inputs[1]].shape
+        return out * math.prod(weight[1:]) * (SLOW if call.args[8] > 1 else 1)
+    if packet in (aten.mm, aten.bmm, aten.addmm, aten.baddbmm):
+        left = call.args[0 if packet in (aten.mm, aten.bmm) else 1]
+        return out * graph.values[left.value].shape[-1]
+    return 0
+
+
+def reductions(
+    base: nn.Module, slim: nn.Module, structure: Structure, position: int, retraced: Trace, example: Any
+) -> Iterator[Reduction]:
+    """Smaller examples on which both networks do what they do on `example`, smallest first."""
+    full, facts = structure.traces[position], structure.facts[position]
+    labelled = {v: tuple(bool(d) for d in dims) for v, dims in facts.labels.items()}
+    for share in SHRINKS:
+        smaller = _shrunk(example, share)
+        if smaller is None:
+            continue
+        try:
+            ours = trace_forward(base, smaller)
+            same = _same_computation(full.graph, ours.graph, labelled)
+            if same and _same_integers(slim, full, retraced, ours, smaller):
+                yield Reduction(smaller, ours)
+        except PenjingError:
+            continue
+
+
+def _shrunk(example: Any, share: int) -> Any | None:
+    """Pictures, volumes and long signals cut to a share of each extent, batches to two; None if nothing shrinks."""
+    tensors = [t for t in tree_leaves(example) if isinstance(t, torch.Tensor)]
+    batch = {t.shape[0] for t in tensors if t.dim()}
+    cut = min(2, *batch) if len(batch) == 1 else None
+
+    def smaller(tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.dim() and cut is not None:
+            tensor = tensor.narrow(0, 0, cut)
+        if not tensor.is_floating_point():
+            return tensor
+        first = 2 if tensor.dim() > 3 else tensor.dim() - 1
+        for dim in range(first, tensor.dim()):
+            if dim > 0 and (tensor.dim() > 3 or tensor.shape[dim] >= LONG):
+                tensor = tensor.narrow(dim, 0, _extent(tensor.shape[dim], share))
+        return tensor
+
+    found = tree_map_only(torch.Tensor, smaller, example)
+    sizes = [t.numel() for t in tree_leaves(found) if isinstance(t, torch.Tensor)]
+    return found if sizes != [t.numel() for t in tensors] else None
+
+
+def _extent(size: int, share: int) -> int:
+    """A share of a size, a multiple of 32 where the size is one."""
+    step = MULTIPLE if size % MULTIPLE == 0 else 1
+    return min(size, max(step, math.ceil(size / share / step) * step))
+
+
+def _same_computation(full: Graph, small: Graph, labelled: dict[int, tuple[bool, ...]]) -> bool:
+    """Whether a graph runs the same ops on the same values; labelled dims keep their size, no other becomes 1."""
+    if (
+        len(full.calls) != len(small.calls)
+        or len(full.values) != len(small.values)
+        or (full.inputs, full.outputs, full.constants) != (small.inputs, small.outputs, small.constants)
+        or full.states != small.states
+    ):
+        return False
+    for before, after in zip(full.calls, small.calls, strict=True):
+        if before.op is not after.op or before.inputs != after.inputs or before.outputs != after.outputs:
+            return False
+    for before, after in zip(full.values, small.values, strict=True):
+        fixed = labelled.get(before.id, ())
+        if before.dtype != after.dtype or len(before.shape) != len(after.shape):
+            return False
+        for dim, (n, m) in enumerate(zip(before.shape, after.shape, strict=True)):
+            if (n == m) if dim < len(fixed) and fixed[dim] else (n > 1) == (m > 1):
+                continue
+            return False
+    return True
+
+
+def _same_integers(slim: nn.Module, base: Trace, retraced: Trace, small_base: Trace, smaller: Any) -> bool:
+    """Whether the integers that pruning changes in full change alike on the smaller example, and no others do."""
+    pairs = list(aligned(base, retraced))
+    full = [(_integers(base.graph.calls[i]), _integers(retraced.graph.calls[j])) for i, j in pairs]
+    if all(a == b for a, b in full):
+        return True
+    small_slim = trace_forward(slim, smaller)
+    if not _same_computation(retraced.graph, small_slim.graph, {}):
+        return False
+    small = ((_integers(small_base.graph.calls[i]), _integers(small_slim.graph.calls[j])) for i, j in pairs)
+    return all(
+        (a == b and c == d) or (a, b) == (c, d)
+        for (before, after), (fewer, cut) in zip(full, small, strict=True)
+        for a, b, c, d in zip(before, after, fewer, cut, strict=True)
+    )
+
+
+def _integers(call: OpCall) -> list[int]:
+    found: list[int] = []
+    pending: list[Any] = [*reversed((*call.args, *call.kwargs.values()))]
+    while pending:
+        item = pending.pop()
+        if isinstance(item, int) and not isinstance(item, bool):
+            found.append(item)
+        elif isinstance(item, Sequence) and not isinstance(item, (str, Ref)):
+            pending.extend(reversed(item))
+    return found

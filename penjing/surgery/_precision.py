@@ -1,0 +1,96 @@
+"""Run a network's own code in one float type, whatever float type it asks for."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+DTypes = Mapping[torch.dtype, torch.dtype]
+_REDUCED = (torch.float16, torch.bfloat16)
+
+
+@dataclass(frozen=True, slots=True)
+class Precision:
+    """What a proof computes in, and how far its two sides may be apart.
+
+    `faint` is the share of their own size to which outputs much smaller than 1 must agree.
+    """
+
+    name: str
+    dtype: torch.dtype
+    dtypes: DTypes
+    tolerance: float
+    faint: float
+
+    def cast(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The tensor in this precision; itself where it is discrete or precise enough already."""
+        return tensor.to(self.dtypes.get(tensor.dtype, tensor.dtype))
+
+    @contextmanager
+    def run(self) -> Iterator[None]:
+        """Inside, factories give this dtype; no gradients, and nothing is drawn from the caller's random numbers."""
+        before = torch.get_default_dtype()
+        fast = torch.backends.mha.get_fastpath_enabled()
+        torch.set_default_dtype(self.dtype)
+        torch.backends.mha.set_fastpath_enabled(False)
+        try:
+            with torch.no_grad(), torch.random.fork_rng(devices=[]):
+                yield
+        finally:
+            torch.set_default_dtype(before)
+            torch.backends.mha.set_fastpath_enabled(fast)
+
+
+DOUBLE = Precision(
+    name="float64",
+    dtype=torch.float64,
+    dtypes=dict.fromkeys((*_REDUCED, torch.float32), torch.float64)
+    | dict.fromkeys((torch.complex32, torch.complex64), torch.complex128),
+    tolerance=1e-9,
+    faint=1e-7,
+)
+SINGLE = Precision(
+    name="float32",
+    dtype=torch.float32,
+    dtypes=dict.fromkeys(_REDUCED, torch.float32) | {torch.complex32: torch.complex64},
+    tolerance=1e-5,
+    faint=1e-3,
+)
+
+
+class PromotedCasts(TorchDispatchMode):
+    """Casts to a smaller float type inside the network, and its literals, are promoted."""
+
+    def __init__(self, precision: Precision) -> None:
+        super().__init__()
+        self._precision = precision
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = {k: self._promoted(v) for k, v in (kwargs or {}).items()}
+        if func is torch.ops.aten.lift_fresh.default:  # a number written in the code, perhaps as float32
+            return self._precision.cast(args[0])
+        return in_double(func, [self._promoted(a) for a in args], kwargs)
+
+    def _promoted(self, item: Any) -> Any:
+        return self._precision.dtypes.get(item, item) if isinstance(item, torch.dtype) else item
+
+
+def in_double(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    """The op, by its definition where its kernel takes no float64."""
+    if func is torch.ops.aten._grouped_mm.default and args[0].dtype is torch.float64:
+        return _grouped(*args, **kwargs)
+    return func(*args, **kwargs)
+
+
+def _grouped(
+    x: torch.Tensor, weight: torch.Tensor, ends: torch.Tensor, bias: Any = None, out_dtype: Any = None
+) -> torch.Tensor:
+    """Each run of rows by its group's matrix."""
+    out, start = x.new_zeros(x.shape[0], weight.shape[2]), 0
+    for group, end in enumerate(ends.tolist()):
+        out[start:end] = x[start:end] @ weight[group]
+        start = end
+    return out

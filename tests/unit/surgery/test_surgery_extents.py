@@ -1,0 +1,169 @@
+"""A heavy network is compared on fewer places, and only where it does there what it does in full."""
+
+import dataclasses
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import penjing as pj
+from penjing.surgery import _extents
+from penjing.surgery._extents import _shrunk
+
+X = torch.randn(3, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+FULL, FEWER = ((tuple(X.shape),),), (((2, 3, 32, 32),),)
+
+
+@pytest.fixture(autouse=True)
+def _everything_is_heavy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_extents, "HEAVY", 0)
+    monkeypatch.setattr(_extents, "PER_CALL", 0)
+
+
+class Net(nn.Module):
+    """Convolutions, a grouped one among them, and a head; `twist` is what a case does between."""
+
+    def __init__(self, twist: Callable[["Net", torch.Tensor], torch.Tensor] = lambda net, x: x) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.twist = twist
+        self.bend = 0
+        self.a, self.n = nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8)
+        self.d = nn.Conv2d(8, 8, 3, padding=1, groups=8)
+        self.b = nn.Conv2d(8, 8, 3, stride=2, padding=1)
+        self.head = nn.Linear(8, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.twist(self, self.d(F.relu(self.n(self.a(x)))))
+        return self.head(F.relu(self.b(x)).mean((2, 3)))
+
+
+def proof(model: nn.Module, x: torch.Tensor = X) -> pj.Verification:
+    slim, plan = pj.prune(model.eval(), x, ratio=0.5)
+    found = pj.verify(model, slim, plan, x)
+    assert found.passed, found.cause
+    assert not plan.skipped
+    return found
+
+
+def test_fewer_places_are_said():
+    found = proof(Net())
+    assert found.shapes == FEWER
+    assert found.max_error <= 1e-9
+    assert found.precision == "float64"
+
+
+def test_a_light_network_runs_in_full(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(_extents, "HEAVY", 10**12)
+    assert proof(Net()).shapes == FULL
+
+
+def flattened(net: Net, x: torch.Tensor) -> torch.Tensor:
+    """A literal size of the picture is part of the code."""
+    return x.view(x.shape[0], -1, 64 * 64).unflatten(2, (64, 64))
+
+
+def by_extent(net: Net, x: torch.Tensor) -> torch.Tensor:
+    """Other code for small pictures."""
+    return x * 1.5 if x.shape[2] > 40 else x.relu()
+
+
+def with_table(net: Net, x: torch.Tensor) -> torch.Tensor:
+    if not hasattr(net, "table"):
+        net.table = nn.Parameter(torch.randn(1, 1, 64, 64, generator=torch.Generator().manual_seed(1)))
+    return x + net.table
+
+
+@pytest.mark.parametrize("twist", [flattened, by_extent, with_table])
+def test_code_that_asks_for_the_extent_is_compared_in_full(
+    twist: Callable[[Net, torch.Tensor], torch.Tensor],
+):
+    model = Net(twist)
+    if twist is with_table:
+        model(X)
+    assert proof(model).shapes == FULL
+
+
+def test_places_never_collapse_to_one():
+    """Five halvings leave two pixels of 64 and one of 32: an instance norm over one pixel shows nothing."""
+
+    class Deep(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            layers = [nn.Conv2d(4 if i else 3, 4, 3, stride=2, padding=1) for i in range(5)]
+            self.body, self.head = nn.Sequential(*layers), nn.Conv2d(4, 2, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.head(F.instance_norm(self.body(x)))
+
+    assert proof(Deep()).shapes == FULL
+
+
+def rolled_by_channels(net: Net, x: torch.Tensor) -> torch.Tensor:
+    """Nothing is rolled on small pictures; in full, by a number that pruning changes."""
+    return x.roll(x.shape[1] if x.shape[2] > 40 else 0, 3)
+
+
+def test_an_integer_that_pruning_changes_in_full_alone_is_found_in_full():
+    slim, plan = pj.prune(Net(rolled_by_channels).eval(), X, ratio=0.5)
+    assert [s.group for s in plan.skipped] == ["a.weight:0"]
+    assert "outputs differ" in plan.skipped[0].cause
+    assert (slim.a.out_channels, slim.b.out_channels) == (8, 4)
+
+
+def tampered(net: Net, x: torch.Tensor) -> torch.Tensor:
+    return x.roll(net.bend, 2) if x.shape[2] > 40 else x.roll(0, 2)
+
+
+def test_a_slim_network_that_differs_in_full_alone_is_refused():
+    model = Net(tampered).eval()
+    slim, plan = pj.prune(model, X, ratio=0.5)
+    assert isinstance(slim, Net)
+    slim.bend = 3
+    assert not pj.verify(model, slim, plan, X).passed
+
+
+def test_wrong_channels_are_found_on_fewer_places():
+    model = Net().eval()
+    slim, plan = pj.prune(model, X, ratio=0.5)
+    forward = slim.head.forward
+    slim.head.forward = lambda x: forward(x.flip(1))
+    found = pj.verify(model, slim, plan, X)
+    assert not found.passed
+
+
+@pytest.mark.parametrize(
+    ("shape", "fewer"),
+    [
+        ((8, 3, 224, 224), (2, 3, 64, 64)),
+        ((1, 3, 32, 32), None),
+        ((2, 3, 30, 50), (2, 3, 8, 13)),
+        ((1, 1, 16, 64, 64), (1, 1, 4, 32, 32)),
+        ((1, 16000), (1, 4000)),
+        ((1, 80, 200), None),
+        ((1, 197, 768), None),
+    ],
+)
+def test_what_counts_as_places(shape: tuple[int, ...], fewer: tuple[int, ...] | None):
+    found = _shrunk(torch.zeros(shape), 4)
+    assert (None if found is None else tuple(found.shape)) == fewer
+
+
+def test_integer_inputs_are_cut_by_example_alone():
+    found = _shrunk({"ids": torch.zeros(4, 9, dtype=torch.long), "x": torch.zeros(4, 3, 64, 64)}, 4)
+    assert found is not None
+    assert found["ids"].shape == (2, 9)
+    assert found["x"].shape == (2, 3, 32, 32)
+
+
+def test_shapes_of_every_example_are_said():
+    model = Net().eval()
+    inputs = [X, X[:, :, :, :32]]
+    slim, plan = pj.prune(model, inputs, ratio=0.5)
+    found = pj.verify(model, slim, plan, inputs)
+    assert found.passed
+    assert found.shapes == (((2, 3, 32, 32),), ((2, 3, 32, 32),))
+    assert dataclasses.replace(found, shapes=()).passed
