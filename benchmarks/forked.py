@@ -10,7 +10,7 @@ from multiprocessing import Pipe, get_context
 from multiprocessing.connection import Connection
 from typing import Any
 
-from benchmarks.networks import library
+from benchmarks.networks import LIBRARIES, library
 
 PACKAGES = {"torchvision": "torchvision.models", "smp": "segmentation_models_pytorch", "own": "torch"}
 CPU_SECONDS = 300
@@ -90,7 +90,7 @@ def preload(specs: Sequence[str]) -> None:
     import penjing as pj
 
     torch.set_num_threads(1)
-    for prefix in {spec.partition(":")[0] for spec in specs}:
+    for prefix in {spec.partition(":")[0] for spec in specs} & LIBRARIES.keys():
         library(prefix)
         importlib.import_module(PACKAGES.get(prefix, prefix))
     layers = (torch.nn.Conv2d(3, 8, 1), torch.nn.BatchNorm2d(8), torch.nn.GELU(), torch.nn.LayerNorm(4))

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from penjing.structure._columns import CUT, FROZEN, MIXED, SPLIT, WHOLE, Block, Pattern, lay_out
+from penjing.structure._columns import ATOM, CUT, FROZEN, MIXED, SPLIT, WHOLE, Block, Pattern, lay_out
 from penjing.structure._factors import components, first_seen, rising
 
 Dim = tuple[np.ndarray, ...]
@@ -26,13 +26,13 @@ class Atoms:
     first = _CAUSES
 
     def __init__(self) -> None:
-        self._parent = np.arange(2 * _CAUSES, dtype=np.int64)
-        self._left = np.full(2 * _CAUSES, -1, dtype=np.int64)
-        self._right = np.full(2 * _CAUSES, -1, dtype=np.int64)
+        self._parent = np.arange(2 * _CAUSES, dtype=ATOM)
+        self._left = np.full(2 * _CAUSES, -1, dtype=ATOM)
+        self._right = np.full(2 * _CAUSES, -1, dtype=ATOM)
         self._count = _CAUSES
         self._causes: dict[str, int] = {}
         self._texts: list[str] = []
-        self._owner = np.full(2 * _CAUSES, -1, dtype=np.int64)  # atom -> position of its innermost block
+        self._owner = np.full(2 * _CAUSES, -1, dtype=ATOM)  # atom -> position of its innermost block
         self._blocks: list[Block] = []
         self._known: dict[int, Pattern] = {}  # by id of the column, which the pattern keeps alive
 
@@ -46,8 +46,8 @@ class Atoms:
     def _block(self, n: int) -> Block:
         while self._count + n > len(self._parent):
             size = len(self._parent)
-            none = np.full(size, -1, dtype=np.int64)
-            self._parent = np.concatenate([self._parent, np.arange(size, 2 * size, dtype=np.int64)])
+            none = np.full(size, -1, dtype=ATOM)
+            self._parent = np.concatenate([self._parent, np.arange(size, 2 * size, dtype=ATOM)])
             self._left = np.concatenate([self._left, none])
             self._right = np.concatenate([self._right, none])
             self._owner = np.concatenate([self._owner, none])
@@ -129,7 +129,7 @@ class Atoms:
             elif block.state == SPLIT:
                 pending.extend(self._repeated(p, pattern) for p in reversed(block.parts))
             else:
-                still.append(np.full(len(column), block.cause, dtype=np.int64))
+                still.append(np.full(len(column), block.cause, dtype=ATOM))
         columns = self._distinct(columns)
         return tuple(columns) if columns else tuple(still[:1])
 
@@ -180,7 +180,7 @@ class Atoms:
                 continue
             free = column[column >= self.first]
             if free.size:
-                self._union(free, np.full(free.size, atom, dtype=np.int64))
+                self._union(free, np.full(free.size, atom, dtype=ATOM))
 
     def unify(self, a: Dim, b: Dim, cause: str) -> Dim:
         """Index i of `a` disappears exactly when index i of `b` does; returns the shared labels.
@@ -376,7 +376,7 @@ class Atoms:
         varying = [j for j in range(grid.ndim) if (grid != grid.take([0], axis=j)).any()]
         if not varying:
             axis = int(np.argmax(grid.shape))
-            return [(axis, np.full(grid.shape[axis], grid.flat[0], dtype=np.int64))]
+            return [(axis, np.full(grid.shape[axis], grid.flat[0], dtype=ATOM))]
         if len(varying) == 1:
             index = tuple(slice(None) if j == varying[0] else 0 for j in range(grid.ndim))
             return [(varying[0], grid[index].copy())]

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 WHOLE, SPLIT, FROZEN, CUT, MIXED = range(5)
+ATOM = np.int32  # a network has fewer labelled indices than 2**31
 Place = tuple[
     int, bool, int, int
 ]  # axis, whether it holds the whole block, and if so (outer, inner) on that axis
@@ -70,7 +71,7 @@ class Pattern:
 
     def array(self) -> np.ndarray:
         if self.column is None:
-            own = np.arange(self.block.start, self.block.start + self.block.size, dtype=np.int64)
+            own = np.arange(self.block.start, self.block.start + self.block.size, dtype=ATOM)
             own = np.repeat(own, self.inner) if self.inner > 1 else own
             self.column = np.tile(own, self.outer) if self.outer > 1 else own
             self.column.flags.writeable = False
