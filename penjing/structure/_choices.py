@@ -15,7 +15,19 @@ from penjing.core import TraceError
 
 aten = torch.ops.aten
 
-_EVERYTHING: dict[str, Callable[[Sequence[Any]], torch.Tensor]] = {
+Result = torch.Tensor | tuple[torch.Tensor, ...]
+
+
+def _of_one_kind(args: Sequence[Any]) -> Result:
+    """The distinct values, the place of each element's value, and their counts: all elements are alike."""
+    whole, (inverse, counted) = args[0], (*args[2:4], *(False,) * (4 - len(args)))[:2]
+    places = torch.zeros(whole.shape if inverse else (0,), dtype=torch.long)
+    counts = torch.full((1,) if counted else (0,), whole.numel())
+    return torch.zeros(1, dtype=whole.dtype), places, counts
+
+
+_EVERYTHING: dict[str, Callable[[Sequence[Any]], Result]] = {
+    "aten::_unique2": _of_one_kind,
     "aten::nonzero": lambda args: torch.ones(args[0].shape, dtype=torch.bool).nonzero(),
     "torchvision::nms": lambda args: torch.arange(args[0].shape[0]),
 }
@@ -36,7 +48,7 @@ def chooses(func: Any) -> bool:
     )
 
 
-def everything(func: Any, args: Sequence[Any]) -> torch.Tensor:
+def everything(func: Any, args: Sequence[Any]) -> Result:
     """What `func` gives when all its candidates are chosen. Raises `TraceError` where nothing can stand in."""
     choice = _EVERYTHING.get(func._schema.name)
     if choice is None:

@@ -355,9 +355,11 @@ class _Recorder(TorchDispatchMode):
                 return self._choose(func, args)
         return self._run(func, tensors, args, kwargs)
 
-    def _choose(self, func: Any, args: Any) -> torch.Tensor:
+    def _choose(self, func: Any, args: Any) -> Any:
         result = everything(func, args)
-        self._chosen[len(self.values)] = result  # the id that the only output of this call is given next
+        self._chosen.update(
+            enumerate(result_tensors(result), len(self.values))
+        )  # the ids they are given next
         return result
 
     def _known(self, tensor: torch.Tensor) -> int:
