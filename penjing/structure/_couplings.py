@@ -75,7 +75,7 @@ class Couplings:
 
         `choices` are the ascending counts a group may take; a group that is not named stays whole. Per component the
         group that takes part in most constraints is never below its wish, the others are as near to theirs as can
-        be. Where no smaller counts are found in a bounded number of tries, the component stays whole.
+        be. Where no smaller counts are found in a bounded search, the component stays whole.
         """
         kept = {g.name: wished.get(g.name, len(g)) if g.name in choices else len(g) for g in self.groups}
         for number, component in enumerate(self.components):
@@ -85,8 +85,8 @@ class Couplings:
             domains = {v: self._domain_among(v, choices) for v in component.variables}
             key = (number, *now.values(), *(d.tobytes() for d in domains.values()))
             if key not in self.memory:
-                wished = {v: n for v, n in now.items() if v < len(self.groups)}
-                found = Search(domains, wished).run(component.variables, component.constraints)
+                aims = {v: n for v, n in now.items() if v < len(self.groups)}
+                found = Search(domains, aims).run(component.variables, component.constraints)
                 self.memory[key] = found or {v: self.size(v) for v in component.variables}
             values = self.memory[key].items()
             kept.update((self.groups[v].name, n) for v, n in values if v < len(self.groups))

@@ -6,9 +6,12 @@ from penjing.core._groups import PruneGroup
 from penjing.structure._counts import Count, Step, Variable
 from penjing.structure._couplings import Component, Couplings
 from penjing.structure._requirements import Live
-from penjing.structure._search import Constraint, Search
+from penjing.structure._search import Constraint, Search, meetings
 
-KINDS = 64  # kinds of groups tried one by one in a component; repetitive networks have a handful
+KINDS, CHECKS = (
+    64,
+    10_000,
+)  # kinds of groups tried one by one in a component (a handful mostly), and how long each
 
 
 def immovable(couplings: Couplings) -> list[tuple[PruneGroup, Live]]:
@@ -27,10 +30,7 @@ def _immovable_in(couplings: Couplings, component: Component) -> list[tuple[Prun
     half = {v: (sizes[v] + 1) // 2 for v in component.variables if v < len(couplings.groups)}
     domains = {v: couplings.domain(v) for v in component.variables}
     together = Search(domains, half).run(component.variables, component.constraints) or sizes
-    meeting: dict[Variable, list[Constraint]] = {v: [] for v in component.variables}
-    for constraint in component.constraints:
-        for v in constraint.variables:
-            meeting[v].append(constraint)
+    meeting = meetings(component.variables, component.constraints)
     stuck: dict[object, bool] = {}
     found = []
     for v in groups:
@@ -39,7 +39,7 @@ def _immovable_in(couplings: Couplings, component: Component) -> list[tuple[Prun
         kind = sizes[v], frozenset(_form(c, v, sizes) for c in meeting[v])
         if kind not in stuck and len(stuck) < KINDS:
             smaller = {**domains, v: domains[v][:-1]}
-            able = Search(smaller, half).run(component.variables, component.constraints, first=v)
+            able = Search(smaller, half, CHECKS).run(component.variables, component.constraints, first=v)
             stuck[kind] = able is None
         if stuck.get(kind):
             found.append((couplings.groups[v], _blame(meeting[v], v, sizes).source))

@@ -1,9 +1,10 @@
 """Find counts that satisfy every constraint, each as near as can be to what was wished for.
 
 A hub (the variable that most constraints speak of) is walked; what is left falls apart into parts that are solved
-one by one. The number of tries is bounded.
+one by one. The number of constraints looked at is bounded.
 """
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -12,7 +13,7 @@ import numpy as np
 from penjing.structure._counts import Count, Variable, evaluate_count, variables
 from penjing.structure._requirements import Live
 
-TRIES, DEPTH = 5000, 100
+CHECKS, DEPTH = 100_000, 100  # constraints looked at in one search (seconds at most); nested hubs
 Domains = Mapping[Variable, np.ndarray]
 
 
@@ -71,7 +72,7 @@ def parts(constraints: Sequence[Constraint]) -> list[tuple[list[Variable], list[
 
 
 class _Exhausted(Exception):
-    """More tries than allowed."""
+    """More constraints looked at than allowed."""
 
 
 class Search:
@@ -80,14 +81,14 @@ class Search:
     Variables without a wish (attributes) follow the others; free to choose, they keep the largest value.
     """
 
-    def __init__(self, domains: Domains, wished: Mapping[Variable, int], tries: int = TRIES) -> None:
-        self._domains, self._wished, self._tries = domains, wished, tries
+    def __init__(self, domains: Domains, wished: Mapping[Variable, int], checks: int = CHECKS) -> None:
+        self._domains, self._wished, self._checks = domains, wished, checks
         self._depth = 0
 
     def run(
         self, pending: Sequence[Variable], constraints: Sequence[Constraint], *, first: Variable | None = None
     ) -> dict[Variable, int] | None:
-        """Values of all variables, or None where there are none or too many were tried.
+        """Values of all variables, or None where there are none or the search took too long.
 
         `first` is walked as the hub, nearest values first. Otherwise the hub is never below its wish where that can
         be; the others are as near to theirs as can be.
@@ -108,15 +109,11 @@ class Search:
         upward: bool = False,
     ) -> dict[Variable, int] | None:
         own = {v: domains[v] for v in pending if v not in known}
-        propagated = _propagate(constraints, own, known)
+        propagated = self._propagate(constraints, own, known)
         if propagated is None:
             return None
         values, unsettled = propagated
-        meeting: dict[Variable, list[Constraint]] = {v: [] for v in own if v not in values}
-        for constraint in unsettled:
-            for v in constraint.variables:
-                if v in meeting:
-                    meeting[v].append(constraint)
+        meeting = meetings((v for v in own if v not in values), unsettled)
         for part in connected(meeting, unsettled):
             hub = max(part, key=lambda v: (v == first, v in self._wished, len(meeting[v]), len(own[v]), -v))
             mine = list(dict.fromkeys(c for v in part for c in meeting[v]))
@@ -141,9 +138,6 @@ class Search:
         self._depth += 1
         try:
             for candidate in self._order(hub, domains[hub], upward):
-                self._tries -= 1
-                if self._tries < 0:
-                    raise _Exhausted
                 found = self._complete(part, constraints, domains, {**known, hub: candidate})
                 if found is not None:
                     return found
@@ -158,30 +152,48 @@ class Search:
         for position in np.lexsort((away, below) if upward else (below, away)):
             yield int(domain[position])
 
+    def _propagate(
+        self,
+        constraints: list[Constraint],
+        domains: dict[Variable, np.ndarray],
+        known: Mapping[Variable, int],
+    ) -> tuple[dict[Variable, int], list[Constraint]] | None:
+        """Narrow `domains` in place by constraints with a single unknown, until none is left.
 
-def _propagate(
-    constraints: list[Constraint], domains: dict[Variable, np.ndarray], known: Mapping[Variable, int]
-) -> tuple[dict[Variable, int], list[Constraint]] | None:
-    """Narrow `domains` in place by constraints with a single unknown, until none is left.
-
-    Returns the values that follow and the constraints with several unknowns, or None when one fails; that one moves
-    to the front of `constraints`, so that the next try meets it first.
-    """
-    values, waiting = dict(known), list(constraints)
-    while True:
-        later: list[Constraint] = []
-        settled = len(values)
-        for constraint in waiting:
+        Returns the values that follow and the constraints with several unknowns, or None when one fails; that one
+        moves to the front of `constraints`, so that the next try meets it first.
+        """
+        values, settled = dict(known), set[int]()
+        meeting = meetings(domains, constraints)
+        waiting = deque(constraints)
+        while waiting:
+            constraint = waiting.popleft()
             unknown = [v for v in constraint.variables if v not in values]
-            if len(unknown) > 1:
-                later.append(constraint)
-            elif not _narrow(constraint, unknown, domains, values):
+            if len(unknown) > 1 or id(constraint) in settled:
+                continue
+            self._checks -= 1
+            if self._checks < 0:
+                raise _Exhausted
+            settled.add(id(constraint))
+            if not _narrow(constraint, unknown, domains, values):
                 constraints.remove(constraint)
                 constraints.insert(0, constraint)
                 return None
-        waiting = later
-        if len(values) == settled:
-            return values, waiting
+            if unknown and unknown[0] in values:
+                waiting.extend(meeting[unknown[0]])
+        return values, [c for c in constraints if id(c) not in settled]
+
+
+def meetings(
+    among: Iterable[Variable], constraints: Sequence[Constraint]
+) -> dict[Variable, list[Constraint]]:
+    """The constraints that speak of each variable."""
+    found: dict[Variable, list[Constraint]] = {v: [] for v in among}
+    for constraint in constraints:
+        for v in constraint.variables:
+            if v in found:
+                found[v].append(constraint)
+    return found
 
 
 def _narrow(

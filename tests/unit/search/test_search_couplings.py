@@ -162,6 +162,30 @@ def test_head_dims_follow_the_stream_where_heads_may_not():
     assert pj.verify(model, slim, plan, x).passed
 
 
+class Literal(Attention):
+    """Four heads, written in the code, of C // 4 dims each."""
+
+    def split(self, x: torch.Tensor) -> torch.Tensor:
+        batch, places, width = x.shape
+        return self.qkv(x).reshape(batch, places, 3, 4, width // 4).permute(2, 0, 3, 1, 4)
+
+
+@pytest.mark.parametrize(("ratio", "kept"), [(0.5, 32), (0.25, 48), (0.7, 20)])
+def test_a_stream_that_only_head_dims_can_follow_stays_unless_they_are_asked_for(ratio: float, kept: int):
+    model, x = Stage(Literal, 64, (4, 4)), example(Literal)
+    model.blocks.append(nn.Sequential(nn.Linear(64, 40), nn.ReLU(), nn.Linear(40, 64)))
+    model.norms.append(nn.Identity())
+    assert {g.granularity for g in pj.trace(model, x).groups} == {"embed", "neuron", "head_dim"}
+    slim, plan = pj.prune(model, x, ratio=ratio)
+    assert slim.embed.out_features == 64
+    assert any(
+        "embed.weight:0: 64 of 64" in p and "keep whole" in p and "head_dim" in p for p in plan.policies
+    )
+    slim, plan = pj.prune(model, x, ratio=ratio, granularity=("embed", "head_dim"))
+    assert slim.embed.out_features == slim.blocks[1].proj.in_features == kept
+    assert pj.verify(model, slim, plan, x).passed
+
+
 @pytest.mark.parametrize("scope", ["uniform", "global"])
 def test_a_budget_is_met_with_counts_that_fit(scope: str):
     model, x = Stage(Quotient, 96, (6, 12)), example(Quotient)

@@ -174,7 +174,17 @@ def test_an_attribute_follows_the_groups_however_many_constraints_name_it():
     assert Search(domains, {0: 1, 1: 1}).run([0, 1, 2], sides) == {0: 1, 1: 1, 2: 2}
 
 
+def test_a_long_chain_is_followed_in_either_direction():
+    count = 3000
+    chain = [Constraint.of(variable(v), variable(v + 1), NO_SOURCE) for v in range(count)]
+    domains = {v: np.arange(1, 9) for v in range(count + 1)}
+    for ordered in (chain, chain[::-1]):
+        found = Search(domains, {count // 2: 3}).run(range(count + 1), ordered)
+        assert found is not None
+        assert set(found.values()) == {3}
+
+
 def test_a_search_that_takes_too_long_gives_up():
     sides = [Constraint.of(combine("mul", variable(0), variable(1)), constant(10007 * 10009), NO_SOURCE)]
     domains = {0: np.arange(1, 10007), 1: np.arange(1, 10009)}
-    assert Search(domains, {0: 1, 1: 1}, tries=50).run([0, 1], sides) is None
+    assert Search(domains, {0: 1, 1: 1}, checks=50).run([0, 1], sides) is None
