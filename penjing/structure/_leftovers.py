@@ -9,6 +9,7 @@ import sys
 from collections import OrderedDict, deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from penjing.structure._provenance import TracedInt
 _Memoised = functools._lru_cache_wrapper
 _OWN_CODE = sys.stdlib_module_names | {"torch", "numpy", "sympy", "triton", "cuda"}
 _looked_through: set[str] = set()
-_memoised_globals: list[tuple[dict[str, Any], str]] = []
+_memoised_globals: list[tuple[Any, str]] = []
 
 
 class _Forgetful:
@@ -90,14 +91,33 @@ def _memoised(kinds: set[type]) -> Iterator[tuple[Any, str, Any]]:
     for module in sys.modules.keys() - _looked_through:
         _looked_through.add(module)
         space = {} if _is_own(module) else getattr(sys.modules[module], "__dict__", {})
-        _memoised_globals.extend((space, k) for k, v in list(space.items()) if type(v) is _Memoised)
-    for space, name in _memoised_globals:
-        if type(space.get(name)) is _Memoised:
-            yield space, name, space[name]
+        for name, value in list(space.items()):
+            _memoised_globals.extend(_within(space, name, value, 3))
+    for owner, name in _memoised_globals:
+        if type(_held(owner, name)) is _Memoised:
+            yield owner, name, _held(owner, name)
     for kind in kinds:
         for name, value in list(vars(kind).items()):
-            if type(value) is _Memoised:
-                yield kind, name, value
+            for owner, place in _within(kind, name, value, 3):
+                yield owner, place, _held(owner, place)
+
+
+def _within(owner: Any, name: str, value: Any, depth: int) -> Iterator[tuple[Any, str]]:
+    """Where a value is a memoised function, or a decorated one that calls such a function."""
+    if type(value) is _Memoised:
+        yield owner, name
+    elif depth and isinstance(value, FunctionType):
+        for cell in value.__closure__ or ():
+            yield from _within(cell, "cell_contents", _held(cell, "cell_contents"), depth - 1)
+
+
+def _held(owner: Any, name: str) -> Any:
+    if isinstance(owner, dict):
+        return owner.get(name)
+    try:
+        return vars(owner)[name] if isinstance(owner, type) else getattr(owner, name, None)
+    except ValueError:  # an empty cell
+        return None
 
 
 def _tables(space: Mapping[str, Any]) -> Iterator[Any]:

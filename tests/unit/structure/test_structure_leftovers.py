@@ -69,6 +69,30 @@ def by_method(self: Any, y: torch.Tensor) -> torch.Tensor:
     return y * self.half(y.shape[1])
 
 
+def _decorated(function: Callable[[int], torch.Tensor]) -> Callable[[int], torch.Tensor]:
+    remembered = functools.lru_cache(function)
+
+    @functools.wraps(function)
+    def wrapper(n: int) -> torch.Tensor:
+        return remembered(n)
+
+    return wrapper
+
+
+@_decorated
+def halves(n: int) -> torch.Tensor:
+    return torch.ones(n, 1, device=DEVICE) / 2
+
+
+DEVICE: torch.device | None = None
+
+
+def by_decorated_function(self: Any, y: torch.Tensor) -> torch.Tensor:
+    global DEVICE
+    DEVICE = y.device
+    return y * halves(y.shape[1])
+
+
 def by_new_buffer(self: nn.Module, y: torch.Tensor) -> torch.Tensor:
     if "halves" not in self._buffers:
         self.register_buffer("halves", y.new_ones(y.shape[1], 1) / 2, persistent=False)
@@ -93,7 +117,8 @@ class Remembering(nn.Module):
 
 
 @pytest.mark.parametrize(
-    "remember", [by_module_table, by_module_global, by_class_table, by_method, by_new_buffer]
+    "remember",
+    [by_module_table, by_module_global, by_class_table, by_method, by_decorated_function, by_new_buffer],
 )
 def test_nothing_of_the_trace_is_left_for_the_next_call(
     remember: Callable[[Any, torch.Tensor], torch.Tensor],

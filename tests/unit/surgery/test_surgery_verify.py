@@ -280,3 +280,26 @@ def test_axes_of_size_one_may_be_laid_out_in_another_way():
     assert slim.heads == 1
     assert not plan.skipped
     assert pj.verify(model, slim, plan, x).passed
+
+
+class Scores(nn.Module):
+    """Returns attention scores with the future masked out, or nothing but infinities."""
+
+    def __init__(self, everything: bool) -> None:
+        super().__init__()
+        self.q, self.k, self.everything = nn.Linear(6, 8), nn.Linear(6, 8), everything
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        scores = self.q(x) @ self.k(x).transpose(1, 2)
+        future = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool).triu(1)
+        return scores.masked_fill(future | self.everything, float("-inf"))
+
+
+def test_infinities_that_both_hold_are_equal_and_outputs_without_numbers_prove_nothing():
+    x = torch.randn(2, 4, 6)
+    model = Scores(everything=False).eval()
+    slim, plan = pj.prune(model, x, ratio=0.5)
+    assert slim.q.out_features == 4
+    assert pj.verify(model, slim, plan, x).passed
+    with pytest.raises(pj.VerificationError, match="infinity"):
+        pj.prune(Scores(everything=True).eval(), x, ratio=0.5)
