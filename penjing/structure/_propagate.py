@@ -27,6 +27,7 @@ def propagate(facts: Facts, graph: Graph) -> None:
             facts.labels[value] = [(facts.atoms.fresh(n),) if n > 1 else FIXED for n in shape]
     facts.data.update(graph.inputs)
     facts.weights.update(graph.names)
+    facts.used.update(_used(graph))
     for position, call in enumerate(graph.calls):
         if not facts.data.isdisjoint(call.inputs):
             facts.data.update(call.outputs)
@@ -51,3 +52,13 @@ def propagate(facts: Facts, graph: Graph) -> None:
         for dim in facts.labels[value]:
             if dim:
                 facts.atoms.freeze(dim, "network output: its size is part of the contract with the caller")
+
+
+def _used(graph: Graph) -> set[int]:
+    """Values that matter: what outputs are computed from, what is written in place, and what code reads."""
+    found = set(graph.outputs)
+    for call in reversed(graph.calls):
+        if not call.outputs or call.op._schema.is_mutable or not found.isdisjoint(call.outputs):
+            found.update(call.inputs)
+            found.update(call.outputs)
+    return found

@@ -154,7 +154,9 @@ def _negated(expr: Expr) -> Expr:
 def select(site: Site) -> list[Labels]:
     labels = list(site.labels(site.arg(0)))
     axis = site.arg(1) % len(labels)
-    site.freeze(labels.pop(axis), "picks one index of this dim")
+    chosen = labels.pop(axis)
+    if site.call.outputs[0] in site.facts.used or site.arg(2) not in (0, -1):
+        site.freeze(chosen, "picks one index of this dim")
     return [labels]
 
 

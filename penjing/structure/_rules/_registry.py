@@ -76,6 +76,9 @@ class Facts:
     unknown: dict[str, str] = field(default_factory=dict)
     kinds: list[tuple[str, Dim]] = field(default_factory=list)
     data: set[int] = field(default_factory=set)  # values that depend on the network's inputs
+    used: set[int] = field(
+        default_factory=set
+    )  # values that outputs, or values that code reads, are computed from
     places: dict[int, Dim] = field(default_factory=dict)  # integers that say places in a dim
     weights: set[int] = field(default_factory=set)  # parameters and buffers, laid out anew or not
 
