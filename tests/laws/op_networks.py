@@ -74,6 +74,9 @@ FOLLOWED: dict[str, Step] = {
     "cumulated channels": lambda m, h: h.cumsum(1),
     "best channels": lambda m, h: h.topk(4, 1)[0],
     "every other channel": lambda m, h: h[:, ::2],
+    "overlapping windows": lambda m, h: h.contiguous().as_strided(
+        (2, h.shape[1], 5, 12), (h.stride(0), 36, 6, 1)
+    ),
     "first row": lambda m, h: h[:, :, 0][..., None],
     "narrowed pixels": lambda m, h: h.narrow(2, 1, 3),
     "matrix by vector": lambda m, h: (h.flatten(0, 2) @ m.v).view(h.shape[0], -1, 6, 1),
@@ -149,6 +152,9 @@ FOLLOWED: dict[str, Step] = {
 }
 
 STAYS: dict[str, Step] = {
+    "pixels by hand, with a channel in the window": lambda m, h: h.contiguous().as_strided(
+        (2, 7, 72), (288, 36, 1)
+    )[..., None],
     "histogram": lambda m, h: h * h.histc(8)[3],
     "matrices by group": lambda m, h: F.grouped_mm(
         h[:, :, 0, :4].flatten(0, 1),

@@ -1,7 +1,9 @@
 """Ops that read by position."""
 
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
 from penjing.core._graph import Ref
@@ -13,10 +15,40 @@ from penjing.structure._rules._registry import Labels, Site, fixed, rule
 aten = torch.ops.aten
 
 
-@rule(aten.as_strided, aten.nonzero, aten.multinomial, aten._unique2, "torchvision::nms")
+@rule(aten.nonzero, aten.multinomial, aten._unique2, "torchvision::nms")
 def stays(site: Site) -> list[Labels]:
     """Known ops whose dims are not followed: what they touch stays."""
     return freeze_everything(site, "rearranges indices in a way that is not followed")
+
+
+@rule(aten.as_strided)
+def strided(site: Site) -> list[Labels]:
+    """Windows over some dims: a dim that is stepped through whole, and never inside a window's step, goes on."""
+    x, size, stride = site.arg(0), site.arg(1), site.arg(2)
+    labels, shape = site.labels(x), site.shape(x)
+    output = fixed(size)
+    for axis, dim in enumerate(labels):
+        step = int(np.prod(shape[axis + 1 :], dtype=np.int64))
+        place = _whole(size, stride, shape[axis], step) if not site.arg(3, 0) else None
+        if place is None:
+            site.freeze(dim, "lays memory out by hand")
+        else:
+            output[place] = dim
+            given = site.call.sizes[place : place + 1]
+            expr = given[0][1] if given and given[0][0] == size[place] else site.size_expr(size[place])
+            site.require(expr, dim, "lays memory out by hand")
+    return [output]
+
+
+def _whole(size: Sequence[int], stride: Sequence[int], count: int, step: int) -> int | None:
+    """The axis that runs over all `count` indices at `step`, if every other axis moves inside one or over all."""
+    places = [a for a, (n, s) in enumerate(zip(size, stride, strict=True)) if (n, s) == (count, step)]
+    others = [
+        (n, s) for a, (n, s) in enumerate(zip(size, stride, strict=True)) if n > 1 and a not in places[:1]
+    ]
+    inside = sum((n - 1) * s for n, s in others if s < step)
+    blocks = all(s % (step * count) == 0 for _, s in others if s >= step)
+    return places[0] if len(places) == 1 and inside < step and blocks else None
 
 
 @rule(aten.sort, aten.cumprod, aten.cummax, aten.unfold)
