@@ -1,7 +1,8 @@
 """`prune`: choose units, plan, cut, prove."""
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import nn
@@ -40,7 +41,8 @@ def prune(
     `budget` ("macs<=0.5x", "params<=2M", comma means and). Per group, max(min_kept, round_to * floor(n (1 - ratio) /
     round_to + 1/2)) units stay. A group that fails verification is frozen, named in `plan.skipped`, and the rest is
     planned again. A budget that holds already gives a copy and a plan without edits. Weights that a forward computes
-    (weight_norm, spectral_norm, parametrizations) are merged first; criteria see the merged network.
+    (weight_norm, spectral_norm, parametrizations) are merged first; criteria see the merged network. A network with
+    kernels that know no float64 is proven in float32, to 1e-5, and a warning and the plan say so.
 
     Raises `UsageError` for arguments that cannot work, `BudgetError` (with the nearest) for a budget out of reach,
     `TraceError` if the forward cannot be followed, `VerificationError` if nothing can be removed and proven.
@@ -119,7 +121,7 @@ def _prove(
         trial = _Trial(model, structure, example_inputs, choice)
         made, outcome = trial.run(choice.selection, skipped=tuple(skipped))
         if made is not None and outcome.passed:
-            return made.slim, made.plan
+            return made.slim, _noted(made.plan, outcome)
         if not skipped:
             trial.refuse_unprovable()
         culprits = trial.culprits()
@@ -128,6 +130,14 @@ def _prove(
     raise VerificationError(
         "no group could be removed and proven: " + "; ".join(f"{s.group}: {s.cause}" for s in skipped[:5])
     )
+
+
+def _noted(plan: Plan, proof: Verification) -> Plan:
+    """The plan, saying loudly where the proof is a weaker one."""
+    if not proof.note:
+        return plan
+    warnings.warn(proof.note, stacklevel=4)
+    return replace(plan, policies=(*plan.policies, proof.note))
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from penjing.surgery._apply import apply, named_states
 from penjing.surgery._compare import constant_difference, structural_difference
 from penjing.surgery._cut import retrace
 from penjing.surgery._exact import Subject, exactness
+from penjing.surgery._precision import DOUBLE, SINGLE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +35,16 @@ class Verification:
     cause: str = ""
     precision: str = "float64"
     shapes: tuple[tuple[tuple[int, ...], ...], ...] = ()
+
+    @property
+    def note(self) -> str:
+        """What a weaker proof than usual leaves open; empty for the usual one."""
+        if self.precision == DOUBLE.name:
+            return ""
+        return (
+            f"proven in {self.precision} to {SINGLE.tolerance:.0e} only, not in {DOUBLE.name} to "
+            f"{DOUBLE.tolerance:.0e}: a kernel of this network knows no {DOUBLE.name}"
+        )
 
 
 def verify(
