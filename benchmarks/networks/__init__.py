@@ -18,6 +18,8 @@ LIBRARIES = {
     "own": "own_nets",
 }
 
+PACKAGES = {"smp": "segmentation_models_pytorch", "own": "torch"}  # where a prefix is not the package's name
+
 
 def library(prefix: str) -> ModuleType:
     if prefix not in LIBRARIES:

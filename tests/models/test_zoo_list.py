@@ -4,11 +4,10 @@ import importlib.util
 
 import pytest
 
-from benchmarks.networks import LIBRARIES, library
+from benchmarks.networks import LIBRARIES, PACKAGES, library
 from benchmarks.zoo import listed
 
 SPECS = listed()
-NEEDS = {"smp": "segmentation_models_pytorch", "own": "torch"}
 
 
 def _names(prefix: str) -> set[str]:
@@ -22,7 +21,7 @@ def test_no_network_is_listed_twice():
 
 @pytest.mark.parametrize("prefix", sorted({spec.partition(":")[0] for spec in SPECS}))
 def test_every_listed_network_is_known_to_its_library_and_the_reverse(prefix: str):
-    if importlib.util.find_spec(NEEDS.get(prefix, prefix)) is None:
+    if importlib.util.find_spec(PACKAGES.get(prefix, prefix)) is None:
         pytest.skip(f"{prefix} is not installed")
     assert _names(prefix) == set(library(prefix).NAMES)
 
