@@ -26,8 +26,8 @@ def immovable(couplings: Couplings) -> list[tuple[PruneGroup, Live]]:
 def _immovable_in(couplings: Couplings, component: Component) -> list[tuple[PruneGroup, Live]]:
     """All are halved together first; of those that stay whole then, one of each kind is tried by itself."""
     sizes = {v: couplings.size(v) for v in component.variables}
-    groups = [v for v in component.variables if v < len(couplings.groups) and sizes[v] > 1]
-    half = {v: (sizes[v] + 1) // 2 for v in component.variables if v < len(couplings.groups)}
+    groups = [v for v in component.variables if v < len(couplings.groups)]
+    half = {v: (sizes[v] + 1) // 2 for v in groups}
     domains = {v: couplings.domain(v) for v in component.variables}
     together = Search(domains, half).run(component.variables, component.constraints) or sizes
     meeting = meetings(component.variables, component.constraints)

@@ -5,7 +5,6 @@ homogeneous in it, the factor itself through views, sums and products. Factors a
 value's shape (size 1 where they do not vary); NaN marks elements that nothing reads.
 """
 
-import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -16,7 +15,6 @@ from penjing.surgery._constants import Site
 from penjing.surgery._homogeneous import PRODUCTS, PULLS, Need, Place, agreed, is_one
 
 FAR = 10**9
-Way = tuple[Site, ...]
 
 
 def fold(graph: Graph, choices: Sequence[Sequence[Site]], learned: set[int]) -> dict[int, Need] | None:
@@ -25,14 +23,14 @@ def fold(graph: Graph, choices: Sequence[Sequence[Site]], learned: set[int]) -> 
     Alternatives are tried in order. Where a walk meets conflicts, one site that each blames goes to its next
     alternative for good, so the walks are bounded by the alternatives of a site.
     """
-    reach, readers, makers = _reach(graph, learned), _readers(graph), _makers(graph)
-    options = []
-    for found in choices:
-        ways = [w for site in found for w in _ways(graph, site, readers, makers)]
-        near = [(len(w), max(reach[s.value] for s in w), w) for w in dict.fromkeys(ways)]
-        options.append([w for _, far, w in sorted(near, key=lambda n: n[:2]) if far < FAR])
+    reach, readers = _reach(graph, learned), _readers(graph)
+    options = [
+        sorted((s for c in found for s in _ways(graph, c, readers)), key=lambda s: reach[s.value])
+        for found in choices
+    ]
+    options = [[s for s in found if reach[s.value] < FAR] for found in options]
     while all(options):
-        walk = _Walk(graph, [way[0] for way in options], learned, reach, readers)
+        walk = _Walk(graph, [found[0] for found in options], learned, reach, readers)
         factors = walk.run()
         if not walk.conflicts:
             return factors
@@ -41,63 +39,30 @@ def fold(graph: Graph, choices: Sequence[Sequence[Site]], learned: set[int]) -> 
     return None
 
 
-def _culprit(blame: Collection[int], options: Sequence[Sequence[Way]]) -> int:
+def _culprit(blame: Collection[int], options: Sequence[Sequence[Site]]) -> int:
     """The blamed site with most alternatives left, the last of equals."""
     return max(blame or range(len(options)), key=lambda number: (len(options[number]), number))
 
 
-def _ways(graph: Graph, site: Site, readers: Mapping[int, list[int]], makers: Mapping[int, int]) -> list[Way]:
-    """The site itself; the other operand of the product that its result meets; half the factor to both operands of that
-    product, or of the one that its value comes from.
-    """
-    half = math.sqrt(site.factor)
-    found: list[Way] = [(site,)]
-    position, met = _next_product(graph, site.call, readers)
-    for other in _others(graph.calls[position], met) if position >= 0 else ():
-        found.append((Site(position, other, site.factor),))
-        found.append((Site(site.call, site.value, half), Site(position, other, half)))
-    position, factors = _last_product(graph, site.value, makers)
-    if len(factors) == 2:
-        found.append((Site(position, factors[0], half), Site(position, factors[1], half)))
-    return found
-
-
-def _next_product(graph: Graph, position: int, readers: Mapping[int, list[int]]) -> tuple[int, int]:
-    """The product that a call's result meets first, and the value that stands for it there; -1 where there is none."""
-    call = graph.calls[position]
+def _ways(graph: Graph, site: Site, readers: Mapping[int, list[int]]) -> list[Site]:
+    """The site itself, and the other operand of the first product its result meets."""
+    found = [site]
+    call = graph.calls[site.call]
     while len(call.outputs) == 1 and call.outputs[0] not in graph.outputs:
         after = readers.get(call.outputs[0], [])
         if len(after) != 1:
             break
-        met, call = call.outputs[0], graph.calls[after[0]]
+        before, position = call.outputs[0], after[0]
+        call = graph.calls[position]
         packet = call.op.overloadpacket
         if packet in PRODUCTS:
-            return after[0], met
+            others = [v for v in _factors(call) if v != before]
+            if before in _factors(call):
+                found.extend(Site(position, v, site.factor) for v in others)
+            break
         if packet not in PULLS or len(call.inputs) != 1:
             break
-    return -1, -1
-
-
-def _last_product(graph: Graph, value: int, makers: Mapping[int, int]) -> tuple[int, list[int]]:
-    """The product that a value is a view of, and its factors."""
-    while value in makers:
-        call = graph.calls[makers[value]]
-        packet = call.op.overloadpacket
-        if packet in PRODUCTS:
-            return makers[value], [] if _addends(call) else _factors(call)
-        if packet not in PULLS or len(call.inputs) != 1:
-            break
-        value = call.inputs[0]
-    return -1, []
-
-
-def _others(call: OpCall, met: int) -> list[int]:
-    factors = _factors(call)
-    return [v for v in factors if v != met] if met in factors else []
-
-
-def _makers(graph: Graph) -> dict[int, int]:
-    return {value: position for position, call in enumerate(graph.calls) for value in call.outputs}
+    return found
 
 
 def _readers(graph: Graph) -> dict[int, list[int]]:
@@ -151,10 +116,10 @@ def _is_homogeneous(call: OpCall) -> bool:
 
 @dataclass(slots=True)
 class _Walk:
-    """One try: a way per difference, and what their sites ask of every value."""
+    """One try: the sites, one per difference, and what they ask of every value."""
 
     graph: Graph
-    ways: Sequence[Way]
+    sites: Sequence[Site]
     learned: set[int]
     reach: Mapping[int, int]
     readers: Mapping[int, list[int]]
@@ -164,11 +129,10 @@ class _Walk:
 
     def run(self) -> dict[int, Need]:
         readers = self.readers
-        extra: dict[tuple[int, int], list[tuple[int, float]]] = {}
-        for number, way in enumerate(self.ways):
-            for site in way:
-                extra.setdefault((site.call, site.value), []).append((number, site.factor))
-        asked = {site.call for way in self.ways for site in way}
+        extra: dict[tuple[int, int], list[int]] = {}
+        for number, site in enumerate(self.sites):
+            extra.setdefault((site.call, site.value), []).append(number)
+        asked = {site.call for site in self.sites}
         for position in range(len(self.graph.calls) - 1, -1, -1):
             for value in self.graph.calls[position].outputs:
                 self._settle(value, readers.get(value, []), extra, asked)
@@ -180,11 +144,7 @@ class _Walk:
         return {v: need for v, need in self.needs.items() if v in self.learned}
 
     def _settle(
-        self,
-        value: int,
-        readers: list[int],
-        extra: Mapping[tuple[int, int], list[tuple[int, float]]],
-        asked: set[int],
+        self, value: int, readers: list[int], extra: Mapping[tuple[int, int], list[int]], asked: set[int]
     ) -> None:
         """The factor of one value, agreed between everything that reads it."""
         calls = self.graph.calls
@@ -197,8 +157,8 @@ class _Walk:
             need = torch.ones_like(need)
         for position in readers:
             found, why = self._pulled(position, value)
-            for number, factor in extra.get((position, value), ()):
-                found = None if found is None else found * factor
+            for number in extra.get((position, value), ()):
+                found = None if found is None else found * self.sites[number].factor
                 why |= {number}
             merged = None if found is None else agreed(need, found)
             if merged is None:

@@ -60,14 +60,6 @@ def _recurrent(module: Any) -> None:
         module.proj_size = module.weight_hr_l0.shape[0]
 
 
-def _cell(module: Any) -> None:
-    module.input_size, module.hidden_size = module.weight_ih.shape[1], module.weight_hh.shape[1]
-
-
-def _bilinear(module: Any) -> None:
-    module.out_features, module.in1_features, module.in2_features = module.weight.shape
-
-
 _GATES = {"LSTM": 4, "GRU": 3}
 
 _RECORDS: tuple[tuple[type | tuple[type, ...], Callable[[Any], None]], ...] = (
@@ -80,6 +72,4 @@ _RECORDS: tuple[tuple[type | tuple[type, ...], Callable[[Any], None]], ...] = (
     (nn.EmbeddingBag, _embedding),
     (nn.PReLU, _prelu),
     (nn.RNNBase, _recurrent),
-    (nn.RNNCellBase, _cell),
-    (nn.Bilinear, _bilinear),
 )

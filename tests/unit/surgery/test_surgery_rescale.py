@@ -358,34 +358,11 @@ def test_a_scaling_that_cannot_fit_is_refused(edit: ScaleTensor):
         pj.apply(model, dataclasses.replace(plan, edits=(*plan.edits, edit)))
 
 
-def test_queries_that_are_the_keys_take_the_root_of_the_factor():
-    for weights in (on_queries, by_root, stock):
-        model = Attention(weights).eval()
-        model.k = model.q
-        slim, plan = pj.prune(model, X, ratio=0.5, granularity=("head_dim",))
-        scales = [e for e in plan.edits if isinstance(e, ScaleTensor)]
-        assert {(e.name, e.indices) for e in scales} == {("q.weight", None), ("q.bias", None)}
-        assert all(e.factor == pytest.approx(0.5**0.25) for e in scales)
-        assert not plan.skipped
-        assert pj.verify(model, slim, plan, X).passed
-
-
-def test_a_correlation_of_one_layer_with_itself():
-    class Correlated(nn.Module):
-        """Both pictures go through one network; their products are divided by the root of its width."""
-
-        def __init__(self) -> None:
-            super().__init__()
-            torch.manual_seed(0)
-            self.q = nn.Conv2d(3, 16, 3, padding=1)
-            self.o = nn.Linear(64, 2)
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            one, two = self.q(torch.cat([x, x.flip(3)])).flatten(2).chunk(2)
-            return self.o(one.mT @ two / math.sqrt(one.shape[1]))
-
-    x = torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
-    check(Correlated(), expected=8, granularity="channel", x=x)
+def test_queries_that_are_the_keys_cannot_carry_the_factor_alone():
+    model = Attention(on_queries).eval()
+    model.k = model.q
+    with pytest.raises(pj.VerificationError, match="no weight"):
+        pj.prune(model, X, ratio=0.5, granularity=("head_dim",), protect=("v",))
 
 
 def test_a_bias_that_only_queries_have_carries_the_whole_factor():
