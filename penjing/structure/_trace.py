@@ -23,6 +23,7 @@ from penjing.structure._calling import ExampleInputs, call_with, check_example, 
 from penjing.structure._choices import by_places, chooses, everything, has_mask
 from penjing.structure._collector import collector_paused
 from penjing.structure._comparisons import Comparisons
+from penjing.structure._fast_paths import fast_paths_off
 from penjing.structure._leftovers import no_leftovers
 from penjing.structure._mixing import (
     NEEDS_VALUES,
@@ -64,7 +65,7 @@ def trace_forward(model: nn.Module, example: ExampleInputs, *, training: bool = 
         stack.enter_context(torch.no_grad())
         stack.enter_context(torch.random.fork_rng(devices=[]))
         states = stack.enter_context(_on_meta(model, training))
-        stack.enter_context(_fast_paths_off())
+        stack.enter_context(fast_paths_off())
         stack.enter_context(_autocast_by_cpu())
         stack.enter_context(no_leftovers(model))
         stack.enter_context(attention_freed(model))
@@ -83,16 +84,6 @@ def trace_forward(model: nn.Module, example: ExampleInputs, *, training: bool = 
                 "model(example_inputs) runs by itself; pass a tuple for several arguments, a dict for keywords"
             ) from error
     return recorder.finish(output, comparisons.heard)
-
-
-@contextmanager
-def _fast_paths_off() -> Iterator[None]:
-    enabled = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(enabled)
 
 
 @contextmanager

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from penjing.structure import fast_paths_off
+
 DTypes = Mapping[torch.dtype, torch.dtype]
 _REDUCED = (torch.float16, torch.bfloat16)
 
@@ -33,15 +35,12 @@ class Precision:
     def run(self) -> Iterator[None]:
         """Inside, factories give this dtype; no gradients, and nothing is drawn from the caller's random numbers."""
         before = torch.get_default_dtype()
-        fast = torch.backends.mha.get_fastpath_enabled()
         torch.set_default_dtype(self.dtype)
-        torch.backends.mha.set_fastpath_enabled(False)
         try:
-            with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            with torch.no_grad(), fast_paths_off(), torch.random.fork_rng(devices=[]):
                 yield
         finally:
             torch.set_default_dtype(before)
-            torch.backends.mha.set_fastpath_enabled(fast)
 
 
 DOUBLE = Precision(
