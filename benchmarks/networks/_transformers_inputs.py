@@ -50,6 +50,17 @@ def laid_out() -> Inputs:
     return {**text(), "bbox": torch.randint(0, 50, (2, 11, 4)).sort(-1).values}
 
 
+def text_and_entities(length: int = 11) -> Inputs:
+    places = torch.full((2, 3, 4), -1)
+    places[..., :2] = torch.randint(0, length, (2, 3, 2))
+    return {
+        **text(length),
+        "entity_ids": torch.randint(1, 20, (2, 3)),
+        "entity_attention_mask": torch.ones(2, 3, dtype=torch.long),
+        "entity_position_ids": places,
+    }
+
+
 def image(size: int = 32, channels: int = 3) -> Inputs:
     return {"pixel_values": torch.randn(2, channels, size, size)}
 

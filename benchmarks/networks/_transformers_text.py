@@ -10,6 +10,7 @@ from benchmarks.networks._transformers_inputs import (
     laid_out,
     plain,
     text,
+    text_and_entities,
     two_texts,
 )
 
@@ -123,7 +124,7 @@ ENCODERS = {
     "nomic_bert": Row("NomicBertForSequenceClassification", text, encoder()),
     "mra": Row("MraForSequenceClassification", partial(text, 64), encoder(max_position_embeddings=128)),
     "yoso": Row("YosoForSequenceClassification", text, encoder(use_expectation=True)),
-    "luke": Row("LukeForSequenceClassification", text, encoder(
+    "luke": Row("LukeForSequenceClassification", text_and_entities, encoder(
         entity_vocab_size=20, entity_emb_size=24, pad_token_id=1)),
 }  # fmt: skip
 

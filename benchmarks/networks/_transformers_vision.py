@@ -94,6 +94,10 @@ def spoken() -> Inputs:
     return {"input_values": torch.randn(2, 1600), "decoder_input_ids": tokens(7).clamp(max=30)}
 
 
+def read_picture() -> Inputs:
+    return {**text(), "encoder_hidden_states": torch.randn(2, 5, 40)}
+
+
 IMAGE = {
     "vit": Row("ViTForImageClassification", image, vit()),
     "vit_eager": Row("ViTForImageClassification", image, vit(), "eager"),
@@ -321,9 +325,9 @@ MULTIMODAL = {
         "text_config": {**LLAMA, "model_type": "gemma", "head_dim": 12, "num_key_value_heads": 1},
         "image_token_index": 98, "projection_dim": 64,
         "vision_config": {"model_type": "siglip_vision_model", **VISION_TOWER, "vision_use_head": False}}),
-    "trocr": Row("TrOCRForCausalLM", text, {
-        "vocab_size": VOCABULARY, "d_model": 48, "decoder_layers": 2, "decoder_attention_heads": 4,
-        "decoder_ffn_dim": 80, "max_position_embeddings": 64}),
+    "trocr": Row("TrOCRForCausalLM", read_picture, {
+        "vocab_size": VOCABULARY, "d_model": 48, "cross_attention_hidden_size": 40, "decoder_layers": 2,
+        "decoder_attention_heads": 4, "decoder_ffn_dim": 80, "max_position_embeddings": 64}),
     "perceiver": Row("PerceiverForSequenceClassification", lambda: {"inputs": tokens(), "attention_mask": padded()}, {
         "vocab_size": VOCABULARY, "num_latents": 6, "d_latents": 40, "d_model": 48, "num_blocks": 1,
         "num_self_attends_per_block": 2, "num_self_attention_heads": 4, "num_cross_attention_heads": 4,
