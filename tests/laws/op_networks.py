@@ -77,6 +77,21 @@ FOLLOWED: dict[str, Step] = {
     "overlapping windows": lambda m, h: h.contiguous().as_strided(
         (2, h.shape[1], 5, 12), (h.stride(0), 36, 6, 1)
     ),
+    "rows put where a mask is true": lambda m, h: (
+        h.movedim(1, -1)
+        .masked_scatter(
+            (torch.arange(36) % 3 == 0).view(6, 6, 1).expand(2, 6, 6, h.shape[1]), 2 * h.movedim(1, -1)
+        )
+        .movedim(-1, 1)
+    ),
+    "rows put in place where a mask is true": lambda m, h: (
+        (h.movedim(1, -1) + 0)
+        .masked_scatter_((torch.arange(36) % 3 == 0).view(6, 6, 1), 2 * h.movedim(1, -1))
+        .movedim(-1, 1)
+    ),
+    "checked": lambda m, h: (
+        h * bool(aten._is_all_true(torch.ones(3) > 0)) * bool(aten._is_any_true(torch.ones(3) > 0))
+    ),
     "first row": lambda m, h: h[:, :, 0][..., None],
     "narrowed pixels": lambda m, h: h.narrow(2, 1, 3),
     "matrix by vector": lambda m, h: (h.flatten(0, 2) @ m.v).view(h.shape[0], -1, 6, 1),
@@ -152,6 +167,9 @@ FOLLOWED: dict[str, Step] = {
 }
 
 STAYS: dict[str, Step] = {
+    "values put where a mask is true": lambda m, h: h.masked_scatter(
+        (torch.arange(8 * 36) % 3 == 0).view(8, 6, 6), 2 * h
+    ),
     "pixels by hand, with a channel in the window": lambda m, h: h.contiguous().as_strided(
         (2, 7, 72), (288, 36, 1)
     )[..., None],

@@ -91,7 +91,15 @@ def sized_as(site: Site, size: int, expr: Expr) -> Dim:
     return new
 
 
-@rule(aten._local_scalar_dense, aten.equal, aten.is_nonzero, aten.item, aten.allclose)
+@rule(
+    aten._local_scalar_dense,
+    aten._is_all_true,
+    aten._is_any_true,
+    aten.equal,
+    aten.is_nonzero,
+    aten.item,
+    aten.allclose,
+)
 def reads_values(site: Site) -> list[Labels]:
     for ref in site.tensors():
         for dim in site.labels(ref):

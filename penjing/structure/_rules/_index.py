@@ -277,3 +277,29 @@ def embedding_bag(site: Site) -> list[Labels]:
     width = site.output_shape()[1]
     shapes = [site.output_shape(i) for i in range(len(site.call.outputs))]
     return [[FIXED, weight[1]] if len(s) == 2 and s[1] == width else fixed(s) for s in shapes]
+
+
+@rule(aten.masked_scatter, aten.masked_scatter_)
+def masked_scatter(site: Site) -> list[Labels]:
+    """Rows put where a mask that is alike along the last dim is true: the last dims of both are one."""
+    x, mask, source = site.arg(0), site.arg(1), site.arg(2)
+    labels, own = list(site.labels(x)), site.labels(source)
+    whole = labels and own and site.shape(x)[-1] == site.shape(source)[-1] and _alike_at_last(site, mask)
+    if not whole:
+        return freeze_everything(site, "takes values one by one where a mask is true")
+    for dim in (*labels[:-1], *own[:-1], *site.labels(mask)[:-1]):
+        site.freeze(dim, "takes rows where a mask is true")
+    labels[-1] = site.unify(labels[-1], own[-1])
+    return [labels]
+
+
+def _alike_at_last(site: Site, mask: Ref) -> bool:
+    """Whether a mask has a single last index, or was expanded from one that has."""
+    if site.shape(mask)[-1:] == (1,):
+        return True
+    made = next((c for c in reversed(site.graph.calls[: site.index]) if mask.value in c.outputs), None)
+    while made is not None and made.op.overloadpacket in (aten._to_copy, aten.clone, aten.detach, aten.alias):
+        before = made.inputs[0]
+        made = next((c for c in reversed(site.graph.calls[: site.index]) if before in c.outputs), None)
+    expanded = made is not None and made.op.overloadpacket is aten.expand
+    return expanded and site.graph.values[made.inputs[0]].shape[-1:] == (1,)
