@@ -92,6 +92,7 @@ FOLLOWED: dict[str, Step] = {
     "checked": lambda m, h: (
         h * bool(aten._is_all_true(torch.ones(3) > 0)) * bool(aten._is_any_true(torch.ones(3) > 0))
     ),
+    "rows averaged beside channels": lambda m, h: F.avg_pool2d(h.movedim(1, -1), (2, 1)).movedim(-1, 1),
     "first row": lambda m, h: h[:, :, 0][..., None],
     "narrowed pixels": lambda m, h: h.narrow(2, 1, 3),
     "matrix by vector": lambda m, h: (h.flatten(0, 2) @ m.v).view(h.shape[0], -1, 6, 1),

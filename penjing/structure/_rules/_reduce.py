@@ -145,17 +145,28 @@ def group_norm(site: Site) -> list[Labels]:
       aten._upsample_bicubic2d_aa, aten._upsample_bilinear2d_aa, aten.upsample_linear1d, aten.upsample_trilinear3d,
       aten.upsample_nearest3d)  # fmt: skip
 def spatial(site: Site) -> list[Labels]:
-    """Leading dims go through, the spatial dims behind them stay."""
-    return _spatial(site)
-
-
-def _spatial(site: Site) -> list[Labels]:
+    """Leading dims go through, the spatial dims behind them stay, but those that a window of one steps over."""
     x: Any = site.arg(0)
-    labels, spanned = site.labels(x), _spatial_rank(site)
-    for dim in labels[len(labels) - spanned :]:
-        site.freeze(dim, "pools or resizes this dim")
-    out = [*labels[: len(labels) - spanned], *([FIXED] * spanned)]
-    return [list(out) for _ in site.call.outputs]
+    labels, spanned = list(site.labels(x)), _spatial_rank(site)
+    for place in range(spanned):
+        axis = len(labels) - spanned + place
+        if not _steps_over(site, place):
+            site.freeze(labels[axis], "pools or resizes this dim")
+            labels[axis] = FIXED
+    return [list(labels) for _ in site.call.outputs]
+
+
+def _steps_over(site: Site, place: int) -> bool:
+    """Whether an average pool leaves a dim as it is: a window of one, moved by one, without padding."""
+    if site.call.op.overloadpacket not in (aten.avg_pool1d, aten.avg_pool2d, aten.avg_pool3d):
+        return False
+    kernel = site.arg(1)
+    return [_of_axis(v, place) for v in (kernel, site.arg(2) or kernel, site.arg(3, 0))] == [1, 1, 0]
+
+
+def _of_axis(given: Any, place: int) -> int:
+    """An entry of a list of sizes, or the one size for all axes."""
+    return int(given) if not isinstance(given, (tuple, list)) else int(given[place if len(given) > 1 else 0])
 
 
 def _spatial_rank(site: Site) -> int:
