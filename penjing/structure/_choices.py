@@ -48,14 +48,20 @@ def chooses(func: Any) -> bool:
     )
 
 
-def everything(func: Any, args: Sequence[Any]) -> Result:
-    """What `func` gives when all its candidates are chosen. Raises `TraceError` where nothing can stand in."""
+def everything(func: Any, args: Sequence[Any], *, spare_last: bool = False) -> Result:
+    """What `func` gives when all its candidates are chosen; `spare_last` leaves out the last of a single row, which
+    stands for 'none' where code that takes all of them runs out of its tables.
+
+    Raises `TraceError` where nothing can stand in.
+    """
     choice = _EVERYTHING.get(func._schema.name)
     if choice is None:
         raise TraceError(
             f"{func} gives a size that depends on data, and no choice can stand in for it. Move it out of the "
             "forward, or give shapes that do not depend on values"
         )
+    if spare_last and func.overloadpacket is aten.nonzero and args[0].dim() == 1 and len(args[0]) > 1:
+        return choice([args[0][:-1]])
     return choice(args)
 
 

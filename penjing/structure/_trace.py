@@ -59,6 +59,15 @@ def trace_forward(model: nn.Module, example: ExampleInputs, *, training: bool = 
     """
     check_example(example)
     recorder = _Recorder()
+    try:
+        return _traced(model, example, training, recorder)
+    except TraceError as error:
+        if not recorder.chose or not isinstance(error.__cause__, IndexError):
+            raise
+    return _traced(model, example, training, _Recorder(spare_last=True))
+
+
+def _traced(model: nn.Module, example: ExampleInputs, training: bool, recorder: "_Recorder") -> Trace:
     with ExitStack() as stack:
         stack.enter_context(collector_paused())
         stack.enter_context(torch.inference_mode(False))
@@ -198,8 +207,9 @@ class _Recorder(TorchDispatchMode):
     def _should_skip_dynamo(cls) -> bool:  # nothing is compiled here: spare every call the check
         return False
 
-    def __init__(self) -> None:
+    def __init__(self, *, spare_last: bool = False) -> None:
         super().__init__()
+        self._spare_last = spare_last
         self.ids: dict[int, int] = {}
         self.values: list[Value] = []
         self.calls: list[OpCall] = []
@@ -346,8 +356,13 @@ class _Recorder(TorchDispatchMode):
                 return self._choose(func, args)
         return self._run(func, tensors, args, kwargs)
 
+    @property
+    def chose(self) -> bool:
+        """Whether a result that only data could give was chosen."""
+        return bool(self._chosen)
+
     def _choose(self, func: Any, args: Any) -> Any:
-        result = everything(func, args)
+        result = everything(func, args, spare_last=self._spare_last)
         self._chosen.update(
             enumerate(result_tensors(result), len(self.values))
         )  # the ids they are given next

@@ -46,10 +46,22 @@ def carry_places(site: Site) -> None:
             kept = site.call.outputs[:1] if packet is aten.sort else site.call.outputs
             places.update(dict.fromkeys(kept, own))
     elif packet is aten.eq and len(told) == 2:
-        site.unify(told[0], told[1])
+        _same_places(site, *sorted(told, key=_count))
     elif packet not in _READ:
         for dim in told:
             site.freeze(dim, "computes with the numbers of these indices (experts told apart by number)")
+
+
+def _count(dim: Dim) -> int:
+    return len(dim[0]) if dim else 0
+
+
+def _same_places(site: Site, fewer: Dim, more: Dim) -> None:
+    """Places of both count from 0; what one numbers beyond the other (a class for 'none') stays."""
+    count = _count(fewer)
+    site.unify(fewer, site.atoms.cut(more, 0, count))
+    if count < _count(more):
+        site.freeze(site.atoms.cut(more, count, _count(more)), "numbers more places than there are")
 
 
 def at_places(site: Site, dim: Dim, places: Any, why: str) -> Dim:

@@ -71,6 +71,32 @@ def test_rows_chosen_by_data_are_followed_and_proven(network: type[nn.Module], w
         torch.testing.assert_close(slim(x), _zeroed(model, plan)(x), rtol=0, atol=1e-12)
 
 
+class WithNone(nn.Module):
+    """A class more than there are experts stands for no expert; each expert's rows lie in one table."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate, self.table = nn.Linear(8, 3), nn.Parameter(torch.randn(3 * 10, 8))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        weights, chosen = self.gate(x).softmax(-1).topk(2, -1)
+        mask = F.one_hot(chosen, num_classes=4).permute(2, 1, 0)
+        out = torch.zeros_like(x)
+        for number in (mask.sum((-1, -2)) > 0).nonzero():
+            place, rows = torch.where(mask[number[0]])
+            matrix = self.table.view(3, -1, 8)[number[0]]
+            out.index_add_(0, rows, F.gelu(x[rows] @ matrix.T) @ matrix * weights[rows, place, None])
+        return out
+
+
+def test_a_last_class_that_stands_for_none_is_spared():
+    torch.manual_seed(0)
+    model, x = WithNone().eval(), torch.randn(9, 8)
+    slim, plan = pj.prune(model, x, ratio=0.5)
+    assert slim.table.shape == (15, 8)
+    assert pj.verify(model, slim, plan, x).passed
+
+
 def test_the_widths_of_what_is_chosen_are_halved():
     slim, _ = pj.prune(Chooses().eval(), torch.randn(9, 6), ratio=0.5)
     assert (slim.body.out_features, slim.inner.out_features) == (8, 6)
