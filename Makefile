@@ -28,6 +28,7 @@ zoo: $(DEV)
 
 bench: $(DEV)
 	$(BIN)/python -m pip install --quiet torch-pruning==1.6.1
+	$(ONE_THREAD) $(BIN)/python -m benchmarks.growth
 	$(ONE_THREAD) $(BIN)/python -m benchmarks.engine
 
 clean:
