@@ -66,6 +66,8 @@ _OPTIONS = {
     "eva02_tiny_patch14_224": _HEAD,
     "vit_tiny_patch16_dinov3_qkvb": _HEAD,
     "gemma4_vit_167m": _HEAD,
+    "qwen3_vit_88m": _HEAD,
+    "deepseek_vit_412m": _HEAD,
 }
 NAMES = tuple(_SIDES)
 
