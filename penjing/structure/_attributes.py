@@ -73,7 +73,7 @@ def set_attribute(module: nn.Module, path: Sequence[Step], value: int, original:
         raise PlanError(f"the plan sets {place}, which this {type(module).__name__} lacks")
     before = read_path(module, path)
     _set(module, path, value, original, place)
-    if type(module).__setstate__ is not nn.Module.__setstate__:
+    if before is not None and type(module).__setstate__ is not nn.Module.__setstate__:
         _keep_in_copies(module, path, before, value, original)
 
 
@@ -83,16 +83,16 @@ def _set(module: nn.Module, path: Sequence[Step], value: int, original: nn.Modul
 
 
 def _keep_in_copies(
-    module: nn.Module, path: Sequence[Step], before: int | None, value: int, original: nn.Module
+    module: nn.Module, path: Sequence[Step], before: int, value: int, original: nn.Module
 ) -> None:
     """A module that makes itself anew when it is copied, out of another record, has that record changed too."""
-    for other in ((), *_integers(module.__dict__, ())):
-        if other and read_path(module, other) == before:
-            _set(module, other, value, original, ".".join(map(str, other)))
+    if read_path(copy.deepcopy(module), path) == value:
+        return
+    for other in [p for p in _integers(module.__dict__, ()) if read_path(module, p) == before]:
+        _set(module, other, value, original, ".".join(map(str, other)))
         if read_path(copy.deepcopy(module), path) == value:
             return
-        if other and before is not None:
-            _set(module, other, before, original, ".".join(map(str, other)))
+        _set(module, other, before, original, ".".join(map(str, other)))
 
 
 def _integers(held: Any, path: tuple[Step, ...]) -> Iterator[tuple[Step, ...]]:

@@ -1,5 +1,6 @@
 """einops: sizes that a pattern is given, reads or computes, in functions and in layers."""
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -88,7 +89,7 @@ def test_a_layer_that_einops_makes_anew_when_copied_keeps_its_heads():
 
     model = Body(
         body,
-        split=Rearrange("b n (h d) -> b h n d", h=4),
+        split=Rearrange("b n (one h d) -> b h (one n) d", one=1, h=4),
         join=Rearrange("b h n d -> b n (h d)"),
         qkv=nn.Linear(16, 96),
         out=nn.Linear(32, 24),
@@ -98,3 +99,4 @@ def test_a_layer_that_einops_makes_anew_when_copied_keeps_its_heads():
     assert slim.qkv.weight.shape == (48, 16)
     again = pj.apply(model, pj.Plan.from_json(plan.to_json()))
     assert torch.equal(again(TOKENS), slim(TOKENS))
+    assert copy.deepcopy(slim).split.axes_lengths == {"one": 1, "h": 2}
