@@ -22,7 +22,6 @@ NOT_REACHED_YET: frozenset[str] = frozenset(
         "aten._batch_norm_with_update",
         "aten._convolution",
         "aten._fused_rms_norm",
-        "aten._local_scalar_dense",
         "aten._native_batch_norm_legit",
         "aten._native_batch_norm_legit_functional",
         "aten._native_batch_norm_legit_no_training",
