@@ -70,8 +70,8 @@ def reductions(
             same = _same_computation(full.graph, ours.graph, labelled)
             if same and _same_integers(slim, full, retraced, ours, smaller):
                 yield Reduction(smaller, ours)
-        except PenjingError:  # code that insists on its input's extent does so at every other one
-            return
+        except (PenjingError, RuntimeError, ValueError, IndexError, TypeError):
+            return  # code that insists on its input's extent does so at every other one
 
 
 def _shrunk(example: Any, share: int) -> Any | None:
@@ -135,11 +135,14 @@ def _same_integers(slim: nn.Module, base: Trace, retraced: Trace, small_base: Tr
     if not _same_computation(retraced.graph, small_slim.graph, {}):
         return False
     small = ((_integers(small_base.graph.calls[i]), _integers(small_slim.graph.calls[j])) for i, j in pairs)
-    return all(
-        (a == b and c == d) or (a, b) == (c, d)
-        for (before, after), (fewer, cut) in zip(full, small, strict=True)
-        for a, b, c, d in zip(before, after, fewer, cut, strict=True)
-    )
+    return all(_changes_alike(in_full, on_fewer) for in_full, on_fewer in zip(full, small, strict=True))
+
+
+def _changes_alike(full: tuple[list[int], list[int]], fewer: tuple[list[int], list[int]]) -> bool:
+    if len({len(found) for found in (*full, *fewer)}) > 1:
+        return full == fewer
+    places = zip(*full, *fewer, strict=True)
+    return all((a == b and c == d) or (a, b) == (c, d) for a, b, c, d in places)
 
 
 def _integers(call: OpCall) -> list[int]:

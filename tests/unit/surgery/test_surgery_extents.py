@@ -10,7 +10,7 @@ from torch import nn
 
 import penjing as pj
 from penjing.surgery import _extents
-from penjing.surgery._extents import _shrunk
+from penjing.surgery._extents import _changes_alike, _shrunk
 
 X = torch.randn(3, 3, 64, 64, generator=torch.Generator().manual_seed(0))
 FULL, FEWER = ((tuple(X.shape),),), (((2, 3, 32, 32),),)
@@ -150,6 +150,23 @@ def test_wrong_channels_are_found_on_fewer_places():
 def test_what_counts_as_places(shape: tuple[int, ...], fewer: tuple[int, ...] | None):
     found = _shrunk(torch.zeros(shape), 4)
     assert (None if found is None else tuple(found.shape)) == fewer
+
+
+@pytest.mark.parametrize(
+    ("full", "fewer", "alike"),
+    [
+        (([8, 64], [4, 64]), ([8, 32], [4, 32]), True),  # groups 8 -> 4, places 64 and 32
+        (([8, 64], [4, 64]), ([8, 32], [8, 32]), False),
+        (([8, 64], [8, 60]), ([8, 32], [8, 32]), False),
+        (([8], [8]), ([8], [4]), False),
+        (([4, 4], [4]), ([4, 4], [4]), True),  # a piece less to split into
+        (([4, 4], [4]), ([4, 4], [2]), False),
+    ],
+)
+def test_integers_change_alike(
+    full: tuple[list[int], list[int]], fewer: tuple[list[int], list[int]], alike: bool
+):
+    assert _changes_alike(full, fewer) is alike
 
 
 def test_integer_inputs_are_cut_by_example_alone():
