@@ -71,7 +71,8 @@ class Structure:
         mark = np.zeros(len(self.facts[0].atoms), dtype=bool)
         by_name = {g.name: g for g in self.groups}
         for name, units in selection.items():
-            mark[[by_name[name].atoms[u] for u in units]] = True
+            group = by_name[name] if name in by_name else self.group(name)
+            mark[[group.atoms[u] for u in units]] = True
         return mark
 
     def attributes_after(self, gone: np.ndarray) -> tuple[dict[Attr, int], Live | None]:

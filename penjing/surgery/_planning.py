@@ -30,7 +30,9 @@ def plan_removal(
         raise PlanError(
             f"a size in the code cannot follow this removal: {broken.source.cause}{_nearby(structure, chosen)}"
         )
-    edits = [_remove(structure, structure.group(name), units) for name, units in chosen.items()]
+    aliases = {state.names[0]: state.names for state in structure.states}
+    groups = {group.name: group for group in structure.groups}
+    edits = [_remove(groups[name], units, aliases) for name, units in chosen.items()]
     settings = [
         SetAttribute(module=a.module, attribute=str(a.path[0]), path=a.path[1:], value=value)
         for a, value in sorted(attributes.items(), key=lambda item: str(item[0]))
@@ -74,16 +76,24 @@ def _nearby(structure: Structure, chosen: Mapping[str, tuple[int, ...]]) -> str:
     )
 
 
-def _remove(structure: Structure, group: PruneGroup, units: tuple[int, ...]) -> RemoveUnits:
+def _remove(group: PruneGroup, units: tuple[int, ...], aliases: Mapping[str, tuple[str, ...]]) -> RemoveUnits:
     if len(units) >= len(group):
         raise UsageError(
             f"removing {len(units)} of {len(group)} units would empty group {group.name!r}: keep one"
         )
-    aliases = {state.names[0]: state.names for state in structure.states}
     chosen = np.array(units)
+    found: dict[int, tuple[int, ...]] = {}  # the slots of a group share most of their index arrays
+    for slot in group.slots:
+        if id(slot.index) not in found:
+            found[id(slot.index)] = _rows(slot.index, chosen)
     removals = [
-        Removal(name=name, dim=slot.dim, indices=tuple(np.unique(slot.index[chosen]).tolist()))
+        Removal(name=name, dim=slot.dim, indices=found[id(slot.index)])
         for slot in group.slots
         for name in aliases[slot.name]
     ]
     return RemoveUnits(group=group.name, granularity=group.granularity, units=units, removals=tuple(removals))
+
+
+def _rows(index: np.ndarray, chosen: np.ndarray) -> tuple[int, ...]:
+    flat = index[chosen].ravel()
+    return tuple((flat if (np.diff(flat) > 0).all() else np.unique(flat)).tolist())
