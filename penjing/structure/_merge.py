@@ -91,7 +91,8 @@ def _with_cells(function: types.FunctionType, cells: tuple[types.CellType, ...])
         function.__code__, function.__globals__, function.__name__, function.__defaults__, cells
     )
     made.__kwdefaults__ = function.__kwdefaults__
-    return functools.update_wrapper(made, function)
+    functools.update_wrapper(made, function)
+    return made
 
 
 def _computed(model: nn.Module) -> Iterator[MergeWeight]:
