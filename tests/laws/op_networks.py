@@ -152,7 +152,9 @@ FOLLOWED: dict[str, Step] = {
     "complex channels": lambda m, h: torch.view_as_complex(torch.stack([h, -h], -1)).angle(),
     "polar channels": lambda m, h: torch.polar(h.abs(), h).conj().imag,
     "turned by a map": lambda m, h: F.grid_sample(
-        h, F.affine_grid(torch.eye(2, 3).expand(2, 2, 3), list(h.shape), False), align_corners=False
+        h,
+        F.affine_grid(torch.eye(2, 3).to(h.dtype).expand(2, 2, 3), list(h.shape), False),
+        align_corners=False,
     ),
     "divided to whole numbers": lambda m, h: h * torch.floor_divide(h, 0.3),
     "repeated per channel": lambda m, h: h * torch.full((1, 1, 1), 0.5).repeat(h.shape[1], 1, 1),

@@ -16,7 +16,8 @@ aten = torch.ops.aten
     aten.copy_, aten.copy, aten.bernoulli_, aten.bernoulli, aten.dropout, aten.hardswish, aten.hardswish_,
     aten.masked_fill, aten.masked_fill_, aten.where, aten.tril, aten.triu, aten.nan_to_num, aten.uniform_, aten.normal_,
     aten.rand_like, aten.randn_like, aten.zeros_like, aten.ones_like, aten.full_like, aten.empty_like,
-    aten.fill, aten.fill_, aten.zero_, aten.threshold, aten.threshold_, aten._prelu_kernel, aten.floor_divide,
+    aten._neg_view, aten.fill, aten.fill_, aten.zero_, aten.threshold, aten.threshold_, aten._prelu_kernel,
+    aten.floor_divide,
 )  # fmt: skip
 def pointwise(site: Site) -> list[Labels]:
     """Broadcast all inputs; dims of equal size are the same dim."""
