@@ -62,7 +62,7 @@ def result_tensors(result: Any) -> list[torch.Tensor]:
 
 NEEDS_VALUES = frozenset({
     aten._local_scalar_dense, aten.equal, aten.is_nonzero, aten.nonzero, aten.masked_select, aten._unique2,
-    aten.unique_dim, aten.unique_consecutive, aten.bincount, aten._is_all_true, aten._is_any_true,
+    aten.unique_dim, aten.unique_consecutive, aten.bincount, aten.multinomial, aten._is_all_true, aten._is_any_true,
 })  # fmt: skip
 
 

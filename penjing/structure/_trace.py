@@ -34,7 +34,7 @@ from penjing.structure._mixing import (
 )
 from penjing.structure._plain import plain_tensors
 from penjing.structure._provenance import Arith, Expr
-from penjing.structure._shadows import Shadows
+from penjing.structure._shadows import RANDOM, Shadows
 from penjing.structure._user_calls import UserCalls
 
 
@@ -328,6 +328,8 @@ class _Recorder(TorchDispatchMode):
         else:
             result = self._result(func, tensors, inputs, args, kwargs)
         outputs = [self._new(t) for t in result_tensors(result)]
+        if func.overloadpacket in RANDOM:
+            self._hold_drawn(outputs, result_tensors(result))
         self.calls.append(
             OpCall(
                 op=func,
@@ -367,6 +369,12 @@ class _Recorder(TorchDispatchMode):
             enumerate(result_tensors(result), len(self.values))
         )  # the ids they are given next
         return result
+
+    def _hold_drawn(self, outputs: list[int], results: list[torch.Tensor]) -> None:
+        """What was drawn for real cannot be drawn again."""
+        for value, tensor in zip(outputs, results, strict=True):
+            if not self._run.is_unknown(tensor):
+                self._shadows.hold(value, tensor.clone())
 
     def _known(self, tensor: torch.Tensor) -> int:
         value = self.ids.get(id(tensor))

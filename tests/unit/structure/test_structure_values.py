@@ -52,12 +52,20 @@ def branch_on_device(_: nn.Module, h: torch.Tensor) -> torch.Tensor:
     return h if h.device.type == "cpu" else h.unknown_method()
 
 
+def drawn_mask(_: nn.Module, h: torch.Tensor) -> torch.Tensor:
+    order = torch.multinomial(torch.ones(h.shape[1]), h.shape[1])
+    mask = torch.ones(h.shape[:-1], device=h.device)[:, order]
+    return h if mask.all() else h * 2
+
+
 def mask_as_list(_: nn.Module, h: torch.Tensor) -> torch.Tensor:
     lengths = torch.ones(h.shape[0], h.shape[1], device=h.device).sum(-1).long().tolist()
     return torch.stack([row[:n].mean(0) for row, n in zip(h, lengths, strict=True)])
 
 
-@pytest.mark.parametrize("step", [whole_mask, elsewhere, same_as_ids, branch_on_device, mask_as_list])
+@pytest.mark.parametrize(
+    "step", [whole_mask, elsewhere, same_as_ids, branch_on_device, mask_as_list, drawn_mask]
+)
 def test_values_that_no_data_decides_are_real(step: Step):
     torch.manual_seed(0)
     model, x = Net(step).eval(), torch.randn(2, 3, 6)
