@@ -10,7 +10,7 @@ import types
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -91,8 +91,7 @@ def _with_cells(function: types.FunctionType, cells: tuple[types.CellType, ...])
         function.__code__, function.__globals__, function.__name__, function.__defaults__, cells
     )
     made.__kwdefaults__ = function.__kwdefaults__
-    functools.update_wrapper(made, function)
-    return made
+    return cast(types.FunctionType, functools.update_wrapper(made, function))
 
 
 def _computed(model: nn.Module) -> Iterator[MergeWeight]:

@@ -46,6 +46,7 @@ def propagate(facts: Facts, graph: Graph) -> None:
                     f"the rule of {call.op} gave {len(labels)} dims to {graph.values[value].shape}"
                 )
             facts.labels[value] = labels
+            facts.makers[value] = position
     for value in (v for v in graph.outputs if v in facts.places):
         facts.atoms.freeze(facts.places[value], "network output: it numbers the indices of this dim")
     for value in graph.outputs:

@@ -175,7 +175,7 @@ def grid_sample(site: Site) -> list[Labels]:
     labels, grid = site.labels(site.arg(0)), site.labels(site.arg(1))
     for dim in (*labels[2:], *grid[1:]):
         site.freeze(dim, "samples pixels by place")
-    return [[site.unify(labels[0], grid[0]), labels[1], *fixed(labels[2:])]]
+    return [[site.unify(labels[0], grid[0]), labels[1], *([FIXED] * len(labels[2:]))]]
 
 
 @rule("torchvision::roi_align")
@@ -297,9 +297,9 @@ def _alike_at_last(site: Site, mask: Ref) -> bool:
     """Whether a mask has a single last index, or was expanded from one that has."""
     if site.shape(mask)[-1:] == (1,):
         return True
-    made = next((c for c in reversed(site.graph.calls[: site.index]) if mask.value in c.outputs), None)
+    made = site.maker(mask.value)
     while made is not None and made.op.overloadpacket in (aten._to_copy, aten.clone, aten.detach, aten.alias):
-        before = made.inputs[0]
-        made = next((c for c in reversed(site.graph.calls[: site.index]) if before in c.outputs), None)
-    expanded = made is not None and made.op.overloadpacket is aten.expand
-    return expanded and site.graph.values[made.inputs[0]].shape[-1:] == (1,)
+        made = site.maker(made.inputs[0])
+    if made is None or made.op.overloadpacket is not aten.expand:
+        return False
+    return site.graph.values[made.inputs[0]].shape[-1:] == (1,)

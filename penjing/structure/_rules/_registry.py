@@ -70,6 +70,7 @@ class Facts:
     atoms: Atoms = field(default_factory=Atoms)
     shapes: tuple[tuple[int, ...], ...] = ()
     labels: dict[int, Labels] = field(default_factory=dict)
+    makers: dict[int, int] = field(default_factory=dict)  # value -> position of the call that last gave it
     requirements: list[Requirement] = field(default_factory=list)
     spanned: list[Spanned] = field(default_factory=list)
     renormalized: list[np.ndarray] = field(default_factory=list)
@@ -102,6 +103,11 @@ class Site:
             return self.call.args[position]
         schema = self.call.op._schema.arguments
         return self.call.kwargs.get(schema[position].name, default) if position < len(schema) else default
+
+    def maker(self, value: int) -> OpCall | None:
+        """The call that gave a value; None for inputs, parameters and constants."""
+        position = self.facts.makers.get(value)
+        return None if position is None else self.graph.calls[position]
 
     def labels(self, ref: Any) -> Labels:
         return self.facts.labels[ref.value]
