@@ -1,7 +1,7 @@
 """Multiply-accumulates, counted from the shapes of the operations one forward runs."""
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from math import prod
 from typing import Any
@@ -53,10 +53,7 @@ def _count_on_meta(model: nn.Module, example_inputs: ExampleInputs) -> FlopCount
 
 
 def _on_meta(model: nn.Module) -> nn.Module:
-    """A copy without data: every reference to a parameter or buffer, also in private lists, leads to meta.
-
-    No parameter asks for gradients: torch's module tracker fails on a view of one made without gradients.
-    """
+    """A copy without data: every reference to a parameter or buffer, also in private lists, leads to meta."""
     memo: dict[int, Any] = {id(tensor): torch.empty_like(tensor, device="meta") for tensor in model.buffers()}
     for tensor in model.parameters():
         memo[id(tensor)] = nn.Parameter(torch.empty_like(tensor, device="meta"), False)
@@ -64,9 +61,22 @@ def _on_meta(model: nn.Module) -> nn.Module:
 
 
 def _count_for_real(model: nn.Module, example_inputs: ExampleInputs) -> FlopCounterMode:
-    with untouched(model), _counting() as counter:
+    asking = [p for p in model.parameters() if p.requires_grad]
+    with untouched(model), _counting() as counter, _not_asking(asking):
         forward(model, map_tensors(torch.clone, example_inputs))
     return counter
+
+
+@contextmanager
+def _not_asking(parameters: Sequence[nn.Parameter]) -> Iterator[None]:
+    """No parameter asks for gradients inside: torch's module tracker fails on a view of one made without gradients."""
+    for parameter in parameters:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in parameters:
+            parameter.requires_grad_(True)
 
 
 @contextmanager

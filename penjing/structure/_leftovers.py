@@ -47,6 +47,12 @@ class _Forgetful:
         return getattr(self._memoised, name)
 
 
+def _forgetful(memoised: Any) -> Any:
+    if isinstance(memoised, (staticmethod, classmethod)):
+        return type(memoised)(_Forgetful(memoised.__func__))
+    return _Forgetful(memoised)
+
+
 def _of_the_trace(item: Any, depth: int) -> bool:
     if isinstance(item, (TracedInt, torch.Tensor, nn.Module)):
         return True
@@ -64,7 +70,7 @@ def no_leftovers(model: nn.Module) -> Iterator[None]:
     try:
         for owner, name, memoised in list(_memoised(kinds)):
             undo.append((owner, name, memoised))
-            _bind(owner, name, _Forgetful(memoised))
+            _bind(owner, name, _forgetful(memoised))
         yield
     finally:
         for owner, name, memoised in reversed(undo):
@@ -104,10 +110,11 @@ def _memoised(kinds: set[type]) -> Iterator[tuple[Any, str, Any]]:
 
 def _within(owner: Any, name: str, value: Any, depth: int) -> Iterator[tuple[Any, str]]:
     """Where a value is a memoised function, or a decorated one that calls such a function."""
-    if type(value) is _Memoised:
+    function = value.__func__ if isinstance(value, (staticmethod, classmethod)) else value
+    if type(function) is _Memoised:
         yield owner, name
-    elif depth and isinstance(value, FunctionType):
-        for cell in value.__closure__ or ():
+    elif depth and isinstance(function, FunctionType):
+        for cell in function.__closure__ or ():
             yield from _within(cell, "cell_contents", _held(cell, "cell_contents"), depth - 1)
 
 

@@ -155,3 +155,21 @@ def test_inputs_that_do_not_fit_are_named() -> None:
         count_macs(nn.Linear(3, 2), torch.randn(1, 4))
     with pytest.raises(UsageError, match="not a list"):
         count_macs(nn.Linear(3, 2), [torch.randn(1, 3)])  # type: ignore[arg-type]
+
+
+class HandsOverATable(nn.Module):
+    """Reads a value, so it runs for real; and hands a view of a parameter to a module."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.norm, self.out = nn.Embedding(6, 4), nn.LayerNorm(4), nn.Linear(4, 2)
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        rows = int(ids.max()) + 1
+        return self.out(self.norm(self.table.weight)[:rows] + self.norm(self.table.weight[:rows]))
+
+
+def test_parameters_handed_to_modules_count_for_real_too():
+    model = HandsOverATable()
+    assert count_macs(model, torch.tensor([1, 2])) == 3 * 4 * 2
+    assert all(p.requires_grad for p in model.parameters())

@@ -93,6 +93,18 @@ def by_decorated_function(self: Any, y: torch.Tensor) -> torch.Tensor:
     return y * halves(y.shape[1])
 
 
+def by_static_method(self: Any, y: torch.Tensor) -> torch.Tensor:
+    global DEVICE
+    DEVICE = y.device
+    return y * self.still(y.shape[1])
+
+
+def by_decorated_static_method(self: Any, y: torch.Tensor) -> torch.Tensor:
+    global DEVICE
+    DEVICE = y.device
+    return y * self.decorated(y.shape[1])
+
+
 def by_new_buffer(self: nn.Module, y: torch.Tensor) -> torch.Tensor:
     if "halves" not in self._buffers:
         self.register_buffer("halves", y.new_ones(y.shape[1], 1) / 2, persistent=False)
@@ -112,13 +124,32 @@ class Remembering(nn.Module):
     def half(self, n: int) -> torch.Tensor:
         return self.scale.expand(n, 1)
 
+    @staticmethod
+    @functools.lru_cache
+    def still(n: int) -> torch.Tensor:
+        return torch.ones(n, 1, device=DEVICE) / 2
+
+    @staticmethod
+    @_decorated
+    def decorated(n: int) -> torch.Tensor:
+        return torch.ones(n, 1, device=DEVICE) / 2
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.down(self.remember(self, self.up(x)).relu())
 
 
 @pytest.mark.parametrize(
     "remember",
-    [by_module_table, by_module_global, by_class_table, by_method, by_decorated_function, by_new_buffer],
+    [
+        by_module_table,
+        by_module_global,
+        by_class_table,
+        by_method,
+        by_decorated_function,
+        by_static_method,
+        by_decorated_static_method,
+        by_new_buffer,
+    ],
 )
 def test_nothing_of_the_trace_is_left_for_the_next_call(
     remember: Callable[[Any, torch.Tensor], torch.Tensor],
