@@ -9,6 +9,7 @@ where the peer's result still runs and has lost parameters.
 import argparse
 import copy
 import json
+import signal
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -25,13 +26,17 @@ from benchmarks.zoo import listed
 HERE = Path(__file__).parent
 STORE = HERE / "engine.json"
 REPEATS = 3
+CPU_LIMIT = 60  # for one run of one side; the peer does not end on every network
 
 
 def measure_one(spec: str) -> dict[str, Any]:
     """Medians of CPU seconds over interleaved repeats; a failure is told in place of the seconds."""
     model, example = build(spec)
+    signal.signal(signal.SIGPROF, _over)
     runs: dict[str, list[float | str]] = {"proven": [], "unproven": [], "peer": [], "bare": []}
     for _ in range(REPEATS):
+        if any(isinstance(r, str) for r in (*runs["peer"], *runs["proven"])):
+            break  # one failure of a side tells all there is to compare
         runs["bare"].append(timed(bare, model, example))
         runs["unproven"].append(timed(ours, model, example, False))
         runs["proven"].append(timed(ours, model, example, True))
@@ -50,11 +55,18 @@ def timed(run: Callable[..., Callable[[], None]], model: Any, example: Any, *arg
     """CPU seconds of what `run` prepares on a copy of its own."""
     try:
         work = run(copy.deepcopy(model), example, *args)
+        signal.setitimer(signal.ITIMER_PROF, CPU_LIMIT)
         started = time.process_time()
         work()
         return time.process_time() - started
     except Exception as error:
         return f"fails: {type(error).__name__}: {error}"
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+
+
+def _over(number: int, frame: Any) -> None:
+    raise TimeoutError(f"no end within {CPU_LIMIT} CPU seconds")
 
 
 def bare(model: Any, example: Any) -> Callable[[], None]:
