@@ -174,9 +174,8 @@ class Atoms:
         for column in self.expand(dim):
             pattern = self.pattern(column)
             if pattern is not None:
-                block = pattern.block
-                block.state, block.cause = FROZEN, atom
-                self._parent[block.start : block.start + block.size] = atom
+                pattern.block.state, pattern.block.cause = FROZEN, atom
+                self._parent[pattern.block.start : pattern.block.start + pattern.block.size] = atom
                 continue
             free = column[column >= self.first]
             if free.size:
