@@ -16,15 +16,16 @@ tensors under a dispatch mode that does nothing. Seconds say nothing about accur
 
 
 def table(rows: Mapping[str, Mapping[str, Any]]) -> str:
+    from importlib.metadata import version
+
     import torch
-    import torch_pruning
 
     both = {
         s: r
         for s, r in rows.items()
         if all(isinstance(r.get(k), float) for k in ("proven", "unproven", "peer"))
     }
-    lines = [HEAD.format(date=date.today(), torch=torch.__version__, peer=torch_pruning.__version__)]
+    lines = [HEAD.format(date=date.today(), torch=torch.__version__, peer=version("torch-pruning"))]
     lines += [*summary(rows, both), "", *details(both), "", *failures(rows, both), ""]
     return "\n".join(lines)
 
