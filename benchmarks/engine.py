@@ -33,11 +33,12 @@ def measure_one(spec: str) -> dict[str, Any]:
     """Medians of CPU seconds over interleaved repeats; a failure is told in place of the seconds."""
     model, example = build(spec)
     signal.signal(signal.SIGPROF, _over)
-    runs: dict[str, list[float | str]] = {"proven": [], "unproven": [], "peer": [], "bare": []}
+    runs: dict[str, list[float | str]] = {"proven": [], "unproven": [], "peer": [], "bare": [], "trace": []}
     for _ in range(REPEATS):
         if any(isinstance(r, str) for r in (*runs["peer"], *runs["proven"])):
             break  # one failure of a side tells all there is to compare
         runs["bare"].append(timed(bare, model, example))
+        runs["trace"].append(timed(trace, model, example))
         runs["unproven"].append(timed(ours, model, example, False))
         runs["proven"].append(timed(ours, model, example, True))
         runs["peer"].append(timed(peer, model, example))
@@ -93,6 +94,15 @@ def call(model: Any, example: Any) -> Any:
     if isinstance(example, Mapping):
         return model(**example)
     return model(*example) if isinstance(example, tuple) else model(example)
+
+
+def trace(model: Any, example: Any) -> Callable[[], None]:
+    import penjing as pj
+
+    def work() -> None:
+        pj.trace(model, example)
+
+    return work
 
 
 def ours(model: Any, example: Any, proof: bool) -> Callable[[], None]:

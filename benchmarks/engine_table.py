@@ -26,7 +26,7 @@ def table(rows: Mapping[str, Mapping[str, Any]]) -> str:
         if all(isinstance(r.get(k), float) for k in ("proven", "unproven", "peer"))
     }
     lines = [HEAD.format(date=date.today(), torch=torch.__version__, peer=version("torch-pruning"))]
-    lines += [*summary(rows, both), "", *details(both), "", *failures(rows, both), ""]
+    lines += [*summary(rows, both), *overhead(rows), "", *details(both), "", *failures(rows, both), ""]
     return "\n".join(lines)
 
 
@@ -53,6 +53,22 @@ def summary(rows: Mapping[str, Mapping[str, Any]], both: Mapping[str, Mapping[st
             seconds("peer", [r["peer"] for r in theirs]),
         ]
     return found
+
+
+def overhead(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Trace, labels and groups against the bare forward, on every network that runs bare on meta tensors."""
+    found = [
+        r["trace"] / r["bare"]
+        for r in rows.values()
+        if all(isinstance(r.get(k), float) for k in ("trace", "bare"))
+    ]
+    if not found:
+        return []
+    return [
+        "",
+        f"`pj.trace` takes {share(found, 0.5):.2f} times the bare forward in the median of {len(found)} networks, "
+        f"{share(found, 0.95):.2f} times at the 95th percentile.",
+    ]
 
 
 def spread(name: str, ratios: Sequence[float]) -> str:

@@ -10,9 +10,8 @@ from multiprocessing import Pipe, get_context
 from multiprocessing.connection import Connection
 from typing import Any
 
-from benchmarks.networks import LIBRARIES, library
+from benchmarks.networks import LIBRARIES, PACKAGES, library
 
-PACKAGES = {"torchvision": "torchvision.models", "smp": "segmentation_models_pytorch", "own": "torch"}
 CPU_SECONDS = 300
 WALL_SECONDS = 4 * CPU_SECONDS  # a shared machine gives a process a part of its time only
 Row = dict[str, Any]
