@@ -1,9 +1,11 @@
 """CPU seconds from a network to a smaller one, side by side with torch-pruning in one run; writes engine.md.
 
-Run with `make bench`, over the networks of zoo.txt (`--library`, `--only` for some of them). Ours: trace, plan,
-surgery and strict re-trace, then also with the float64 proof. Peer: its graph and one step of its group-magnitude
-pruner at the same ratio, with the number of heads of every attention told to it; it proves nothing. A network counts
-where the peer's result still runs and has lost parameters.
+Run with `make bench`, over the networks of zoo.txt at the sizes they were published with, then at the list's own small
+sizes (`--library`, `--only` for some of them). Ours: trace, plan, surgery and strict re-trace, then also with the
+float64 proof. Peer: its graph and one step of its group-magnitude pruner at the same ratio, with the number of heads
+of every attention told to it; it proves nothing. A network counts where the peer's result still runs and has lost
+parameters. `--again` measures what is finished once more, but tells of the peer's failures from the run before: some
+of them are networks on which it does not end.
 """
 
 import argparse
@@ -12,15 +14,17 @@ import json
 import signal
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatch
+from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 from unittest.mock import patch
 
 from benchmarks.engine_table import table
-from benchmarks.forked import run_all
-from benchmarks.networks import build
+from benchmarks.forked import Row, run_all
+from benchmarks.networks import build, published
 from benchmarks.zoo import listed
 
 HERE = Path(__file__).parent
@@ -29,23 +33,39 @@ REPEATS = 3
 CPU_LIMIT = 60  # for one run of one side; the peer does not end on every network
 
 
-def measure_one(spec: str) -> dict[str, Any]:
+def built(spec: str) -> tuple[Any, Any] | None:
+    import torch
+
+    plain = spec.removesuffix(published.MARK)
+    if plain == spec:
+        return build(spec)
+    torch.manual_seed(0)
+    prefix, _, name = plain.partition(":")
+    return published.build(prefix, name)
+
+
+def measure_one(spec: str, repeats: int = REPEATS, failing: Mapping[str, str] = MappingProxyType({})) -> Row:
     """Medians of CPU seconds over interleaved repeats; a failure is told in place of the seconds."""
-    model, example = build(spec)
+    found = built(spec)
+    if found is None:
+        return {"status": "as listed"}
+    model, example = found
     signal.signal(signal.SIGPROF, _over)
     runs: dict[str, list[float | str]] = {"proven": [], "unproven": [], "peer": [], "bare": [], "trace": []}
-    for _ in range(REPEATS):
-        if any(isinstance(r, str) for r in (*runs["peer"], *runs["proven"])):
-            break  # one failure of a side tells all there is to compare
+    if spec in failing:
+        runs["peer"].append(failing[spec])
+    for _ in range(repeats):
         runs["bare"].append(timed(bare, model, example))
         runs["trace"].append(timed(trace, model, example))
         runs["unproven"].append(timed(ours, model, example, False))
         runs["proven"].append(timed(ours, model, example, True))
-        runs["peer"].append(timed(peer, model, example))
-    found = {
-        name: next((r for r in row if isinstance(r, str)), None) or middle(row) for name, row in runs.items()
-    }
-    return {"status": "done", **found}
+        if not any(isinstance(r, str) for r in runs["peer"]):
+            runs["peer"].append(timed(peer, model, example))
+    return {"status": "done", **{name: failure(row) or middle(row) for name, row in runs.items()}}
+
+
+def failure(row: Sequence[float | str]) -> str | None:
+    return next((r for r in row if isinstance(r, str)), None)
 
 
 def middle(row: list[float | str]) -> float:
@@ -221,23 +241,28 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--fresh", action="store_true", help="run again what is finished")
+    parser.add_argument("--again", action="store_true", help="the same, but for the peer's known failures")
     parser.add_argument("--only", metavar="PATTERN", help="run what matches, such as 'timm:*vit*'")
     parser.add_argument("--library", metavar="PREFIX", help="run this library only")
+    parser.add_argument("--repeats", type=int, default=REPEATS, help=f"runs of each side (default {REPEATS})")
     parser.add_argument("--jobs", type=int, default=1, help="networks at a time (default 1: one clock each)")
     options = parser.parse_args()
-    rows = json.loads(STORE.read_text()) if STORE.exists() and not options.fresh else {}
+    rows: dict[str, Row] = json.loads(STORE.read_text()) if STORE.exists() and not options.fresh else {}
+    everything = [f"{spec}{mark}" for mark in (published.MARK, "") for spec in listed()]
     todo = [
         spec
-        for spec in listed()
-        if spec not in rows
+        for spec in everything
+        if (options.again or spec not in rows)
         and options.library in (None, spec.partition(":")[0])
         and fnmatch(spec, options.only or "*")
     ]
-    for spec, row in run_all(todo, measure_one, options.jobs):
+    failing = {spec: row["peer"] for spec, row in rows.items() if isinstance(row.get("peer"), str)}
+    measure = partial(measure_one, repeats=options.repeats, failing=failing)
+    for spec, row in run_all(todo, measure, options.jobs):
         rows[spec] = row
         print(f"{spec}: {row}", flush=True)
         STORE.write_text(json.dumps(rows, indent=1))
-    (HERE / "engine.md").write_text(table({spec: rows[spec] for spec in listed() if spec in rows}))
+    (HERE / "engine.md").write_text(table({spec: rows[spec] for spec in everything if spec in rows}))
 
 
 if __name__ == "__main__":
