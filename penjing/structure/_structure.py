@@ -31,6 +31,7 @@ from penjing.structure._solve import solve
 from penjing.structure._trace import Trace, trace_forward
 from penjing.structure._training import trains_otherwise
 from penjing.structure._units import State, list_frozen
+from penjing.structure._unread import freeze_unread
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -164,6 +165,7 @@ def analyse(model: nn.Module, traces: Sequence[Trace]) -> Structure:
             cause = f"{module or 'the network'}: compares sizes"
             facts.requirements.append(Requirement(asked, FIXED, cause, size=int(answer)))
         all_facts.append(facts)
+    freeze_unread(all_facts, [item.graph for item in traces])
     states = _states(model, traces, all_facts)
     attributes = _attribute_values(model, all_facts)
     settled = settle(all_facts, states, attributes)

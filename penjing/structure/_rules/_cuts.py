@@ -124,6 +124,7 @@ def slice_(site: Site) -> list[Labels]:
             site.freeze(own, "takes every n-th index")
         _keep_place(site, own, size, first, start)
         _keep_place(site, own, size, last, stop)
+        site.facts.cuts.append((own, first, last))
     labels[dim] = site.atoms.cut(own, first, last) if step == 1 else tuple(c[first:last:step] for c in own)
     return [labels]
 

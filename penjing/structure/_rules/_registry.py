@@ -82,6 +82,9 @@ class Facts:
     )  # values that outputs, or values that code reads, are computed from
     places: dict[int, Dim] = field(default_factory=dict)  # integers that say places in a dim
     weights: set[int] = field(default_factory=set)  # parameters and buffers, laid out anew or not
+    cuts: list[tuple[Dim, int, int]] = field(
+        default_factory=list
+    )  # dims of which slices keep first .. last - 1
 
 
 class Site:

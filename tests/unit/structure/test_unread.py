@@ -1,0 +1,72 @@
+"""What the example inputs cut away unread stays: position tables and causal masks longer than the example."""
+
+import pytest
+import torch
+from torch import nn
+
+import penjing as pj
+
+
+class Positions(nn.Module):
+    """A causal mask, a learned table and one that a layer computes, all cut to the sequence's length."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.into, self.key, self.out = nn.Linear(4, 8), nn.Linear(8, 6), nn.Linear(8, 3)
+        self.register_buffer("mask", torch.tril(torch.ones(12, 12))[None])
+        self.table = nn.Parameter(torch.randn(1, 12, 8))
+        self.filter = nn.Linear(5, 8)
+        self.register_buffer("places", torch.randn(12, 5))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        n = x.shape[1]
+        x = self.into(x) + self.table[:, :n] + self.filter(self.places)[:n]
+        k = self.key(x)
+        scores = (k @ k.transpose(1, 2)).masked_fill(self.mask[:, :n, :n] == 0, float("-inf"))
+        return self.out(scores.softmax(-1) @ x)
+
+
+def test_rows_of_tables_beyond_the_example_stay():
+    model, example, longer = Positions().eval(), torch.randn(2, 5, 4), torch.randn(1, 12, 4)
+    structure = pj.trace(model, example)
+    owned = {(s.name, s.dim) for g in structure.groups for s in g.slots}
+    assert owned.isdisjoint({("mask", 1), ("mask", 2), ("table", 1), ("places", 0)})
+    causes = {
+        f.cause for f in structure.frozen if f.parameter in ("mask", "table", "places") and f.count == 7
+    }
+    assert len(causes) == 1
+    assert "add an input that reads all of it" in causes.pop()
+    slim, plan = pj.prune(model, example, ratio=0.5)
+    assert slim.into.out_features == 4
+    assert slim.key.out_features == 3
+    assert pj.verify(model, slim, plan, longer).passed
+
+
+@pytest.mark.parametrize("examples", [[torch.randn(2, 6)], [torch.randn(2, 6), torch.randn(3, 6)]])
+def test_what_another_slice_reads_is_free(examples: list[torch.Tensor]):
+    class Halves(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.width, self.into = 8, nn.Linear(6, 16)
+            self.a, self.b = nn.Linear(8, 3), nn.Linear(8, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = self.into(x)
+            return self.a(y[:, : self.width]) + self.b(y[:, self.width :])
+
+    structure = pj.trace(Halves().eval(), examples)
+    assert sum(len(g) for g in structure.groups) == 16
+
+
+def test_what_no_slice_reads_stays():
+    class Part(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.width, self.into, self.out = 5, nn.Linear(6, 8), nn.Linear(5, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.out(self.into(x)[:, : self.width].relu())
+
+    structure = pj.trace(Part().eval(), torch.randn(2, 6))
+    assert [len(g) for g in structure.groups] == [5]
+    assert {f.count for f in structure.frozen if f.parameter == "into.bias"} == {3}
