@@ -136,7 +136,7 @@ def _narrowed(addend: torch.Tensor, selection: Selection) -> torch.Tensor:
 def _arbitrary(like: torch.Tensor, axis: int, size: int) -> torch.Tensor:
     """A tensor of `size` along `axis` with one number in (0, 1) per index: what nobody may read."""
     shape = [size if d == axis else n for d, n in enumerate(like.shape)]
-    numbers = 0.5 + 0.4 * torch.arange(size, dtype=like.dtype, device=like.device).mul(1.7).sin()
+    numbers = (0.5 + 0.4 * torch.arange(size, device=like.device).mul(1.7).sin()).to(like.dtype)
     return numbers.reshape([-1 if d == axis else 1 for d in range(like.dim())]).expand(shape).contiguous()
 
 

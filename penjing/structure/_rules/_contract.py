@@ -48,14 +48,14 @@ for _packet in EINSUMS:
 
 
 def _name_heads(site: Site, terms: list[list[str]], known: dict[str, Dim]) -> None:
-    """A batched product of two activations is attention: its batch dim holds heads, the others head dims.
+    """A batched product of activations is attention: its batch dim holds heads, the others head dims.
 
     Where the batch dim holds none (single-headed attention over pixels), the inner dims are ordinary channels.
     """
     if not known.get("b"):
         return
-    weights = site.facts.weights
-    if any(site.arg(i).value in weights for i, letters in enumerate(terms) if letters != ["_"]):
+    factors = {site.arg(i).value for i, letters in enumerate(terms) if letters != ["_"]}
+    if not factors.isdisjoint(site.facts.weights) or factors.isdisjoint(site.facts.data):
         return
     for letter, dim in known.items():
         if dim:

@@ -5,7 +5,7 @@ import torch
 
 from penjing.core._graph import Ref
 from penjing.structure._atoms import FIXED, Dim
-from penjing.structure._provenance import Arith, Const, Expr, Size
+from penjing.structure._provenance import Arith, Const, Expr, Size, leaves
 from penjing.structure._rules._registry import Labels, Site, fixed, rule
 
 aten = torch.ops.aten
@@ -124,7 +124,7 @@ def slice_(site: Site) -> list[Labels]:
             site.freeze(own, "takes every n-th index")
         _keep_place(site, own, size, first, start)
         _keep_place(site, own, size, last, stop)
-        site.facts.cuts.append((own, first, last))
+        _leave_out(site, own, (first, start), (last, stop))
     labels[dim] = site.atoms.cut(own, first, last) if step == 1 else tuple(c[first:last:step] for c in own)
     return [labels]
 
@@ -134,6 +134,13 @@ def _runs(site: Site, own: Dim, count: int, step: int) -> Dim:
     runs, places = site.atoms.reshape(own, (count, step))
     site.freeze(places, "takes every n-th index")
     return runs
+
+
+def _leave_out(site: Site, own: Dim, *places: tuple[int, int | None]) -> None:
+    """Other inputs may read what this slice leaves out: of tables, or where a size says how much it keeps."""
+    sized = (leaf for _, given in places if given for leaf in leaves(site.size_expr(given)))
+    if site.arg(0).value not in site.facts.data or any(isinstance(leaf, Size) for leaf in sized):
+        site.facts.cuts.append((own, places[0][0], places[1][0]))
 
 
 def _keep_place(site: Site, own: Dim, size: int, place: int, given: int | None) -> None:
