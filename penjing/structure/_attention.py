@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from penjing.structure._walk import Named
+
 Tensors = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 
@@ -112,9 +114,9 @@ def free_attention(module: nn.Module) -> None:
 
 
 @contextmanager
-def attention_freed(model: nn.Module) -> Iterator[None]:
+def attention_freed(named: Named) -> Iterator[None]:
     """Every stock `nn.MultiheadAttention` runs as its free twin inside."""
-    stock = [(m, m._qkv_same_embed_dim) for m in model.modules() if type(m) is nn.MultiheadAttention]
+    stock = [(m, m._qkv_same_embed_dim) for _, m in named if type(m) is nn.MultiheadAttention]
     for module, _ in stock:
         free_attention(module)
     try:

@@ -18,6 +18,7 @@ from torch import nn
 
 from penjing.core import PlanError
 from penjing.structure._provenance import Attr, TracedInt
+from penjing.structure._walk import Named
 
 Step = str | int
 
@@ -130,6 +131,7 @@ def _changed(held: Any, before: Any, path: Sequence[Step], value: int, place: st
     return held
 
 
+_ATOMIC = frozenset({str, float, bool, type(None)})
 _HOOKS = tuple(name for name in nn.Module().__dict__ if name.endswith(("_hooks", "_hooks_with_kwargs")))
 
 
@@ -138,38 +140,56 @@ class AttributeWatch:
     caches that the forward filled and hooks that it registered included.
     """
 
-    def __init__(self, model: nn.Module) -> None:
-        self._model = model
+    def __init__(self, named: Named) -> None:
+        self._named = named
         self._before: list[tuple[dict[str, Any], dict[str, Any]]] = []
         self._held: list[tuple[Any, Any]] = []
+        self._empty: list[Any] = []
         self._seen: set[int] = set()
         self._watched: set[int] = set()
 
     def __enter__(self) -> "AttributeWatch":
-        for path, module in self._model.named_modules():
+        for path, module in self._named:
             attributes = module.__dict__
-            own = {name: value for name, value in attributes.items() if name not in _MODULE_INTERNALS}
-            self._before.append((attributes, own))
-            for value in own.values():
-                self._remember(value, _DEPTH)
+            self._before.append((attributes, attributes.copy()))
             for name in _HOOKS:
-                self._held.append((attributes[name], attributes[name].copy()))
-            for name, value in own.items():
+                self._keep_hooks(attributes[name])
+            containers = []
+            for name, value in attributes.items():
+                kind = type(value)
+                if kind in _ATOMIC or name in _MODULE_INTERNALS:
+                    continue
+                if kind is int or (kind is tuple and all(type(item) is int for item in value)):
+                    attributes[name] = self._traced(value, path, (name,))
+                else:
+                    containers.append((name, value))
+            for _, value in containers:
+                self._remember(value, _DEPTH)
+            for name, value in containers:
                 attributes[name] = self._traced(value, path, (name,))
         return self
 
     def __exit__(self, *error: object) -> None:
-        for attributes, own in self._before:
-            for name in [n for n in attributes if n not in own and n not in _MODULE_INTERNALS]:
-                del attributes[name]
-            attributes.update(own)
-        for held, content in self._held:
-            if isinstance(held, (list, deque)):
+        for attributes, before in self._before:
+            attributes.update(before)
+            if len(attributes) != len(before):
+                for name in attributes.keys() - before.keys():
+                    del attributes[name]
+        for held in self._empty:
+            if held:
                 held.clear()
+        for held, content in self._held:
+            held.clear()
+            if isinstance(held, (list, deque)):
                 held.extend(content)
             else:
-                held.clear()
                 held.update(content)
+
+    def _keep_hooks(self, hooks: Any) -> None:
+        if hooks:
+            self._held.append((hooks, hooks.copy()))
+        else:
+            self._empty.append(hooks)
 
     def _remember(self, value: Any, depth: int) -> None:
         """Containers a module keeps, and plain objects (their `__dict__`), down to a small depth; each once."""
@@ -196,7 +216,7 @@ class AttributeWatch:
     def _traced(self, value: Any, module: str, path: tuple[Step, ...]) -> Any:
         if type(value) is int:
             return TracedInt.of(value, Attr(module, path))
-        if len(path) > _DEPTH or type(value) in (str, float, bool, type(None)) or id(value) in self._watched:
+        if len(path) > _DEPTH or type(value) in _ATOMIC or id(value) in self._watched:
             return value
         found = [(step, item, self._traced(item, module, (*path, step))) for step, item in _entries(value)]
         if type(value) in (tuple, torch.Size):

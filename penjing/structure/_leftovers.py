@@ -7,8 +7,9 @@ a table that a forward fills would keep stand-ins for the user's next real call.
 import functools
 import sys
 from collections import OrderedDict, deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from operator import is_
 from types import FunctionType
 from typing import Any
 
@@ -19,8 +20,10 @@ from penjing.structure._provenance import TracedInt
 
 _Memoised = functools._lru_cache_wrapper
 _OWN_CODE = sys.stdlib_module_names | {"torch", "numpy", "sympy", "triton", "cuda"}
+_TABLES = frozenset({dict, list, set, OrderedDict, deque})
 _looked_through: set[str] = set()
-_memoised_globals: list[tuple[Any, str]] = []
+_in_modules: "list[_Place]" = []
+_in_kinds: "dict[type, tuple[tuple[Any, ...], list[_Place]]]" = {}
 
 
 class _Forgetful:
@@ -46,11 +49,8 @@ class _Forgetful:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._memoised, name)
 
-
-def _forgetful(memoised: Any) -> Any:
-    if isinstance(memoised, (staticmethod, classmethod)):
-        return type(memoised)(_Forgetful(memoised.__func__))
-    return _Forgetful(memoised)
+    def forget(self) -> None:
+        self._meanwhile = None
 
 
 def _of_the_trace(item: Any, depth: int) -> bool:
@@ -59,53 +59,83 @@ def _of_the_trace(item: Any, depth: int) -> bool:
     return depth > 0 and isinstance(item, tuple) and any(_of_the_trace(i, depth - 1) for i in item)
 
 
+class _Place:
+    """Where a memoised function lives, with its stand-in, made once and bound while a trace runs."""
+
+    __slots__ = ("_bound", "_forgetful", "_held", "_name", "_owner")
+
+    def __init__(self, owner: Any, name: str) -> None:
+        self._owner, self._name = owner, name
+        self._held: Any = None
+
+    def bind(self) -> bool:
+        held = _held(self._owner, self._name)
+        if held is not self._held or held is None:
+            inner = held.__func__ if isinstance(held, (staticmethod, classmethod)) else held
+            if type(inner) is not _Memoised:
+                return False
+            self._held, self._forgetful = held, _Forgetful(inner)
+            self._bound = self._forgetful if inner is held else type(held)(self._forgetful)
+        self._put(self._bound)
+        return True
+
+    def release(self) -> None:
+        self._put(self._held)
+        self._forgetful.forget()
+
+    def _put(self, value: Any) -> None:
+        if type(self._owner) is dict:
+            self._owner[self._name] = value
+        else:
+            setattr(self._owner, self._name, value)
+
+
 @contextmanager
-def no_leftovers(model: nn.Module) -> Iterator[None]:
+def no_leftovers(modules: Iterable[nn.Module]) -> Iterator[None]:
     """Inside, memoised functions remember nothing for later; afterwards tables hold what they held before."""
-    kinds = {kind for m in model.modules() for kind in type(m).__mro__ if not _is_own(kind.__module__)}
+    types = {type(m) for m in modules}
+    kinds = {kind for t in types for kind in t.__mro__ if not _is_own(kind.__module__)}
     spaces = [vars(sys.modules[name]) for name in {k.__module__ for k in kinds} if name in sys.modules]
     tables = [(table, table.copy()) for space in (*spaces, *map(vars, kinds)) for table in _tables(space)]
     names = [(space, space.copy()) for space in spaces]
-    undo: list[tuple[Any, str, Any]] = []
+    bound: list[_Place] = []
     try:
-        for owner, name, memoised in list(_memoised(kinds)):
-            undo.append((owner, name, memoised))
-            _bind(owner, name, _forgetful(memoised))
+        bound.extend(place for place in _memoised(kinds) if place.bind())
         yield
     finally:
-        for owner, name, memoised in reversed(undo):
-            _bind(owner, name, memoised)
+        for place in reversed(bound):
+            place.release()
         for table, content in tables:
             _restore(table, content)
         for space, before in names:
-            space.update({k: v for k, v in before.items() if isinstance(space.get(k), torch.Tensor)})
-
-
-def _bind(owner: Any, name: str, value: Any) -> None:
-    if isinstance(owner, dict):
-        owner[name] = value
-    else:
-        setattr(owner, name, value)
+            for name, value in before.items():
+                now = space.get(name)
+                if now is not value and isinstance(now, torch.Tensor):
+                    space[name] = value
 
 
 def _is_own(module: str) -> bool:
     return module.partition(".")[0] in _OWN_CODE
 
 
-def _memoised(kinds: set[type]) -> Iterator[tuple[Any, str, Any]]:
-    """Module globals and methods that are memoised functions; every module is looked through once per process."""
+def _memoised(kinds: set[type]) -> list[_Place]:
+    """Module globals and methods that are memoised functions; every module is looked through once per process, a
+    class again when it has changed.
+    """
     for module in sys.modules.keys() - _looked_through:
         _looked_through.add(module)
         space = {} if _is_own(module) else getattr(sys.modules[module], "__dict__", {})
         for name, value in list(space.items()):
-            _memoised_globals.extend(_within(space, name, value, 3))
-    for owner, name in _memoised_globals:
-        if type(_held(owner, name)) is _Memoised:
-            yield owner, name, _held(owner, name)
+            _in_modules.extend(_Place(*place) for place in _within(space, name, value, 3))
+    found = list(_in_modules)
     for kind in kinds:
-        for name, value in list(vars(kind).items()):
-            for owner, place in _within(kind, name, value, 3):
-                yield owner, place, _held(owner, place)
+        content = tuple(vars(kind).values())
+        known = _in_kinds.get(kind)
+        if known is None or len(known[0]) != len(content) or not all(map(is_, known[0], content)):
+            places = [_Place(*p) for n, v in list(vars(kind).items()) for p in _within(kind, n, v, 3)]
+            known = _in_kinds[kind] = content, places
+        found.extend(known[1])
+    return found
 
 
 def _within(owner: Any, name: str, value: Any, depth: int) -> Iterator[tuple[Any, str]]:
@@ -127,10 +157,8 @@ def _held(owner: Any, name: str) -> Any:
         return None
 
 
-def _tables(space: Mapping[str, Any]) -> Iterator[Any]:
-    for name, value in list(space.items()):
-        if type(value) in (dict, list, set, OrderedDict, deque) and not name.startswith("__"):
-            yield value
+def _tables(space: Mapping[str, Any]) -> list[Any]:
+    return [v for name, v in space.items() if type(v) in _TABLES and not name.startswith("__")]
 
 
 def _restore(table: Any, content: Any) -> None:

@@ -32,10 +32,11 @@ from penjing.structure._mixing import (
     tensors_in,
     with_refs,
 )
-from penjing.structure._plain import plain_tensors
 from penjing.structure._provenance import Arith, Expr
 from penjing.structure._shadows import RANDOM, Shadows
+from penjing.structure._stand_ins import on_meta
 from penjing.structure._user_calls import UserCalls
+from penjing.structure._walk import Named, every_path, first_paths
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,19 +69,21 @@ def trace_forward(model: nn.Module, example: ExampleInputs, *, training: bool = 
 
 
 def _traced(model: nn.Module, example: ExampleInputs, training: bool, recorder: "_Recorder") -> Trace:
+    every = every_path(model)
+    named = first_paths(every)
     with ExitStack() as stack:
         stack.enter_context(collector_paused())
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.no_grad())
         stack.enter_context(torch.random.fork_rng(devices=[]))
-        states = stack.enter_context(_on_meta(model, training))
+        states = stack.enter_context(on_meta(every, training))
         stack.enter_context(fast_paths_off())
         stack.enter_context(_autocast_by_cpu())
-        stack.enter_context(no_leftovers(model))
-        stack.enter_context(attention_freed(model))
+        stack.enter_context(no_leftovers(module for _, module in named))
+        stack.enter_context(attention_freed(named))
         recorder.begin(states, example)
-        stack.enter_context(AttributeWatch(model))
-        stack.enter_context(_module_calls(model, recorder))
+        stack.enter_context(AttributeWatch(named))
+        stack.enter_context(_module_calls(named, recorder))
         stack.enter_context(recorder)
         stack.enter_context(UserCalls(recorder))
         comparisons = stack.enter_context(Comparisons(lambda: recorder.module))
@@ -111,73 +114,8 @@ def _autocast_by_cpu() -> Iterator[None]:
 
 
 @contextmanager
-def _on_meta(model: nn.Module, training: bool) -> Iterator[dict[str, torch.Tensor]]:
-    """Swap parameters, buffers and plain tensor attributes for stand-ins; yields name (every alias) -> stand-in."""
-    twins: dict[int, torch.Tensor] = {}
-    states: dict[str, torch.Tensor] = {}
-    undo: list[tuple[dict[str, Any], str, Any]] = []
-    names: list[tuple[Any, Any]] = []
-    for path, module in model.named_modules(remove_duplicate=False):
-        prefix = f"{path}." if path else ""
-        registered: list[Any] = [module._parameters, module._buffers]
-        names.extend((h, h.copy()) for h in (*registered, module._non_persistent_buffers_set))
-        for held in registered:
-            for name, tensor in held.items():
-                if tensor is not None:
-                    twin = twins.get(id(tensor))
-                    if twin is None:
-                        twin = _stand_in(tensor)
-                        twins[id(tensor)] = twin
-                        twins[id(twin)] = twin
-                        undo.append((held, name, tensor))
-                    elif twin is not tensor:
-                        undo.append((held, name, tensor))
-                    held[name] = twin
-                    states[prefix + name] = twin
-        undo.extend(_swap_references(module, twins))
-    for path, module, name, tensor in plain_tensors(model):
-        undo.append((module.__dict__, name, tensor))
-        module.__dict__[name] = twins.get(id(tensor)) if id(tensor) in twins else _stand_in(tensor)
-        twins[id(tensor)] = states[path] = module.__dict__[name]
-    modes = [(m, m.training) for m in model.modules()]
-    for module, _ in modes:
-        module.training = training
-    try:
-        yield states
-    finally:
-        for held, content in names:  # buffers that the forward registers go again
-            held.clear()
-            held.update(content)
-        for held, name, value in reversed(undo):
-            held[name] = value
-        for module, mode in modes:
-            module.training = mode
-
-
-def _stand_in(tensor: torch.Tensor) -> torch.Tensor:
-    data = tensor.detach()
-    if not (tensor.is_floating_point() or tensor.is_complex()):
-        return data.to("cpu", copy=True) if not tensor.is_meta else data
-    meta = torch.empty_like(data, device="meta")
-    return nn.Parameter(meta, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else meta
-
-
-def _swap_references(
-    module: nn.Module, twins: Mapping[int, torch.Tensor]
-) -> Iterator[tuple[dict[str, Any], str, Any]]:
-    """Lists of parameters kept beside the registered ones, such as an RNN's `_flat_weights`."""
-    attributes = module.__dict__
-    for name, value in list(attributes.items()):
-        if type(value) in (list, tuple) and any(id(v) in twins for v in value):
-            yield attributes, name, value
-            attributes[name] = type(value)(twins.get(id(v), v) for v in value)
-
-
-@contextmanager
-def _module_calls(model: nn.Module, recorder: "_Recorder") -> Iterator[None]:
-    paths: dict[int, str] = {}
-    for path, module in model.named_modules():
-        paths[id(module)] = path
+def _module_calls(named: Named, recorder: "_Recorder") -> Iterator[None]:
+    paths = {id(module): path for path, module in named}
 
     def enter(module: nn.Module, args: Any) -> None:
         recorder.enter(paths.get(id(module), ""), args)

@@ -90,7 +90,7 @@ class _Run:
 
     def _error(self, position: int, example: Any, base: Trace) -> float:
         inputs = tree_map_only(torch.Tensor, self._random_like, example)
-        with self._precision.run(), no_leftovers(self._of.slim):
+        with self._precision.run(), no_leftovers(self._of.slim.modules()):
             with PromotedCasts(self._precision):
                 ours = output_tensors(call_with(self._small, _copied(inputs)))
             if base.chosen:

@@ -225,7 +225,7 @@ def test_what_is_watched_is_put_back_after_an_error():
         return {type(model.config.heads), type(model.sizes[0][1]), type(model.sizes[1]["a"])}
 
     def fail() -> None:
-        with AttributeWatch(model):
+        with AttributeWatch(list(model.named_modules())):
             assert kinds() == {TracedInt}
             assert model.config.width is model.layers[1].config.width
             model.config.heads = 9

@@ -1,0 +1,100 @@
+"""A network's tensors as stand-ins without data, for the length of a trace."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from penjing.structure._walk import Named
+
+
+@contextmanager
+def on_meta(named: Named, training: bool) -> Iterator[dict[str, torch.Tensor]]:
+    """Swap parameters, buffers and plain tensor attributes for stand-ins; yields name (every alias) -> stand-in.
+
+    `named` are the network's modules under every path. Floats lie on meta, integers stay real.
+    """
+    twins: dict[int, torch.Tensor] = {}
+    states: dict[str, torch.Tensor] = {}
+    undo: list[tuple[dict[str, Any], str, Any]] = []
+    registered: list[tuple[Any, Any]] = []
+    plain: list[tuple[str, dict[str, Any], str, torch.Tensor]] = []
+    flipped: list[dict[str, Any]] = []
+    seen: set[int] = set()
+    for path, module in named:
+        held, prefix = module.__dict__, f"{path}." if path else ""
+        if id(module) not in seen:
+            seen.add(id(module))
+            registered.extend(
+                (part, part.copy() if part else None)
+                for part in (held["_parameters"], held["_buffers"], held["_non_persistent_buffers_set"])
+            )
+            if held["training"] is not training:
+                flipped.append(held)
+            plain.extend((prefix + name, held, name, tensor) for name, tensor in _plain(held))
+        for part in (held["_parameters"], held["_buffers"]):
+            if part:
+                _swap(part, prefix, twins, states)
+        undo.extend(_swap_references(held, twins))
+    for name, held, attribute, tensor in plain:
+        undo.append((held, attribute, tensor))
+        held[attribute] = twins.get(id(tensor)) if id(tensor) in twins else stand_in(tensor)
+        twins[id(tensor)] = states[name] = held[attribute]
+    for held in flipped:
+        held["training"] = training
+    try:
+        yield states
+    finally:
+        for part, content in registered:  # buffers that the forward registers go again
+            if part or content:
+                part.clear()
+                part.update(content or ())
+        for held, name, value in reversed(undo):
+            held[name] = value
+        for held in flipped:
+            held["training"] = not training
+
+
+def _swap(
+    part: dict[str, Any], prefix: str, twins: dict[int, torch.Tensor], states: dict[str, torch.Tensor]
+) -> None:
+    for name, tensor in part.items():
+        if tensor is not None:
+            twin = twins.get(id(tensor))
+            if twin is None:
+                twin = stand_in(tensor)
+                twins[id(tensor)] = twins[id(twin)] = twin
+            part[name] = states[prefix + name] = twin
+
+
+def stand_in(tensor: torch.Tensor) -> torch.Tensor:
+    """A tensor of the same kind without data; an integer tensor's copy."""
+    if not (tensor.is_floating_point() or tensor.is_complex()):
+        data = tensor.detach()
+        return data.to("cpu", copy=True) if not tensor.is_meta else data
+    if tensor.layout is torch.strided and tensor.is_contiguous():
+        meta = torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")
+    else:
+        meta = torch.empty_like(tensor.detach(), device="meta")
+    learned = isinstance(tensor, nn.Parameter)
+    return torch.Tensor._make_subclass(nn.Parameter, meta, tensor.requires_grad) if learned else meta
+
+
+def _plain(held: Mapping[str, Any]) -> list[tuple[str, torch.Tensor]]:
+    return [
+        (name, value)
+        for name, value in held.items()
+        if type(value) is torch.Tensor and (value.is_floating_point() or value.is_complex())
+    ]
+
+
+def _swap_references(
+    held: dict[str, Any], twins: Mapping[int, torch.Tensor]
+) -> Iterator[tuple[dict[str, Any], str, Any]]:
+    """Lists of parameters kept beside the registered ones, such as an RNN's `_flat_weights`."""
+    for name, value in held.items():
+        if type(value) in (list, tuple) and value and any(id(v) in twins for v in value):
+            yield held, name, value
+            held[name] = type(value)(twins.get(id(v), v) for v in value)
