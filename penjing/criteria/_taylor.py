@@ -5,13 +5,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from penjing.core import UsageError
 from penjing.core._groups import PruneGroup
-from penjing.criteria._magnitude import spread
 from penjing.criteria._registry import Context, Score, criterion
+from penjing.criteria._sums import Sums, spread
 
 MAX_BATCHES = 50
 
@@ -32,10 +33,10 @@ def taylor(model: nn.Module, context: Context) -> Score:
         )
     if not callable(context.loss) or not isinstance(context.calibration, Iterable) or _is_tensor(context):
         raise UsageError("calibration must be an iterable of batches and loss a callable(outputs, batch)")
-    importance = _accumulate(model, context)
+    sums = Sums(_accumulate(model, context), 1)
 
-    def score(group: PruneGroup, model: nn.Module) -> torch.Tensor:
-        return spread(group, importance)
+    def score(group: PruneGroup, model: nn.Module) -> np.ndarray:
+        return spread(group, sums)
 
     return score
 

@@ -12,6 +12,7 @@ from penjing.structure import copied, fingerprint, merge_weights, plain_tensors,
 from penjing.surgery._components import replace_component
 from penjing.surgery._records import rebuild_records
 from penjing.surgery._rescale import scaled, scalings
+from penjing.surgery._slices import slice_tensor
 
 
 def apply(model: nn.Module, plan: Plan) -> nn.Module:
@@ -111,28 +112,3 @@ def rescaled(
 
 def _size(tensor: torch.Tensor, dim: int) -> int:
     return tensor.shape[dim] if tensor.dim() > dim else 1
-
-
-def slice_tensor(tensor: torch.Tensor, dims: Mapping[int, tuple[int, ...]], name: str) -> torch.Tensor:
-    """The tensor without the given indices; a parameter stays a parameter, channels-last stays channels-last."""
-    kept = tensor.detach()
-    for dim, indices in dims.items():
-        if not indices:
-            raise PlanError(f"the plan names dim {dim} of {name!r} and removes nothing from it")
-        if dim >= tensor.dim() or indices[-1] >= tensor.shape[dim] or len(indices) >= tensor.shape[dim]:
-            raise PlanError(
-                f"the plan removes {len(indices)} indices up to {indices[-1]} from dim {dim} of {name!r}, whose "
-                f"shape is {tuple(tensor.shape)}: at least one must stay"
-            )
-        mask = torch.ones(tensor.shape[dim], dtype=torch.bool)
-        mask[list(indices)] = False
-        kept = kept.index_select(dim, mask.nonzero().flatten().to(tensor.device))
-    if kept.data_ptr() == tensor.data_ptr() and not kept.is_meta:
-        kept = kept.clone()
-    if (
-        tensor.dim() == 4
-        and not tensor.is_contiguous()
-        and tensor.is_contiguous(memory_format=torch.channels_last)
-    ):
-        kept = kept.contiguous(memory_format=torch.channels_last)
-    return nn.Parameter(kept, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else kept

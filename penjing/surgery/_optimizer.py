@@ -9,7 +9,7 @@ from torch.optim import Optimizer
 
 from penjing.core import UsageError
 from penjing.core._plan import Plan
-from penjing.surgery._apply import slice_tensor
+from penjing.surgery._slices import slice_tensor
 
 
 def remap_optimizer(optimizer: Optimizer, model: nn.Module, slim: nn.Module, plan: Plan) -> Optimizer:

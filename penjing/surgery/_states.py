@@ -8,9 +8,9 @@ from torch import nn
 
 from penjing.core._plan import Plan
 from penjing.structure import copied, loose_modules, plain_tensors
-from penjing.surgery._apply import slice_tensor
 from penjing.surgery._precision import Precision
 from penjing.surgery._rescale import scaled, scalings
+from penjing.surgery._slices import slice_tensor
 
 SAMPLE = 4096
 

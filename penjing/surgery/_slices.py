@@ -1,0 +1,64 @@
+"""Tensors without some of their indices."""
+
+import functools
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import nn
+
+from penjing.core import PlanError
+
+_BLOCK = 1 << 16  # elements: what is cut twice is cut a block at a time, in the processor's cache
+
+
+def slice_tensor(tensor: torch.Tensor, dims: Mapping[int, tuple[int, ...]], name: str) -> torch.Tensor:
+    """The tensor without the given indices; a parameter stays a parameter, channels-last stays channels-last."""
+    _check(tensor, dims, name)
+    rows = {dim: _left(indices, tensor.shape[dim]).to(tensor.device) for dim, indices in dims.items()}
+    kept = _taken(tensor.detach(), sorted(rows.items())) if rows else tensor.detach().clone()
+    if (
+        tensor.dim() == 4
+        and not tensor.is_contiguous()
+        and tensor.is_contiguous(memory_format=torch.channels_last)
+    ):
+        kept = kept.contiguous(memory_format=torch.channels_last)
+    return nn.Parameter(kept, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else kept
+
+
+def _check(tensor: torch.Tensor, dims: Mapping[int, tuple[int, ...]], name: str) -> None:
+    for dim, indices in dims.items():
+        if not indices:
+            raise PlanError(f"the plan names dim {dim} of {name!r} and removes nothing from it")
+        if dim >= tensor.dim() or indices[-1] >= tensor.shape[dim] or len(indices) >= tensor.shape[dim]:
+            raise PlanError(
+                f"the plan removes {len(indices)} indices up to {indices[-1]} from dim {dim} of {name!r}, whose "
+                f"shape is {tuple(tensor.shape)}: at least one must stay"
+            )
+
+
+@functools.lru_cache(maxsize=256)  # the tensors of a group lose the same indices
+def _left(removed: tuple[int, ...], size: int) -> torch.Tensor:
+    mark = np.ones(size, dtype=bool)
+    mark[np.array(removed)] = False
+    return torch.from_numpy(np.flatnonzero(mark))
+
+
+def _taken(tensor: torch.Tensor, rows: Sequence[tuple[int, torch.Tensor]]) -> torch.Tensor:
+    """The given rows of each dim. Fresh memory costs more than reading: it is taken once, for the result."""
+    if len(rows) == 1 or tensor.is_meta or tensor.numel() <= _BLOCK:
+        for dim, kept in rows:
+            tensor = tensor.index_select(dim, kept)
+        return tensor
+    (first, outer), *inner, (last, kept) = rows
+    shape = list(tensor.shape)
+    for dim, left in rows:
+        shape[dim] = len(left)
+    found = tensor.new_empty(shape)
+    step = max(1, _BLOCK * tensor.shape[first] // tensor.numel())
+    for start in range(0, len(outer), step):
+        part = tensor.index_select(first, outer[start : start + step])
+        for dim, left in inner:
+            part = part.index_select(dim, left)
+        torch.index_select(part, last, kept, out=found.narrow(first, start, part.shape[first]))
+    return found
