@@ -12,10 +12,10 @@ from penjing.structure._calling import call_with as call_with
 from penjing.structure._calling import check_example as check_example
 from penjing.structure._calling import output_tensors as output_tensors
 from penjing.structure._collector import collector_paused as collector_paused
+from penjing.structure._copying import copied as copied
 from penjing.structure._fast_paths import fast_paths_off as fast_paths_off
 from penjing.structure._fingerprint import fingerprint as fingerprint
 from penjing.structure._leftovers import no_leftovers as no_leftovers
-from penjing.structure._merge import copied as copied
 from penjing.structure._merge import merge_weights as merge_weights
 from penjing.structure._plain import loose_modules as loose_modules
 from penjing.structure._plain import plain_tensors as plain_tensors

@@ -4,13 +4,8 @@ weight_norm, spectral_norm and every other parametrization compute a weight anew
 has the computed weight itself: the function in eval mode is the same, and its rows and columns can go.
 """
 
-import copy
-import functools
-import types
-from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, cast
 
 import torch
 from torch import nn
@@ -19,8 +14,8 @@ from torch.nn.utils.parametrize import ParametrizationList
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
-from penjing.core import PlanError
 from penjing.core._plan import MergeWeight, Plan
+from penjing.structure._copying import copied
 from penjing.structure._fingerprint import fingerprint
 
 _HOOKS: dict[type, str] = {WeightNorm: "weight_norm", SpectralNorm: "spectral_norm"}
@@ -41,57 +36,6 @@ def merge_weights(model: nn.Module) -> tuple[nn.Module, Plan | None]:
     kinds = ", ".join(dict.fromkeys(edit.kind for edit in merges))
     policy = f"merged: {len(merges)} weights computed in the forward ({kinds}) are plain parameters now"
     return merged, Plan(edits=merges, fingerprint=fingerprint(model), policies=(policy,))
-
-
-def copied(model: nn.Module, memo: dict[int, Any]) -> nn.Module:
-    """A deep copy. Raises `PlanError` for a network that cannot be copied.
-
-    Empty containers (every module has a dozen for its hooks) are given to `deepcopy` ready-made: it is slow at them.
-    """
-    for module in model.modules():
-        for held in module.__dict__.values():
-            if type(held) in (dict, OrderedDict, list, set) and not held:
-                memo.setdefault(id(held), type(held)())
-    try:
-        made = copy.deepcopy(model, memo)
-        rebind(made, memo)
-        return made
-    except (RuntimeError, TypeError) as error:
-        raise PlanError(
-            f"this {type(model).__name__} cannot be copied: {error}. Remove what it keeps from earlier forwards "
-            "(tensors with a graph, locks, open files) before pruning"
-        ) from error
-
-
-def rebind(model: nn.Module, memo: Mapping[int, Any]) -> None:
-    """Functions kept as attributes, `lambda t: t @ self.table.weight.T`, speak of the copy and not of the original.
-
-    `memo` is what the deep copy wrote down: id of an original object -> its copy.
-    """
-    for module in model.modules():
-        for name, value in list(module.__dict__.items()):
-            cells = getattr(value, "__closure__", None)
-            if isinstance(value, types.FunctionType) and cells:
-                moved = tuple(_moved(cell, memo) for cell in cells)
-                if any(new is not old for new, old in zip(moved, cells, strict=True)):
-                    module.__dict__[name] = _with_cells(value, moved)
-
-
-def _moved(cell: types.CellType, memo: Mapping[int, Any]) -> types.CellType:
-    try:
-        held = cell.cell_contents
-    except ValueError:  # a name that is not bound yet
-        return cell
-    twin = memo.get(id(held)) if isinstance(held, (nn.Module, torch.Tensor)) else None
-    return cell if twin is None or twin is held else types.CellType(twin)
-
-
-def _with_cells(function: types.FunctionType, cells: tuple[types.CellType, ...]) -> types.FunctionType:
-    made = types.FunctionType(
-        function.__code__, function.__globals__, function.__name__, function.__defaults__, cells
-    )
-    made.__kwdefaults__ = function.__kwdefaults__
-    return cast(types.FunctionType, functools.update_wrapper(made, function))
 
 
 def _computed(model: nn.Module) -> Iterator[MergeWeight]:
