@@ -1,7 +1,8 @@
 """Exactness: the smaller network's own forward against the masked original, on random numbers in float64."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,9 +16,10 @@ from penjing.core._graph import Graph
 from penjing.core._plan import Plan
 from penjing.structure import Structure, Trace, call_with, no_leftovers, output_tensors, trace_forward
 from penjing.surgery._apply import named_states
-from penjing.surgery._extents import is_heavy, reductions
+from penjing.surgery._extents import is_heavy, labelled_dims, smaller_examples, traced_on
 from penjing.surgery._masks import kept_part, masks_of
-from penjing.surgery._precision import DOUBLE, SINGLE, Precision, PromotedCasts
+from penjing.surgery._places import on_fewer_places
+from penjing.surgery._precision import DOUBLE, SINGLE, Precision, PromotedCasts, Ran
 from penjing.surgery._replay import Masks, replay
 from penjing.surgery._states import precise_copy, visible_states
 
@@ -73,31 +75,70 @@ class _Run:
         return Exactness(max(e for e, _ in found), self._precision, tuple(shapes for _, shapes in found))
 
     def _one(self, position: int, example: Any) -> tuple[float, Shapes]:
-        """At a smaller extent first, where the network is heavy: what fails there, for any reason, runs in full."""
-        of = self._of
-        full = of.structure.traces[position]
-        if is_heavy(full.graph) and not full.chosen:
-            for reduced in reductions(
-                of.base, of.slim, of.structure, position, of.retraced[position], example
-            ):
-                try:
-                    error = self._error(position, reduced.example, reduced.base)
-                except (RuntimeError, TraceError, IndexError, ValueError, TypeError):
-                    continue
-                if error <= self._precision.tolerance:
-                    return error, _shapes(reduced.example)
-        return self._error(position, example, full), _shapes(example)
+        """On fewer places first, where that pays: what fails there, for any reason, runs in full."""
+        full = self._of.structure.traces[position]
+        for smaller in () if full.chosen else smaller_examples(full.graph, example):
+            try:
+                error = self._on_fewer(position, smaller)
+            except (RuntimeError, TraceError, IndexError, ValueError, TypeError):
+                break  # code that insists on its input's extent does so at every other one
+            if error <= self._precision.tolerance:
+                return error, _shapes(smaller)
+        with self._running():
+            inputs = self._inputs(example)
+            ours = self._own(inputs, PromotedCasts(self._precision))
+            return self._error(position, example, full, inputs, ours), _shapes(example)
 
-    def _error(self, position: int, example: Any, base: Trace) -> float:
-        inputs = tree_map_only(torch.Tensor, self._random_like, example)
+    def _on_fewer(self, position: int, example: Any) -> float:
+        """The error there; infinite where the two networks may do something else there than in full."""
+        found = float("inf")
+        with self._running():
+            inputs, mode = self._inputs(example), PromotedCasts(self._precision, recorded=True)
+            ours = self._own(inputs, mode)
+        for base in self._bases(position, example, mode.ran):
+            try:
+                with self._running():
+                    found = self._error(position, example, base, inputs, ours)
+            except (RuntimeError, TraceError, IndexError, ValueError, TypeError):
+                continue
+            if found <= self._precision.tolerance:
+                break
+        return found
+
+    def _bases(self, position: int, example: Any, ran: Sequence[Ran]) -> Iterator[Trace]:
+        """The original's trace on fewer places: read off what the smaller network ran, or made anew."""
+        of = self._of
+        full, retraced = of.structure.traces[position], of.retraced[position]
+        derived = on_fewer_places(full, retraced, ran, labelled_dims(of.structure, position))
+        if derived is not None:
+            yield derived
+        if is_heavy(full.graph):
+            traced = traced_on(of.base, of.slim, of.structure, position, retraced, example)
+            if traced is not None:
+                yield traced
+
+    @contextmanager
+    def _running(self) -> Iterator[None]:
         with self._precision.run(), no_leftovers(self._of.slim.modules()):
-            with PromotedCasts(self._precision):
-                ours = output_tensors(call_with(self._small, _copied(inputs)))
-            if base.chosen:
-                ours = self._replayed(position, example, base, inputs)
-            elif any(not t.is_floating_point() for t in ours):
-                ours += self._replayed(position, example, base, inputs)[len(ours) :]
-            theirs = self._masked(position, base, inputs)
+            yield
+
+    def _inputs(self, example: Any) -> Any:
+        return tree_map_only(torch.Tensor, self._random_like, example)
+
+    def _own(self, inputs: Any, mode: PromotedCasts) -> list[torch.Tensor]:
+        """What the smaller network's own forward gives."""
+        fresh = _copied(inputs)
+        with mode:
+            return output_tensors(call_with(self._small, fresh))
+
+    def _error(
+        self, position: int, example: Any, base: Trace, inputs: Any, ours: list[torch.Tensor]
+    ) -> float:
+        if base.chosen:
+            ours = self._replayed(position, example, base, inputs)
+        elif any(not t.is_floating_point() for t in ours):
+            ours = ours + self._replayed(position, example, base, inputs)[len(ours) :]
+        theirs = self._masked(position, base, inputs)
         return largest_error(ours, theirs, self._precision)
 
     def _random_like(self, tensor: torch.Tensor) -> torch.Tensor:

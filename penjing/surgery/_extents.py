@@ -8,8 +8,7 @@ integers.
 """
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -17,25 +16,19 @@ from torch import nn
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from penjing.core import PenjingError
-from penjing.core._graph import Graph, OpCall, Ref
+from penjing.core._graph import Graph, OpCall
 from penjing.structure import Structure, Trace, trace_forward
 from penjing.surgery._constants import aligned
+from penjing.surgery._precision import integers
 
 aten = torch.ops.aten
-HEAVY = 300_000_000  # multiply-accumulates from which fewer places may pay, and how many of them per call:
-PER_CALL = 4_000_000  # a trace on fewer places costs time by the call
+WORTH = 5_000_000  # multiply-accumulates from which a run on fewer places pays
+HEAVY = 300_000_000  # from which a trace on fewer places may pay too, and how many of them per call:
+PER_CALL = 4_000_000  # it costs time by the call
 SLOW = 4  # a grouped convolution in float64 takes this much longer than its arithmetic
 SHRINKS = (4, 2)
 MULTIPLE = 32
 LONG = 1024  # from here on the last dim of a signal counts as places
-
-
-@dataclass(frozen=True, slots=True)
-class Reduction:
-    """A smaller example input with the original's trace on it."""
-
-    example: Any
-    base: Trace
 
 
 def is_heavy(graph: Graph) -> bool:
@@ -55,23 +48,37 @@ def _macs(graph: Graph, call: OpCall) -> int:
     return 0
 
 
-def reductions(
-    base: nn.Module, slim: nn.Module, structure: Structure, position: int, retraced: Trace, example: Any
-) -> Iterator[Reduction]:
-    """Smaller examples on which both networks do what they do on `example`, smallest first."""
-    full, facts = structure.traces[position], structure.facts[position]
-    labelled = {v: tuple(bool(d) for d in dims) for v, dims in facts.labels.items()}
+def smaller_examples(graph: Graph, example: Any) -> Iterator[Any]:
+    """Examples with fewer places, smallest first; none for a light network, or where a dim would become one place."""
+    if sum(_macs(graph, call) for call in graph.calls) < WORTH:
+        return
+    made = (graph.values[v].shape for call in graph.calls for v in call.outputs)
+    least = min((n for shape in made if len(shape) > 3 for n in shape[2:] if n > 1), default=math.inf)
+    tried: list[list[int]] = []
     for share in SHRINKS:
         smaller = _shrunk(example, share)
-        if smaller is None:
-            continue
-        try:
-            ours = trace_forward(base, smaller)
-            same = _same_computation(full.graph, ours.graph, labelled)
-            if same and _same_integers(slim, full, retraced, ours, smaller):
-                yield Reduction(smaller, ours)
-        except (PenjingError, RuntimeError, ValueError, IndexError, TypeError):
-            return  # code that insists on its input's extent does so at every other one
+        sizes = [t.numel() for t in tree_leaves(smaller) if isinstance(t, torch.Tensor)]
+        if smaller is not None and sizes not in tried and least > share:
+            tried.append(sizes)
+            yield smaller
+
+
+def labelled_dims(structure: Structure, position: int) -> dict[int, tuple[bool, ...]]:
+    """Per value, which of its dims a group or a frozen cause speaks of."""
+    return {v: tuple(bool(d) for d in dims) for v, dims in structure.facts[position].labels.items()}
+
+
+def traced_on(
+    base: nn.Module, slim: nn.Module, structure: Structure, position: int, retraced: Trace, smaller: Any
+) -> Trace | None:
+    """The original's trace on a smaller example, if both networks do there what they do in full."""
+    full = structure.traces[position]
+    try:
+        ours = trace_forward(base, smaller)
+        same = _same_computation(full.graph, ours.graph, labelled_dims(structure, position))
+        return ours if same and _same_integers(slim, full, retraced, ours, smaller) else None
+    except (PenjingError, RuntimeError, ValueError, IndexError, TypeError):
+        return None
 
 
 def _shrunk(example: Any, share: int) -> Any | None:
@@ -128,14 +135,22 @@ def _same_computation(full: Graph, small: Graph, labelled: dict[int, tuple[bool,
 def _same_integers(slim: nn.Module, base: Trace, retraced: Trace, small_base: Trace, smaller: Any) -> bool:
     """Whether the integers that pruning changes in full change alike on the smaller example, and no others do."""
     pairs = list(aligned(base, retraced))
-    full = [(_integers(base.graph.calls[i]), _integers(retraced.graph.calls[j])) for i, j in pairs]
+    full = list(_integers(pairs, base, retraced))
     if all(a == b for a, b in full):
         return True
     small_slim = trace_forward(slim, smaller)
     if not _same_computation(retraced.graph, small_slim.graph, {}):
         return False
-    small = ((_integers(small_base.graph.calls[i]), _integers(small_slim.graph.calls[j])) for i, j in pairs)
+    small = _integers(pairs, small_base, small_slim)
     return all(_changes_alike(in_full, on_fewer) for in_full, on_fewer in zip(full, small, strict=True))
+
+
+def _integers(
+    pairs: Iterable[tuple[int, int]], ours: Trace, theirs: Trace
+) -> Iterator[tuple[list[int], list[int]]]:
+    for i, j in pairs:
+        a, b = ours.graph.calls[i], theirs.graph.calls[j]
+        yield integers(a.args, a.kwargs), integers(b.args, b.kwargs)
 
 
 def _changes_alike(full: tuple[list[int], list[int]], fewer: tuple[list[int], list[int]]) -> bool:
@@ -143,15 +158,3 @@ def _changes_alike(full: tuple[list[int], list[int]], fewer: tuple[list[int], li
         return full == fewer
     places = zip(*full, *fewer, strict=True)
     return all((a == b and c == d) or (a, b) == (c, d) for a, b, c, d in places)
-
-
-def _integers(call: OpCall) -> list[int]:
-    found: list[int] = []
-    pending: list[Any] = [*reversed((*call.args, *call.kwargs.values()))]
-    while pending:
-        item = pending.pop()
-        if isinstance(item, int) and not isinstance(item, bool):
-            found.append(item)
-        elif isinstance(item, Sequence) and not isinstance(item, (str, Ref)):
-            pending.extend(reversed(item))
-    return found

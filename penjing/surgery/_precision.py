@@ -60,21 +60,53 @@ SINGLE = Precision(
 )
 
 
-class PromotedCasts(TorchDispatchMode):
-    """Casts to a smaller float type inside the network, and its literals, are promoted."""
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """One operator call as it ran: its integers in order, and the shapes of its results."""
 
-    def __init__(self, precision: Precision) -> None:
+    op: Any
+    integers: list[int]
+    shapes: list[tuple[int, ...]]
+
+
+class PromotedCasts(TorchDispatchMode):
+    """Casts to a smaller float type inside the network, and its literals, are promoted. `ran` keeps what ran, if asked
+    for.
+    """
+
+    def __init__(self, precision: Precision, *, recorded: bool = False) -> None:
         super().__init__()
-        self._precision = precision
+        self._precision, self._recorded = precision, recorded
+        self.ran: list[Ran] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = {k: self._promoted(v) for k, v in (kwargs or {}).items()}
+        result = self._run(func, args, kwargs or {})
+        if self._recorded:
+            several = result if isinstance(result, (tuple, list)) else (result,)
+            shapes = [tuple(r.shape) for r in several if isinstance(r, torch.Tensor)]
+            self.ran.append(Ran(func, integers(args, kwargs or {}), shapes))
+        return result
+
+    def _run(self, func: Any, args: Any, kwargs: Any) -> Any:
+        kwargs = {k: self._promoted(v) for k, v in kwargs.items()}
         if func is torch.ops.aten.lift_fresh.default:  # a number written in the code, perhaps as float32
             return self._precision.cast(args[0])
         return in_double(func, [self._promoted(a) for a in args], kwargs)
 
     def _promoted(self, item: Any) -> Any:
         return self._precision.dtypes.get(item, item) if isinstance(item, torch.dtype) else item
+
+
+def integers(args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[int]:
+    """Every integer among an operator's arguments, lists of them included, in order."""
+    found: list[int] = []
+    for item in (*args, *kwargs.values()):
+        if isinstance(item, int):
+            if not isinstance(item, bool):
+                found.append(item)
+        elif isinstance(item, (tuple, list)):
+            found.extend(integers(item, {}))
+    return found
 
 
 def in_double(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:

@@ -9,8 +9,11 @@ import torch.nn.functional as F
 from torch import nn
 
 import penjing as pj
+from penjing.structure import trace_forward
 from penjing.surgery import _extents
 from penjing.surgery._extents import _changes_alike, _shrunk
+from penjing.surgery._places import on_fewer_places
+from penjing.surgery._precision import SINGLE, PromotedCasts
 
 X = torch.randn(3, 3, 64, 64, generator=torch.Generator().manual_seed(0))
 FULL, FEWER = ((tuple(X.shape),),), (((2, 3, 32, 32),),)
@@ -18,6 +21,7 @@ FULL, FEWER = ((tuple(X.shape),),), (((2, 3, 32, 32),),)
 
 @pytest.fixture(autouse=True)
 def _everything_is_heavy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_extents, "WORTH", 0)
     monkeypatch.setattr(_extents, "HEAVY", 0)
     monkeypatch.setattr(_extents, "PER_CALL", 0)
 
@@ -56,7 +60,7 @@ def test_fewer_places_are_said():
 
 
 def test_a_light_network_runs_in_full(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(_extents, "HEAVY", 10**12)
+    monkeypatch.setattr(_extents, "WORTH", 10**12)
     assert proof(Net()).shapes == FULL
 
 
@@ -184,3 +188,50 @@ def test_shapes_of_every_example_are_said():
     assert found.passed
     assert found.shapes == (((2, 3, 32, 32),), ((2, 3, 32, 32),))
     assert dataclasses.replace(found, shapes=()).passed
+
+
+def over_places(net: Net, x: torch.Tensor) -> torch.Tensor:
+    """Integers of the code that the places decide: rows of a linear layer, a width in a factor."""
+    return F.linear(x.permute(0, 2, 3, 1), torch.eye(8)).permute(0, 3, 1, 2) * x.shape[3]
+
+
+@pytest.mark.parametrize("twist", [lambda net, x: x, over_places])
+def test_the_graph_read_off_a_run_is_that_of_a_trace(twist: Callable[[Net, torch.Tensor], torch.Tensor]):
+    model = Net(twist).eval()
+    few = X[:2, :, :32, :32]
+    full, ran = trace_forward(model, X), PromotedCasts(SINGLE, recorded=True)
+    with torch.no_grad(), ran:
+        model(few)
+    found, traced = on_fewer_places(full, full, ran.ran, {}), trace_forward(model, few)
+    assert found is not None
+    pairs = zip(found.graph.calls, traced.graph.calls, strict=True)
+    assert all((a.op, a.args, a.kwargs) == (b.op, b.args, b.kwargs) for a, b in pairs)
+    read = {v for call in traced.graph.calls for v in call.inputs} - set(traced.graph.inputs)
+    assert all(a == b for a, b in zip(found.graph.values, traced.graph.values, strict=True) if a.id in read)
+
+
+@pytest.mark.parametrize("change", ["op", "integer", "labelled size", "one place"])
+def test_a_run_that_differs_gives_no_graph(change: str):
+    model, few = Net().eval(), X[:2, :, :32, :32]
+    full, mode = trace_forward(model, X), PromotedCasts(SINGLE, recorded=True)
+    with torch.no_grad(), mode:
+        model(few)
+    ran, labelled = list(mode.ran), {}
+    last = next(i for i, run in enumerate(ran) if run.op is torch.ops.aten.mean.dim)
+    if change == "op":
+        ran[last] = dataclasses.replace(ran[last], op=torch.ops.aten.sum.dim_IntList)
+    elif change == "integer":  # pruning changes it in full, and the place changes it too
+        retraced = trace_forward(model, X)
+        call = dataclasses.replace(
+            retraced.graph.calls[last], args=(retraced.graph.calls[last].args[0], [1, 3])
+        )
+        calls = (*retraced.graph.calls[:last], call, *retraced.graph.calls[last + 1 :])
+        cut = dataclasses.replace(retraced, graph=dataclasses.replace(retraced.graph, calls=calls))
+        assert on_fewer_places(full, cut, ran, labelled) is None
+        return
+    elif change == "labelled size":
+        labelled = {full.graph.calls[last].outputs[0]: (True, True)}
+    else:
+        ran[last] = dataclasses.replace(ran[last], shapes=[(1, 8)])
+    assert on_fewer_places(full, full, mode.ran, {}) is not None
+    assert on_fewer_places(full, full, ran, labelled) is None
