@@ -61,5 +61,6 @@ def _used(graph: Graph) -> set[int]:
     for call in reversed(graph.calls):
         if not call.outputs or call.op._schema.is_mutable or not found.isdisjoint(call.outputs):
             found.update(call.inputs)
-            found.update(call.outputs)
+            if call.op._schema.is_mutable:
+                found.update(call.outputs)
     return found

@@ -136,6 +136,8 @@ _FORMULAS: dict[Any, Callable[..., Any]] = {
     aten._log_softmax: _filled(float("-inf")),
     aten.logsumexp: _filled(float("-inf")),
     aten.amax: _filled(float("-inf")),
+    aten.max: _filled(float("-inf")),
+    aten.min: _filled(float("inf")),
     aten.amin: _filled(float("inf")),
     aten.topk: _filled(float("-inf")),
     **dict.fromkeys((aten.var, aten.std, aten.var_mean, aten.std_mean), _of_the_kept),

@@ -62,6 +62,20 @@ FOLLOWED: dict[str, Step] = {
     "arange": lambda m, h: h + torch.arange(h.shape[-1]),
     "linspace": lambda m, h: h + torch.linspace(0, 1, h.shape[-1]),
     "eye": lambda m, h: h + torch.eye(h.shape[-1]),
+    "largest": lambda m, h: h * h.max(1, keepdim=True)[0],
+    "smallest": lambda m, h: h * h.min(1, keepdim=True)[0],
+    "length of channels": lambda m, h: h / aten.norm(h, 2.0, [1], True),
+    "distances of pixels": lambda m, h: h * torch.cdist(h[:, :, 0].mT, h[:, :, 1].mT, p=1.0)[:, None],
+    "distances by products": lambda m, h: (
+        h * torch.cdist(h.flatten(2).mT, h.flatten(2).mT)[..., :1].view(2, 1, 6, 6)
+    ),
+    "diagonal of channels": lambda m, h: (
+        h * (h.flatten(2) @ h.flatten(2).mT).diagonal(dim1=1, dim2=2)[..., None, None]
+    ),
+    "triangle of channels": lambda m, h: (
+        (h.flatten(2) @ h.flatten(2).mT / 36).tril() @ h.flatten(2)
+    ).view_as(h),
+    "identity over channels": lambda m, h: F.conv2d(h, torch.eye(h.shape[1], dtype=h.dtype)[..., None, None]),
     "minimum over channels": lambda m, h: h * h.amin(1, keepdim=True),
     "log-sum-exp over channels": lambda m, h: h * h.logsumexp(1, keepdim=True),
     "numpy transpose": lambda m, h: h.mT.mT,
@@ -191,8 +205,7 @@ STAYS: dict[str, Step] = {
     "unfolded channels": lambda m, h: h.unfold(1, 2, 2).flatten(-2),
     "cumulated product": lambda m, h: h.cumprod(1),
     "product": lambda m, h: h * h.prod(1, keepdim=True),
-    "largest": lambda m, h: h * h.max(1, keepdim=True)[0],
-    "smallest": lambda m, h: h * h.min(1, keepdim=True)[0],
+    "largest and its place": lambda m, h: torch.mul(*h.max(1, keepdim=True)) * h,
     "median": lambda m, h: h * h.median(1, keepdim=True)[0],
     "place of the largest": lambda m, h: h * h.argmax(1, keepdim=True),
     "place of the smallest": lambda m, h: h * h.argmin(1, keepdim=True),
@@ -209,8 +222,8 @@ STAYS: dict[str, Step] = {
 
 
 TAKE_STATISTICS = (
-    "minimum over channels", "log-sum-exp over channels", "spread of channels", "variance of channels",
-    "variance and mean", "spread and mean", "best channels",
+    "largest", "smallest", "minimum over channels", "log-sum-exp over channels", "spread of channels",
+    "variance of channels", "variance and mean", "spread and mean", "best channels",
 )  # fmt: skip
 
 FLOAT32_KERNELS = ("matrices by group",)  # the proof has a float64 form of them, the bare network has none

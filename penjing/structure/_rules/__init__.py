@@ -6,6 +6,7 @@ from penjing.structure._rules import _index as _index
 from penjing.structure._rules import _places as _places
 from penjing.structure._rules import _reduce as _reduce
 from penjing.structure._rules import _spectral as _spectral
+from penjing.structure._rules import _squares as _squares
 from penjing.structure._rules import _views as _views
 from penjing.structure._rules._elementwise import pointwise as pointwise
 from penjing.structure._rules._elementwise import unknown as unknown

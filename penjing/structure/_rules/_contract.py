@@ -148,3 +148,37 @@ def trilinear(site: Site) -> list[Labels]:
             if axis in summed:
                 site.reduce(ref, position)
     return [[dim for axis, dim in enumerate(axes) if axis not in summed]]
+
+
+@rule(aten._cdist_forward, aten._euclidean_dist)
+def distances(site: Site) -> list[Labels]:
+    """(.., m, k) and (.., n, k) -> (.., m, n): what both lack adds nothing to a distance."""
+    x, y = site.arg(0), site.arg(1)
+    one, other = site.labels(x), site.labels(y)
+    site.unify(one[-1], other[-1])
+    for ref in (x, y):
+        site.reduce(ref, len(site.shape(ref)) - 1)
+    batch = list(one[:-2])
+    for axis in range(1, min(len(one), len(other)) - 1):
+        a, b = site.shape(x)[-2 - axis], site.shape(y)[-2 - axis]
+        if a == b:
+            batch[-axis] = site.unify(one[-2 - axis], other[-2 - axis])
+        elif a == 1:
+            batch[-axis] = other[-2 - axis]
+    return [[*other[: max(0, len(other) - len(one))], *batch, one[-2], other[-2]]]
+
+
+@rule("torchvision::deform_conv2d")
+def deformed(site: Site) -> list[Labels]:
+    """A convolution that looks up pixels where offsets say: channels as in a plain one, pixels and offsets stay."""
+    x, weight, bias, groups = site.arg(0), site.arg(1), site.arg(4), (site.arg(11), site.arg(12))
+    labels, own = site.labels(x), site.labels(weight)
+    for dim in (*labels[2:], *own[2:], *(d for i in (2, 3) for d in site.labels(site.arg(i))[1:])):
+        site.freeze(dim, "looks up pixels by place")
+    if groups != (1, 1):
+        for dim in (labels[1], own[0], own[1]):
+            site.freeze(dim, "looks up pixels by groups of channels, which are not followed")
+        return [[labels[0], own[0], FIXED, FIXED]]
+    site.unify(labels[1], own[1])
+    site.reduce(x, 1)
+    return [[labels[0], site.unify(own[0], site.labels(bias)[0]), FIXED, FIXED]]

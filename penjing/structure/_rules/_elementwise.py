@@ -14,7 +14,7 @@ aten = torch.ops.aten
 @rule(
     aten.clone, aten.detach, aten.alias, aten._to_copy, aten.lift_fresh, aten.lift_fresh_copy, aten.native_dropout,
     aten.copy_, aten.copy, aten.bernoulli_, aten.bernoulli, aten.dropout, aten.hardswish, aten.hardswish_,
-    aten.masked_fill, aten.masked_fill_, aten.where, aten.tril, aten.triu, aten.nan_to_num, aten.uniform_, aten.normal_,
+    aten.masked_fill, aten.masked_fill_, aten.where, aten.nan_to_num, aten.uniform_, aten.normal_,
     aten.rand_like, aten.randn_like, aten.zeros_like, aten.ones_like, aten.full_like, aten.empty_like,
     aten._neg_view, aten.fill, aten.fill_, aten.zero_, aten.threshold, aten.threshold_, aten._prelu_kernel,
     aten.floor_divide,
@@ -39,7 +39,7 @@ def _broadcast(site: Site, position: int) -> Labels:
 
 
 @rule(
-    aten.empty, aten.zeros, aten.ones, aten.full, aten.scalar_tensor, aten.rand, aten.randn, aten.eye, aten.randint,
+    aten.empty, aten.zeros, aten.ones, aten.full, aten.scalar_tensor, aten.rand, aten.randn, aten.randint,
     aten.new_zeros, aten.new_ones, aten.new_full, aten.new_empty, aten.empty_strided, aten.new_empty_strided,
 )  # fmt: skip
 def factory(site: Site) -> list[Labels]:

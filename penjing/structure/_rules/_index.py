@@ -160,15 +160,6 @@ def select_scatter(site: Site) -> list[Labels]:
     return [labels]
 
 
-@rule(aten.diagonal)
-def diagonal(site: Site) -> list[Labels]:
-    labels = site.labels(site.arg(0))
-    axes = {a % len(labels) for a in (site.arg(2, 0), site.arg(3, 1))}
-    for a in axes:
-        site.freeze(labels[a], "takes the diagonal of this dim")
-    return [[*(d for a, d in enumerate(labels) if a not in axes), FIXED]]
-
-
 @rule(aten.grid_sampler_2d, aten.grid_sampler_3d)
 def grid_sample(site: Site) -> list[Labels]:
     """Channels go on; pixels and the grid that places them stay."""

@@ -11,10 +11,13 @@ from penjing.structure._rules._registry import Labels, Site, fixed, rule
 aten = torch.ops.aten
 
 
-@rule(aten.sum, aten.linalg_vector_norm)
+@rule(aten.sum, aten.linalg_vector_norm, aten.norm)
 def total(site: Site) -> list[Labels]:
     """Of activations exact; of parameters alone (a norm that scales a weight) it is a statistic of what is kept."""
     x = site.arg(0)
+    order = site.arg(1, 2) if site.call.op.overloadpacket is not aten.sum else None
+    if isinstance(order, (int, float)) and order < 0:
+        return _extremes(site)
     if x.value not in site.facts.data:
         axes, _ = _axes(site, len(site.shape(x)))
         site.facts.renormalized.extend(c for a in axes for c in site.labels(x)[a])
@@ -71,10 +74,22 @@ def softmax(site: Site) -> list[Labels]:
     return [list(site.labels(x))]
 
 
-@rule(aten.argmax, aten.argmin, aten.max, aten.min, aten.median, aten.any, aten.all, aten.prod, aten.norm,
-      aten.aminmax)  # fmt: skip
+@rule(aten.max, aten.min)
+def largest(site: Site) -> list[Labels]:
+    """Of what is kept, where nobody asks for its place."""
+    placed = len(site.call.outputs) > 1 and site.call.outputs[1] in site.facts.used
+    if placed or "float" not in site.graph.values[site.call.inputs[0]].dtype:
+        return _extremes(site)
+    return _over(site, renormalized=True)
+
+
+@rule(aten.argmax, aten.argmin, aten.median, aten.any, aten.all, aten.prod, aten.aminmax)
 def extremes(site: Site) -> list[Labels]:
-    """Reductions whose dims stay; the others go on (pointwise max and min of two tensors have their own overload)."""
+    """Reductions whose dims stay; the others go on."""
+    return _extremes(site)
+
+
+def _extremes(site: Site) -> list[Labels]:
     x = site.arg(0)
     labels = site.labels(x)
     axes, keep = _axes(site, len(labels))
