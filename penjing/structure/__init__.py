@@ -4,12 +4,14 @@ from penjing.structure._atoms import Dim as Dim
 from penjing.structure._attention import ATTENTION as ATTENTION
 from penjing.structure._attention import free_attention as free_attention
 from penjing.structure._attention import is_stock_attention as is_stock_attention
+from penjing.structure._attention import keep_dense as keep_dense
 from penjing.structure._attributes import set_attribute as set_attribute
 from penjing.structure._blocks import Block as Block
 from penjing.structure._blocks import residual_blocks as residual_blocks
 from penjing.structure._calling import ExampleInputs as ExampleInputs
 from penjing.structure._calling import call_with as call_with
 from penjing.structure._calling import check_example as check_example
+from penjing.structure._calling import is_additive_mask as is_additive_mask
 from penjing.structure._calling import output_tensors as output_tensors
 from penjing.structure._collector import collector_paused as collector_paused
 from penjing.structure._copying import copied as copied

@@ -113,6 +113,15 @@ def free_attention(module: nn.Module) -> None:
     module._qkv_same_embed_dim = False  # type: ignore[assignment]  # keeps the encoder layer off its fused kernel
 
 
+def keep_dense(model: nn.Module) -> None:
+    """Encoders around a free twin pass no nested tensors, which only PyTorch's own module reads."""
+    for module in model.modules():
+        if isinstance(module, nn.TransformerEncoder) and any(
+            isinstance(m, FreeMultiheadAttention) for m in module.modules()
+        ):
+            module.use_nested_tensor = False
+
+
 @contextmanager
 def attention_freed(named: Named) -> Iterator[None]:
     """Every stock `nn.MultiheadAttention` runs as its free twin inside."""

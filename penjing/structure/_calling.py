@@ -12,6 +12,7 @@ from torch.utils._pytree import tree_leaves
 from penjing.core import UsageError
 
 ExampleInputs = Any
+_MASKED = -1e4
 
 
 def call_with(model: nn.Module, example: ExampleInputs) -> Any:
@@ -63,6 +64,17 @@ def check_example(example: ExampleInputs) -> None:
         )
     if not any(isinstance(leaf, torch.Tensor) for leaf in tree_leaves(example)):
         raise UsageError("example_inputs holds no tensor: give what the network's forward takes")
+
+
+def is_additive_mask(tensor: torch.Tensor) -> bool:
+    """Whether an input only says what to leave out: nothing above zero, and something so far below that it is no data.
+
+    Its values belong to the example, as those of a boolean mask do.
+    """
+    if tensor.is_meta or not tensor.is_floating_point() or not tensor.numel():
+        return False
+    lowest, highest = torch.aminmax(tensor.detach())
+    return highest.item() <= 0 and lowest.item() <= _MASKED
 
 
 def output_tensors(output: Any) -> list[torch.Tensor]:

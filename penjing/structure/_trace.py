@@ -19,7 +19,13 @@ from penjing.core import TraceError
 from penjing.core._graph import Graph, ModuleCall, OpCall, Value
 from penjing.structure._attention import attention_freed
 from penjing.structure._attributes import AttributeWatch
-from penjing.structure._calling import ExampleInputs, call_with, check_example, output_tensors
+from penjing.structure._calling import (
+    ExampleInputs,
+    call_with,
+    check_example,
+    is_additive_mask,
+    output_tensors,
+)
 from penjing.structure._choices import by_places, chooses, everything, has_mask
 from penjing.structure._collector import collector_paused
 from penjing.structure._comparisons import Comparisons
@@ -178,7 +184,9 @@ class _Recorder(TorchDispatchMode):
     def _input(self, tensor: torch.Tensor) -> torch.Tensor:
         tensor = tensor.detach()
         stand_in = tensor.to("meta") if tensor.is_floating_point() else tensor.to("cpu", copy=True)
-        self._begin_with(stand_in)
+        value = self._begin_with(stand_in)
+        if is_additive_mask(tensor):
+            self._shadows.hold(value, tensor.cpu())
         return stand_in
 
     def _begin_with(self, tensor: torch.Tensor) -> int:

@@ -8,7 +8,7 @@ from torch import nn
 
 from penjing.core import PlanError
 from penjing.core._plan import DropBlock, MergeWeight, Plan, ReplaceComponent, ScaleTensor, SetAttribute
-from penjing.structure import copied, fingerprint, merge_weights, plain_tensors, set_attribute
+from penjing.structure import copied, fingerprint, keep_dense, merge_weights, plain_tensors, set_attribute
 from penjing.surgery._components import replace_component
 from penjing.surgery._records import rebuild_records
 from penjing.surgery._rescale import scaled, scalings
@@ -46,6 +46,7 @@ def apply(model: nn.Module, plan: Plan) -> nn.Module:
     for path, module in slim.named_modules(remove_duplicate=False):
         if path in changed:
             rebuild_records(module)
+    keep_dense(slim)
     return slim
 
 

@@ -14,7 +14,15 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from penjing.core import TraceError
 from penjing.core._graph import Graph
 from penjing.core._plan import Plan
-from penjing.structure import Structure, Trace, call_with, no_leftovers, output_tensors, trace_forward
+from penjing.structure import (
+    Structure,
+    Trace,
+    call_with,
+    is_additive_mask,
+    no_leftovers,
+    output_tensors,
+    trace_forward,
+)
 from penjing.surgery._apply import named_states
 from penjing.surgery._extents import is_heavy, labelled_dims, smaller_examples, traced_on
 from penjing.surgery._masks import kept_part, masks_of
@@ -142,8 +150,10 @@ class _Run:
         return largest_error(ours, theirs, self._precision)
 
     def _random_like(self, tensor: torch.Tensor) -> torch.Tensor:
-        """Random values; an example without negative values stays without them (logarithms, roots)."""
-        if tensor.is_complex():
+        """Random values; an example without negative values stays without them (logarithms, roots), and what says
+        what to leave out says so still.
+        """
+        if tensor.is_complex() or is_additive_mask(tensor):
             return self._precision.cast(tensor.detach())
         if not tensor.is_floating_point():
             return tensor.clone()
