@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from penjing.structure._columns import ATOM, CUT, FROZEN, MIXED, SPLIT, WHOLE, Block, Pattern, lay_out
-from penjing.structure._factors import components, first_seen, rising
+from penjing.structure._factors import beyond, components, first_seen, rising, same_labels
 
 Dim = tuple[np.ndarray, ...]
 FIXED: Dim = ()
@@ -192,6 +192,10 @@ class Atoms:
             return a or b
         if same_labels(a, b) or self._unify_blocks(a, b) or self._follow_frozen(a, b):
             return a if len(a) >= len(b) else b
+        more = beyond(a, b)
+        if more:  # what one side depends on besides cannot go alone
+            self.freeze(tuple(more), cause)
+            return a if len(a) < len(b) else b
         if len(a) == 1 and len(b) == 1:
             self._union(a[0], b[0])
         elif len(a) == 1 or len(b) == 1:
@@ -394,7 +398,3 @@ class Atoms:
         free = ~stuck
         self._bind(atoms[free], tuple(o[free] for o in owners))
         return labels
-
-
-def same_labels(a: Dim, b: Dim) -> bool:
-    return len(a) == len(b) and all(x is y or np.array_equal(x, y) for x, y in zip(a, b, strict=True))

@@ -1,4 +1,6 @@
-"""How integer columns vary over the axes of a grid."""
+"""How integer columns vary over the axes of a grid, and how sets of columns compare."""
+
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -36,3 +38,16 @@ def components(rows: np.ndarray, axis: int, atoms: int) -> tuple[np.ndarray, np.
     np.minimum.at(of_atom, pairs[1], parent[pairs[0]])
     names, per_index = np.unique(parent, return_inverse=True)
     return per_index.reshape(-1), np.searchsorted(names, of_atom), len(names)
+
+
+def same_labels(a: Sequence[np.ndarray], b: Sequence[np.ndarray]) -> bool:
+    return len(a) == len(b) and all(x is y or np.array_equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+def beyond(a: Sequence[np.ndarray], b: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """The columns that one side holds besides all those of the other; none where they overlap in another way."""
+    few, many = (a, b) if len(a) < len(b) else (b, a)
+    if len(few) == len(many):
+        return []
+    more = [c for c in many if not any(c is f or np.array_equal(c, f) for f in few)]
+    return more if len(more) == len(many) - len(few) else []

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from penjing.structure._atoms import Atoms, Dim, same_labels
+from penjing.structure._atoms import Atoms, Dim
+from penjing.structure._factors import same_labels
 from penjing.structure._provenance import Attr, Size, leaves
 from penjing.structure._rules import Facts, Requirement
 

@@ -72,7 +72,7 @@ def test_an_encoder_with_fewer_heads_takes_padded_batches():
 
     x, padding = torch.randn(2, 6, 16), torch.zeros(2, 6, dtype=torch.bool)
     padding[0, 4:] = True
-    slim, plan = pj.prune(Encoder().eval(), (x, padding), ratio=0.5)
+    slim, _plan = pj.prune(Encoder().eval(), (x, padding), ratio=0.5)
     assert slim.body.layers[0].self_attn.num_heads == 2
     with torch.no_grad():  # PyTorch would turn the padded batch into a nested tensor here
         assert slim(x, padding).shape == (2, 6, 3)
