@@ -14,6 +14,8 @@ from penjing.structure._calling import check_example as check_example
 from penjing.structure._calling import is_additive_mask as is_additive_mask
 from penjing.structure._calling import output_tensors as output_tensors
 from penjing.structure._collector import collector_paused as collector_paused
+from penjing.structure._containers import map_tensors as map_tensors
+from penjing.structure._containers import tensors_of as tensors_of
 from penjing.structure._copying import copied as copied
 from penjing.structure._fast_paths import fast_paths_off as fast_paths_off
 from penjing.structure._fingerprint import fingerprint as fingerprint

@@ -7,9 +7,11 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.utils.rnn import PackedSequence
 from torch.utils._pytree import tree_leaves
 
 from penjing.core import UsageError
+from penjing.structure._containers import tensors_of
 
 ExampleInputs = Any
 _MASKED = -1e4
@@ -21,7 +23,7 @@ def call_with(model: nn.Module, example: ExampleInputs) -> Any:
     """
     if isinstance(example, Mapping):
         return _without_state(model, model(**example))
-    if isinstance(example, tuple):
+    if isinstance(example, tuple) and not isinstance(example, PackedSequence):
         return _without_state(model, model(*example))
     return _without_state(model, model(example))
 
@@ -62,7 +64,7 @@ def check_example(example: ExampleInputs) -> None:
             f"example_inputs is a {type(example).__name__}: give a tensor, a tuple of arguments or a dict of "
             "keyword arguments, e.g. torch.randn(1, 3, 224, 224); a list holds alternatives of these"
         )
-    if not any(isinstance(leaf, torch.Tensor) for leaf in tree_leaves(example)):
+    if not tensors_of(example):
         raise UsageError("example_inputs holds no tensor: give what the network's forward takes")
 
 

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from torch.utils._pytree import tree_map_only
 
 from penjing.core import TraceError, UsageError
 from penjing.core._graph import Graph
@@ -17,6 +16,7 @@ from penjing.structure._attention import replaceable_modules
 from penjing.structure._attributes import read_attribute
 from penjing.structure._calling import ExampleInputs
 from penjing.structure._collector import collector_paused
+from penjing.structure._containers import map_tensors
 from penjing.structure._couplings import Couplings
 from penjing.structure._fingerprint import fingerprint
 from penjing.structure._merge import merge_weights
@@ -136,7 +136,7 @@ def _training_traces(model: nn.Module, examples: Sequence[Any]) -> list[Trace]:
     found = []
     for example in examples:
         try:
-            found.append(trace_forward(model, tree_map_only(torch.Tensor, _pair, example), training=True))
+            found.append(trace_forward(model, map_tensors(_pair, example), training=True))
         except TraceError:
             continue
     return found

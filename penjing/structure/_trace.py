@@ -29,6 +29,7 @@ from penjing.structure._calling import (
 from penjing.structure._choices import by_places, chooses, everything, has_mask
 from penjing.structure._collector import collector_paused
 from penjing.structure._comparisons import Comparisons
+from penjing.structure._containers import map_tensors, tensors_of
 from penjing.structure._fast_paths import fast_paths_off
 from penjing.structure._leftovers import no_leftovers
 from penjing.structure._mixing import (
@@ -41,6 +42,7 @@ from penjing.structure._mixing import (
 from penjing.structure._provenance import Arith, Expr
 from penjing.structure._shadows import RANDOM, Shadows
 from penjing.structure._stand_ins import on_meta
+from penjing.structure._tolerance import autocast_by_cpu, distributions_unchecked
 from penjing.structure._user_calls import UserCalls
 from penjing.structure._walk import Named, every_path, first_paths
 
@@ -84,7 +86,8 @@ def _traced(model: nn.Module, example: ExampleInputs, training: bool, recorder: 
         stack.enter_context(torch.random.fork_rng(devices=[]))
         states = stack.enter_context(on_meta(every, training))
         stack.enter_context(fast_paths_off())
-        stack.enter_context(_autocast_by_cpu())
+        stack.enter_context(autocast_by_cpu())
+        stack.enter_context(distributions_unchecked())
         stack.enter_context(no_leftovers(module for _, module in named))
         stack.enter_context(attention_freed(named))
         recorder.begin(states, example)
@@ -102,21 +105,6 @@ def _traced(model: nn.Module, example: ExampleInputs, training: bool, recorder: 
                 "model(example_inputs) runs by itself; pass a tuple for several arguments, a dict for keywords"
             ) from error
     return recorder.finish(output, comparisons.heard)
-
-
-@contextmanager
-def _autocast_by_cpu() -> Iterator[None]:
-    """`torch.autocast(x.device.type)` knows no meta device: stand-ins are cast as the CPU would."""
-    enter = torch.autocast.__init__
-
-    def on_cpu(self: Any, device_type: str, *args: Any, **kwargs: Any) -> None:
-        enter(self, "cpu" if device_type == "meta" else device_type, *args, **kwargs)
-
-    torch.autocast.__init__ = on_cpu  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
-        torch.autocast.__init__ = enter  # type: ignore[method-assign]
 
 
 @contextmanager
@@ -176,10 +164,8 @@ class _Recorder(TorchDispatchMode):
             self._states[name] = self.ids.get(id(tensor), -1)
             if self._states[name] < 0:
                 self._states[name] = self._begin_with(tensor)
-        self.example = tree_map_only(torch.Tensor, self._input, example)
-        self._inputs = tuple(
-            self.ids[id(t)] for t in tree_leaves(self.example) if isinstance(t, torch.Tensor)
-        )
+        self.example = map_tensors(self._input, example)
+        self._inputs = tuple(self.ids[id(t)] for t in tensors_of(self.example))
 
     def _input(self, tensor: torch.Tensor) -> torch.Tensor:
         tensor = tensor.detach()

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from torch.utils._pytree import tree_leaves, tree_map_only
 
 from penjing.core import TraceError
 from penjing.core._graph import Graph
@@ -19,8 +18,10 @@ from penjing.structure import (
     Trace,
     call_with,
     is_additive_mask,
+    map_tensors,
     no_leftovers,
     output_tensors,
+    tensors_of,
     trace_forward,
 )
 from penjing.surgery._apply import named_states
@@ -131,7 +132,7 @@ class _Run:
             yield
 
     def _inputs(self, example: Any) -> Any:
-        return tree_map_only(torch.Tensor, self._random_like, example)
+        return map_tensors(self._random_like, example)
 
     def _own(self, inputs: Any, mode: PromotedCasts) -> list[torch.Tensor]:
         """What the smaller network's own forward gives."""
@@ -193,7 +194,7 @@ class _Run:
         graph = traced.graph
         tensors = {graph.states[name]: tensor for name, tensor in states.items()}
         device = next(iter(tensors.values())).device if tensors else torch.device("cpu")
-        leaves = [t for t in tree_leaves(_copied(inputs)) if isinstance(t, torch.Tensor)]
+        leaves = tensors_of(_copied(inputs))
         tensors.update(zip(graph.inputs, leaves, strict=True))
         for value, tensor in traced.constants.items():
             tensors[value] = self._precision.cast(tensor).to(device, copy=True)
@@ -211,11 +212,11 @@ def _float_feeds(graph: Graph) -> list[int]:
 
 
 def _copied(inputs: Any) -> Any:
-    return tree_map_only(torch.Tensor, torch.clone, inputs)
+    return map_tensors(torch.clone, inputs)
 
 
 def _shapes(example: Any) -> Shapes:
-    return tuple(tuple(t.shape) for t in tree_leaves(example) if isinstance(t, torch.Tensor))
+    return tuple(tuple(t.shape) for t in tensors_of(example))
 
 
 def _less_masks(a: torch.Tensor, b: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

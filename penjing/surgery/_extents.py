@@ -13,11 +13,10 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils._pytree import tree_leaves, tree_map_only
 
 from penjing.core import PenjingError
 from penjing.core._graph import Graph, OpCall
-from penjing.structure import Structure, Trace, trace_forward
+from penjing.structure import Structure, Trace, map_tensors, tensors_of, trace_forward
 from penjing.surgery._constants import aligned
 from penjing.surgery._precision import integers
 
@@ -57,7 +56,7 @@ def smaller_examples(graph: Graph, example: Any) -> Iterator[Any]:
     tried: list[list[int]] = []
     for share in SHRINKS:
         smaller = _shrunk(example, share)
-        sizes = [t.numel() for t in tree_leaves(smaller) if isinstance(t, torch.Tensor)]
+        sizes = [t.numel() for t in tensors_of(smaller)]
         if smaller is not None and sizes not in tried and least > share:
             tried.append(sizes)
             yield smaller
@@ -83,7 +82,7 @@ def traced_on(
 
 def _shrunk(example: Any, share: int) -> Any | None:
     """Pictures, volumes and long signals cut to a share of each extent, batches to two; None if nothing shrinks."""
-    tensors = [t for t in tree_leaves(example) if isinstance(t, torch.Tensor)]
+    tensors = tensors_of(example)
     batch = {t.shape[0] for t in tensors if t.dim()}
     cut = min(2, *batch) if len(batch) == 1 else None
 
@@ -98,8 +97,8 @@ def _shrunk(example: Any, share: int) -> Any | None:
                 tensor = tensor.narrow(dim, 0, _extent(tensor.shape[dim], share))
         return tensor
 
-    found = tree_map_only(torch.Tensor, smaller, example)
-    sizes = [t.numel() for t in tree_leaves(found) if isinstance(t, torch.Tensor)]
+    found = map_tensors(smaller, example)
+    sizes = [t.numel() for t in tensors_of(found)]
     return found if sizes != [t.numel() for t in tensors] else None
 
 
