@@ -9,6 +9,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from penjing.structure import fast_paths_off
+from penjing.surgery._revival import Deaf
 
 DTypes = Mapping[torch.dtype, torch.dtype]
 _REDUCED = (torch.float16, torch.bfloat16)
@@ -71,13 +72,14 @@ class Ran:
 
 class PromotedCasts(TorchDispatchMode):
     """Casts to a smaller float type inside the network, and its literals, are promoted. `ran` keeps what ran, if asked
-    for.
+    for; `deaf` knows whether something met nothing but zeros.
     """
 
     def __init__(self, precision: Precision, *, recorded: bool = False) -> None:
         super().__init__()
         self._precision, self._recorded = precision, recorded
         self.ran: list[Ran] = []
+        self.deaf = Deaf()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = self._run(func, args, kwargs or {})
@@ -91,6 +93,7 @@ class PromotedCasts(TorchDispatchMode):
         kwargs = {k: self._promoted(v) for k, v in kwargs.items()}
         if func is torch.ops.aten.lift_fresh.default:  # a number written in the code, perhaps as float32
             return self._precision.cast(args[0])
+        self.deaf.meet(func.overloadpacket, args)
         return in_double(func, [self._promoted(a) for a in args], kwargs)
 
     def _promoted(self, item: Any) -> Any:

@@ -13,6 +13,7 @@ import torch
 
 from penjing.core._graph import Graph, OpCall, Ref
 from penjing.surgery._precision import DOUBLE, Precision, in_double
+from penjing.surgery._revival import Follower
 from penjing.surgery._statistics import Mask, kept_statistics
 
 aten = torch.ops.aten
@@ -44,6 +45,7 @@ def replay(
     masks: Masks,
     wanted: Sequence[int],
     precision: Precision = DOUBLE,
+    follower: Follower | None = None,
 ) -> list[torch.Tensor]:
     """The values `wanted` from `tensors` (inputs, states and constants by value id), all in one precision.
 
@@ -60,14 +62,18 @@ def replay(
     for position, call in enumerate(graph.calls):
         if call.outputs and all(value in tensors for value in call.outputs):
             continue
+        given = follower.before(position, call, held) if follower is not None else None
+        seen = {**held, **given} if given else held
         selection = masks.selections.get(position)
         if selection is not None:
-            result = _select(call, held, selection, device, precision)
+            result = _select(call, seen, selection, device, precision)
         else:
-            result = _step(call, held, masks.masks.get(position, ()), device, precision)
+            result = _step(call, seen, masks.masks.get(position, ()), device, precision)
         several = result if isinstance(result, (tuple, list)) else (result,)
         results = [r for r in several if isinstance(r, torch.Tensor)]
         held.update(zip(call.outputs, results, strict=False))
+        if follower is not None and results:
+            follower.after(position, call, results[0])
         for value in (*call.inputs, *call.outputs):
             if last_use.get(value, position) == position and value not in keep:
                 held.pop(value, None)

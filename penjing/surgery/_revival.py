@@ -1,0 +1,120 @@
+"""A second comparison for networks that fall silent on the way: both replays in lockstep, their dead values revived.
+
+Where all that is kept of a value is zero (a ReLU that nothing passes, likely at high ratios), nothing behind it shows a
+difference. There both replays, the masked original's and the smaller network's, get the same random numbers instead,
+and every value that they compute is compared, call by call.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+
+from penjing.core._graph import OpCall
+
+aten = torch.ops.aten
+
+CONTRACTIONS = {  # and where their two factors begin
+    aten.mm: 0, aten.bmm: 0, aten.mv: 0, aten.convolution: 0,
+    aten.addmm: 1, aten.baddbmm: 1, aten.addbmm: 1, aten.addmv: 1,
+}  # fmt: skip
+KeptPart = Callable[[int, torch.Tensor], torch.Tensor]
+Held = Mapping[int, torch.Tensor]
+
+
+class Follower(Protocol):
+    """Sees a replay call by call, and may give a call other inputs than it has."""
+
+    def before(self, position: int, call: OpCall, held: Held) -> dict[int, torch.Tensor]: ...
+
+    def after(self, position: int, call: OpCall, result: torch.Tensor) -> None: ...
+
+
+class Deaf:
+    """Which second factors of contractions (by their memory) have met nothing but zeros so far."""
+
+    def __init__(self) -> None:
+        self._heard: dict[int, bool] = {}
+
+    def meet(self, packet: object, args: Sequence[Any]) -> None:
+        if packet in CONTRACTIONS:
+            x, weight = args[CONTRACTIONS[packet] :][:2]
+            place = weight.data_ptr()
+            if not self._heard.get(place, False):
+                self._heard[place] = _alive(x)
+
+    def __bool__(self) -> bool:
+        return not all(self._heard.values())
+
+
+def _alive(tensor: torch.Tensor) -> bool:
+    if not tensor.numel():
+        return True
+    return bool(tensor[(0,) * (tensor.dim() - 1)].any()) or bool(tensor.any())
+
+
+@dataclass(slots=True)
+class Reviving:
+    """Follows the masked original: revives what is dead, and remembers both that and what every call gave.
+
+    `twins` leads from its calls to those of the smaller network; `kept` is the kept part of a value.
+    """
+
+    twins: Mapping[int, int]
+    kept: KeptPart
+    given: dict[int, dict[int, torch.Tensor]] = field(default_factory=dict)
+    measures: dict[int, tuple[float, float]] = field(default_factory=dict)
+    generator: torch.Generator = field(default_factory=lambda: torch.Generator().manual_seed(1))
+
+    def before(self, position: int, call: OpCall, held: Held) -> dict[int, torch.Tensor]:
+        if call.op.overloadpacket not in CONTRACTIONS or position not in self.twins:
+            return {}
+        found: dict[int, torch.Tensor] = {}
+        for place, value in enumerate(call.inputs):
+            tensor = held[value]
+            if tensor.is_floating_point() and not self.kept(value, tensor).any():
+                drawn = torch.randn(tensor.shape, generator=self.generator, dtype=torch.float64)
+                found[value] = drawn.to(tensor.device, tensor.dtype)
+                self.given.setdefault(self.twins[position], {})[place] = self.kept(value, found[value])
+        return found
+
+    def after(self, position: int, call: OpCall, result: torch.Tensor) -> None:
+        if position in self.twins and _speaks(call):
+            self.measures[self.twins[position]] = _measure(self.kept(call.outputs[0], result))
+
+
+@dataclass(slots=True)
+class Following:
+    """Follows the smaller network's replay with what the other revived; `error` is the largest difference."""
+
+    original: Reviving
+    error: float = 0.0
+
+    def before(self, position: int, call: OpCall, held: Held) -> dict[int, torch.Tensor]:
+        given = self.original.given.get(position, {})
+        return {call.inputs[place]: tensor.to(held[call.inputs[place]]) for place, tensor in given.items()}
+
+    def after(self, position: int, call: OpCall, result: torch.Tensor) -> None:
+        told = self.original.measures.get(position)
+        if told is not None:
+            value, size = _measure(result)
+            self.error = max(self.error, abs(value - told[0]) / max(1.0, size, told[1]))
+
+
+def _speaks(call: OpCall) -> bool:
+    """Whether a call's first result is numbers it computed: fresh memory is not, nor what others write into."""
+    blank = "empty" in call.op.overloadpacket.__name__
+    return bool(call.inputs and call.outputs) and not blank and not call.op._schema.is_mutable
+
+
+def _measure(tensor: torch.Tensor) -> tuple[float, float]:
+    """A weighted sum that every element has a share in, and the largest element."""
+    if tensor.is_complex():
+        tensor = torch.view_as_real(tensor.resolve_conj())
+    if not tensor.is_floating_point() or not tensor.numel():
+        return 0.0, 0.0
+    flat = tensor.double().nan_to_num(0.0, 0.0, 0.0).flatten()
+    weights = torch.arange(len(flat), dtype=torch.float64, device=flat.device).mul_(1.7).cos_()
+    return (flat @ weights).item() / math.sqrt(len(flat)), flat.abs().max().item()

@@ -1,0 +1,43 @@
+"""A network that falls silent on the way is proven all the same."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import penjing as pj
+from penjing.core import VerificationError
+from penjing.structure._rules import RULES
+from penjing.structure._rules._elementwise import factory
+
+aten = torch.ops.aten
+
+
+class Silent(nn.Module):
+    """Nothing passes the ReLU: the output is the last bias, whatever lies before it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.width = 12
+        self.into, self.out = nn.Linear(4, 12), nn.Linear(12, 3)
+        self.kernel, self.shift = nn.Parameter(torch.randn(12, 12)), nn.Parameter(-50 - torch.rand(12))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        weight = self.kernel + torch.eye(self.width, dtype=x.dtype)
+        return self.out(F.relu(F.linear(self.into(x), weight) + self.shift))
+
+
+def test_a_silent_network_is_proven():
+    torch.manual_seed(0)
+    model, example = Silent(), torch.randn(2, 4)
+    slim, plan = pj.prune(model, example, ratio=0.5)
+    assert slim.kernel.shape == (6, 6)
+    assert pj.verify(model, slim, plan, example).passed
+
+
+def test_a_wrong_rule_shows_where_the_output_is_silent(monkeypatch: pytest.MonkeyPatch):
+    torch.manual_seed(0)
+    monkeypatch.setitem(RULES, aten.eye, factory)  # rows and columns of the identity go apart
+    model, example = Silent(), torch.randn(2, 4)
+    with pytest.raises(VerificationError, match="differ"):
+        pj.prune(model, example, ratio=0.5)
