@@ -8,12 +8,14 @@ head dims. Atoms below `Atoms.first` are frozen, one id per cause.
 Whole dims that meet whole dims are joined block by block (`_columns`); everything else goes index by index.
 """
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 
 from penjing.structure._columns import ATOM, CUT, FROZEN, MIXED, SPLIT, WHOLE, Block, Pattern, lay_out
-from penjing.structure._factors import beyond, components, first_seen, rising, same_labels
+from penjing.structure._expansion import Expanded, distinct
+from penjing.structure._factors import along_one, beyond, components, matched, rising, same_labels, varies
 
 Dim = tuple[np.ndarray, ...]
 FIXED: Dim = ()
@@ -35,6 +37,8 @@ class Atoms:
         self._owner = np.full(2 * _CAUSES, -1, dtype=ATOM)  # atom -> position of its innermost block
         self._blocks: list[Block] = []
         self._known: dict[int, Pattern] = {}  # by id of the column, which the pattern keeps alive
+        self._changes = 0  # how often what atoms share changed, and what columns were by then
+        self._expansions: dict[int, tuple[np.ndarray, int, Expanded]] = {}
 
     def __len__(self) -> int:
         return self._count
@@ -77,6 +81,7 @@ class Atoms:
 
     def _mix(self, atoms: np.ndarray) -> None:
         """These atoms now have fates of their own."""
+        self._changes += 1
         owners = self._owner[atoms]
         for position in set(owners.tolist()) if len(owners) < 64 else np.unique(owners).tolist():
             self._blocks[position].root().state = MIXED
@@ -98,24 +103,34 @@ class Atoms:
         if pattern is not None:
             return self._column(pattern)
         parent = self._parent
-        root = parent[atoms]
-        while True:
-            above = parent[root]
-            if np.array_equal(above, root):
-                parent[atoms] = root
-                return root
-            root = above
+        root, above = atoms, parent[atoms]
+        while not np.array_equal(above, root):
+            root, above = above, parent[above]
+        if root is not atoms:
+            parent[atoms] = root
+        return root
 
     def expand(self, dim: Dim) -> Dim:
         """The same labels over unbound roots: bound atoms become columns, repeated and neutral columns go."""
         if len(dim) == 1:
-            pattern = self.pattern(dim[0])
-            if pattern is not None:
-                return (self._column(pattern),)
+            return self._expanded(dim[0]).dim
+        found = [self._expanded(column) for column in dim]
+        free = [column for each in found if each.free for column in each.dim]
+        return tuple(distinct(free, self._known)) if free else found[0].dim if found else dim
+
+    def _expanded(self, column: np.ndarray) -> Expanded:
+        pattern = self.pattern(column)
+        if pattern is not None:
+            return Expanded((self._column(pattern),), True)
+        known = self._expansions.get(id(column))
+        if known is None or (known[1] != self._changes and known[2].free):
+            known = self._expansions[id(column)] = (column, self._changes, self._expand(column))
+        return known[2]
+
+    def _expand(self, column: np.ndarray) -> Expanded:
         columns: list[np.ndarray] = []
         still: list[np.ndarray] = []
-        pending = list(reversed(dim))
-        seen: set[int] = set()
+        pending = [column]
         while pending:
             column = pending.pop()
             pattern = self._known.get(id(column))
@@ -123,15 +138,12 @@ class Atoms:
             if pattern is None or block is None or block.state in (CUT, MIXED):
                 self._expand_rows(column, columns, still, pending)
             elif block.state == WHOLE:
-                if id(block.pattern(pattern.outer, pattern.inner)) not in seen:
-                    seen.add(id(block.pattern(pattern.outer, pattern.inner)))
-                    columns.append(self._column(block.pattern(pattern.outer, pattern.inner)))
+                columns.append(self._column(block.pattern(pattern.outer, pattern.inner)))
             elif block.state == SPLIT:
-                pending.extend(self._repeated(p, pattern) for p in reversed(block.parts))
+                pending.extend(self._held(p, pattern.outer, pattern.inner) for p in reversed(block.parts))
             else:
                 still.append(np.full(len(column), block.cause, dtype=ATOM))
-        columns = self._distinct(columns)
-        return tuple(columns) if columns else tuple(still[:1])
+        return Expanded(tuple(distinct(columns, self._known) if columns else still[:1]), bool(columns))
 
     def _expand_rows(
         self,
@@ -148,23 +160,9 @@ class Atoms:
         else:
             (columns if (column >= self.first).any() else still).append(column)
 
-    def _repeated(self, part: Pattern, around: Pattern) -> np.ndarray:
-        """The column of a part of a split block, where the block itself is repeated and tiled."""
-        if around.outer == around.inner == 1:
-            return self._column(part)
-        found = part.within(around.outer, around.inner)
-        if found is not None:
-            return self._column(found)
-        return np.tile(np.repeat(part.array(), around.inner), around.outer)
-
-    def _distinct(self, columns: list[np.ndarray]) -> list[np.ndarray]:
-        if len(columns) < 2 or all(id(c) in self._known for c in columns):
-            return columns
-        return list({c.tobytes(): c for c in reversed(columns)}.values())[::-1]
-
     def is_free(self, dim: Dim) -> bool:
         """Whether any index of the dim may disappear."""
-        return any(self.pattern(c) is not None or (c >= self.first).any() for c in self.expand(dim))
+        return any(self._expanded(column).free for column in dim)
 
     def freeze(self, dim: Dim, cause: str) -> None:
         """No index of the dim may disappear, for this cause."""
@@ -174,6 +172,7 @@ class Atoms:
         for column in self.expand(dim):
             pattern = self.pattern(column)
             if pattern is not None:
+                self._changes += 1
                 pattern.block.state, pattern.block.cause = FROZEN, atom
                 self._parent[pattern.block.start : pattern.block.start + pattern.block.size] = atom
                 continue
@@ -234,6 +233,7 @@ class Atoms:
         if a is b:
             return
         low, high = (a, b) if a.start < b.start else (b, a)
+        self._changes += 1
         high.above = low
         self._parent[high.start : high.start + high.size] = np.arange(low.start, low.start + low.size)
 
@@ -250,6 +250,7 @@ class Atoms:
         return True
 
     def _bind_block(self, block: Block, parts: Sequence[Pattern]) -> None:
+        self._changes += 1
         block.state, block.parts = SPLIT, tuple(parts)
         own = slice(block.start, block.start + block.size)
         self._left[own], self._right[own] = self._column(parts[0]), self._column(parts[1])
@@ -264,6 +265,7 @@ class Atoms:
         pattern = self._known.get(id(column))
         if pattern is None or pattern.outer > 1 or pattern.inner > 1 or not 0 <= start < stop <= len(column):
             return column[start:stop]
+        self._changes += 1
         part = pattern.block.root().part(start, stop)
         if part is None:
             return column[start:stop]
@@ -275,20 +277,25 @@ class Atoms:
 
     def merge(self, dims: Sequence[Dim], shape: Sequence[int]) -> Dim:
         """Labels of dims of these sizes flattened into one."""
-        columns = []
+        columns: list[np.ndarray] = []
         for axis, dim in enumerate(dims):
-            inner = int(np.prod(shape[axis + 1 :], dtype=np.int64))
-            outer = int(np.prod(shape[:axis], dtype=np.int64))
+            outer, inner = math.prod(shape[:axis]), math.prod(shape[axis + 1 :])
             for column in dim:
                 pattern = self._known.get(id(column))
-                merged = pattern.within(outer, inner) if pattern is not None else None
                 if inner == outer == 1:
                     columns.append(column)
-                elif merged is not None:
-                    columns.append(self._column(merged))
+                elif pattern is not None:
+                    columns.append(self._held(pattern, outer, inner))
                 else:
                     columns.append(np.tile(np.repeat(column, inner), outer))
         return tuple(columns)
+
+    def _held(self, pattern: Pattern, outer: int, inner: int) -> np.ndarray:
+        """The column of a pattern that is repeated and tiled once more."""
+        found = pattern.within(outer, inner)
+        if found is not None:
+            return self._column(found)
+        return np.tile(np.repeat(pattern.array(), inner), outer)
 
     def reshape(self, columns: Dim, shape: Sequence[int]) -> list[Dim]:
         """Labels of the flat `columns` laid out over several dims; atoms that span dims are split into a product."""
@@ -357,32 +364,18 @@ class Atoms:
         self._left[atoms], self._right[atoms] = rows[0], rows[1]
 
     def _pair(self, a: Dim, b: Dim, cause: str) -> None:
-        shapes = [first_seen(c) for c in b]
-        unused = list(range(len(b)))
-        matches: list[tuple[np.ndarray, np.ndarray]] = []
-        for column in a:
-            pattern = first_seen(column)
-            found = next((i for i in unused if np.array_equal(shapes[i], pattern)), None)
-            if found is None:
-                break
-            unused.remove(found)
-            matches.append((column, b[found]))
-        if len(matches) == len(a) == len(b):
-            for left, right in matches:
-                self._union(left, right)
-        else:
+        pairs = matched(a, b)
+        for left, right in pairs or ():
+            self._union(left, right)
+        if pairs is None:
             self.freeze(a, cause)
             self.freeze(b, cause)
 
     def _factor(self, grid: np.ndarray) -> list[tuple[int, np.ndarray]]:
         """One column over several axes -> (axis, labels) pairs whose product says the same."""
-        varying = [j for j in range(grid.ndim) if (grid != grid.take([0], axis=j)).any()]
-        if not varying:
-            axis = int(np.argmax(grid.shape))
-            return [(axis, np.full(grid.shape[axis], grid.flat[0], dtype=ATOM))]
-        if len(varying) == 1:
-            index = tuple(slice(None) if j == varying[0] else 0 for j in range(grid.ndim))
-            return [(varying[0], grid[index].copy())]
+        varying = varies(grid)
+        if len(varying) < 2:
+            return [along_one(grid, varying)]
         atoms, rows = np.unique(grid, return_inverse=True)
         rows = rows.reshape(grid.shape)
         parts = [(axis, *components(rows, axis, len(atoms))) for axis in varying]

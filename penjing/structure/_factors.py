@@ -9,6 +9,10 @@ def rising(index: np.ndarray) -> bool:
     return bool((np.diff(index) > 0).all())
 
 
+def same_labels(a: Sequence[np.ndarray], b: Sequence[np.ndarray]) -> bool:
+    return len(a) == len(b) and all(x is y or np.array_equal(x, y) for x, y in zip(a, b, strict=True))
+
+
 def first_seen(column: np.ndarray) -> np.ndarray:
     """Each entry replaced by the position of its first occurrence."""
     _, first, inverse = np.unique(column, return_index=True, return_inverse=True)
@@ -40,10 +44,6 @@ def components(rows: np.ndarray, axis: int, atoms: int) -> tuple[np.ndarray, np.
     return per_index.reshape(-1), np.searchsorted(names, of_atom), len(names)
 
 
-def same_labels(a: Sequence[np.ndarray], b: Sequence[np.ndarray]) -> bool:
-    return len(a) == len(b) and all(x is y or np.array_equal(x, y) for x, y in zip(a, b, strict=True))
-
-
 def beyond(a: Sequence[np.ndarray], b: Sequence[np.ndarray]) -> list[np.ndarray]:
     """The columns that one side holds besides all those of the other; none where they overlap in another way."""
     few, many = (a, b) if len(a) < len(b) else (b, a)
@@ -51,3 +51,29 @@ def beyond(a: Sequence[np.ndarray], b: Sequence[np.ndarray]) -> list[np.ndarray]
         return []
     more = [c for c in many if not any(c is f or np.array_equal(c, f) for f in few)]
     return more if len(more) == len(many) - len(few) else []
+
+
+def matched(a: Sequence[np.ndarray], b: Sequence[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]] | None:
+    """Columns paired with those that vary alike; None unless that pairs all of them."""
+    shapes = [first_seen(c) for c in b]
+    unused = list(range(len(b)))
+    pairs: list[tuple[np.ndarray, np.ndarray]] = []
+    for column in a:
+        shape = first_seen(column)
+        found = next((i for i in unused if np.array_equal(shapes[i], shape)), None)
+        if found is None:
+            return None
+        unused.remove(found)
+        pairs.append((column, b[found]))
+    return None if unused else pairs
+
+
+def varies(grid: np.ndarray) -> list[int]:
+    """The axes along which a grid is not constant."""
+    return [j for j in range(grid.ndim) if (grid != grid.take([0], axis=j)).any()]
+
+
+def along_one(grid: np.ndarray, varying: Sequence[int]) -> tuple[int, np.ndarray]:
+    """A grid that varies along one axis at most: that axis (else the longest), and its entries there."""
+    axis = varying[0] if varying else int(np.argmax(grid.shape))
+    return axis, grid[tuple(slice(None) if j == axis else 0 for j in range(grid.ndim))].copy()

@@ -39,17 +39,12 @@ def live_requirements(all_facts: Sequence[Facts]) -> list[Live]:
 
 
 def _live(atoms: Atoms, facts: Facts, requirement: Requirement) -> Live | None:
-    dim = atoms.expand(requirement.dim)
     expr = requirement.expr
-    sizes = {
-        leaf: atoms.expand(facts.labels[leaf.value][leaf.dim])
-        for leaf in leaves(expr)
-        if isinstance(leaf, Size)
-    }
+    named = {leaf: facts.labels[leaf.value][leaf.dim] for leaf in leaves(expr) if isinstance(leaf, Size)}
     attributes = tuple(dict.fromkeys(leaf for leaf in leaves(expr) if isinstance(leaf, Attr)))
-    movable = any((c >= atoms.first).any() for d in (dim, *sizes.values()) for c in d)
-    if not movable and not attributes:
+    if not attributes and not any(map(atoms.is_free, (requirement.dim, *named.values()))):
         return None
+    dim, sizes = atoms.expand(requirement.dim), {leaf: atoms.expand(own) for leaf, own in named.items()}
     if isinstance(expr, Size) and same_labels(dim, sizes[expr]):
         return None
     return Live(requirement, facts, dim, sizes, attributes)
