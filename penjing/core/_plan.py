@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from types import MappingProxyType
 from typing import Any
 
@@ -117,9 +118,17 @@ class Plan:
         for edit in self.edits:
             for name, dim, indices in _removals(edit):
                 found.setdefault(name, {}).setdefault(dim, []).append(indices)
+        joined: dict[tuple[int, ...], tuple[int, ...]] = {}  # many tensors lose the same indices: joined once
+        for dims in found.values():
+            for parts in dims.values():
+                key = tuple(map(id, parts))
+                if key not in joined:
+                    joined[key] = _together(parts)
         return MappingProxyType(
             {
-                name: MappingProxyType({d: _together(parts) for d, parts in sorted(dims.items())})
+                name: MappingProxyType(
+                    {d: joined[tuple(map(id, parts))] for d, parts in sorted(dims.items())}
+                )
                 for name, dims in sorted(found.items())
             }
         )
@@ -175,8 +184,8 @@ class Plan:
 
 
 def _together(parts: Sequence[Iterable[int]]) -> tuple[int, ...]:
-    """Sorted indices of several removals; a removal alone is sorted already."""
-    return tuple(parts[0]) if len(parts) == 1 else tuple(sorted(set().union(*parts)))
+    """Sorted indices of several removals, each of which is sorted already."""
+    return tuple(parts[0]) if len(parts) == 1 else tuple(dict.fromkeys(sorted(chain.from_iterable(parts))))
 
 
 def _removals(edit: Edit) -> Iterable[tuple[str, int, Iterable[int]]]:

@@ -7,6 +7,7 @@ import torch
 
 from penjing.core._groups import PruneGroup
 
+_SMALL = 1 << 13
 _BLOCK = 1 << 17  # elements in float64 at a time: they stay in the processor's cache
 
 
@@ -19,6 +20,7 @@ class Sums:
     def __init__(self, tensors: Mapping[str, torch.Tensor], power: int) -> None:
         self._tensors, self._power = tensors, power
         self._known: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        self._along: dict[tuple[int, int], np.ndarray] = {}
         self._buffers: dict[torch.device, torch.Tensor] = {}
 
     def along(self, name: str, dim: int) -> np.ndarray | None:
@@ -26,6 +28,12 @@ class Sums:
         values = self._tensors.get(name)
         if values is None:
             return None
+        found = self._along.get((id(values), dim))
+        if found is None:
+            found = self._along[id(values), dim] = self._summed(values, dim)
+        return found
+
+    def _summed(self, values: torch.Tensor, dim: int) -> np.ndarray:
         shape = values.shape
         first = next((d for d, n in enumerate(shape) if n != 1), 0)
         if id(values) not in self._known:
@@ -39,9 +47,9 @@ class Sums:
 
     def _pass(self, values: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
         """Sums per index of dim 0, and over dim 0."""
-        if values.dim() < 2:
-            rows = self._powers(torch.empty_like(values, dtype=torch.float64), values).cpu().numpy()
-            return rows, rows.sum(0)
+        if values.numel() <= _SMALL:
+            whole = self._powers(torch.empty(values.shape, dtype=torch.float64), values.cpu()).numpy()
+            return whole.reshape(len(whole), whole[:1].size).sum(1) if whole.ndim > 1 else whole, whole.sum(0)
         width = values.shape[1:].numel()
         step = max(1, _BLOCK // max(1, width))
         made = {"dtype": torch.float64, "device": values.device}

@@ -189,7 +189,7 @@ class Atoms:
         if not a or not b:
             self.freeze(a or b, cause)
             return a or b
-        if same_labels(a, b) or self._unify_blocks(a, b) or self._follow_frozen(a, b):
+        if self._unify_blocks(a, b) or same_labels(a, b) or self._follow_frozen(a, b):
             return a if len(a) >= len(b) else b
         more = beyond(a, b)
         if more:  # what one side depends on besides cannot go alone

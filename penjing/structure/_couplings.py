@@ -200,7 +200,7 @@ class _Reader:
         return left, self._count(expr, sizes)  # type: ignore[arg-type]
 
     def _dim(self, dim: Dim, full: int) -> Poly | None:
-        key = (full, *(c.tobytes() for c in dim))
+        key = (full, *map(id, dim))  # requirements hold on to their dims
         if key not in self._known:
             self._known[key] = self._owners.count(dim, full)
         return self._known[key]

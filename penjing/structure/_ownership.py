@@ -3,6 +3,7 @@
 Blocks of atoms that meet only whole dims are read off at once; the rest is clustered index by index.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -105,6 +106,7 @@ def _index_by_index(atoms: Atoms, entries: Sequence[_Entry], kinds: np.ndarray) 
     signatures = np.add.reduceat(codes, first_run) + _mix(roles.astype(np.uint64))
     runs_per_atom = np.diff(np.r_[first_run, len(run_atoms)])
     found = []
+    shared: dict[tuple[int, bytes], np.ndarray] = {}  # tensors that lie in a row own the same indices
     _, inverse = np.unique(signatures, return_inverse=True)
     order = np.argsort(inverse, kind="stable")
     for members in np.split(order, np.flatnonzero(np.diff(inverse[order])) + 1):
@@ -114,6 +116,7 @@ def _index_by_index(atoms: Atoms, entries: Sequence[_Entry], kinds: np.ndarray) 
             at = starts[runs + k]
             width = int(counts[runs[0] + k])
             index = owned.index[at[:, None] + np.arange(width)]
+            index = shared.setdefault((width, index.tobytes()), index)
             slots.append((*places[int(owned.slots[at[0]])], index))
         found.append((unique_atoms[members], slots))
     return found
@@ -130,10 +133,21 @@ def _table(atoms: Atoms, entries: Sequence[_Entry], slots: dict[tuple[int, int],
     column = np.repeat([e.position for e in entries], sizes)
     free = owner >= atoms.first
     owner, slot, index, column = owner[free], slot[free], index[free], column[free]
-    order = np.lexsort((column, index, slot, owner))
+    order = _order(owner, slot, index, column)
     owner, slot, index, column = owner[order], slot[order], index[order], column[order]
     new = np.r_[True, (np.diff(owner) != 0) | (np.diff(slot) != 0) | (np.diff(index) != 0)][: len(owner)]
     return _Table(owner[new], slot[new], index[new], column[new])
+
+
+def _order(*keys: np.ndarray) -> np.ndarray:
+    """The order of rows of non-negative integers; packed into one integer each where they fit."""
+    ranges = [int(key.max()) + 1 if len(key) else 1 for key in keys]
+    if math.prod(ranges) >= 2**63:
+        return np.lexsort(keys[::-1])
+    code = np.zeros(len(keys[0]), dtype=np.int64)
+    for key, size in zip(keys, ranges, strict=True):
+        code = code * size + key
+    return np.argsort(code)  # rows of one code are alike
 
 
 def _mix(x: np.ndarray) -> np.ndarray:
@@ -153,7 +167,8 @@ def coarse(groups: Sequence[Slots]) -> set[int]:
         for state, dim, index in slots:
             places.setdefault((state, dim), []).append((position, index))
     found: set[int] = set()
-    for owners in places.values():
+    alike = {tuple((position, id(index)) for position, index in owners): owners for owners in places.values()}
+    for owners in alike.values():
         if len(owners) > 1:
             found |= _overlapping(owners)
     return found

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from penjing.core import PenjingError, PlanError, TraceError
+from penjing.core._groups import PruneGroup
 from penjing.core._plan import DropBlock, MergeWeight, Plan
 from penjing.structure import ExampleInputs, Structure, Trace, trace
 from penjing.surgery._apply import apply, named_states
@@ -141,24 +142,18 @@ def _removed_units(
     units: dict[str, list[int]] = {}
     aliases = {s.names[0]: s.names for s in structure.states}
     shapes = {name: s.shape for s in structure.states for name in s.names}
-    extra = _marks(shapes, removed)
-    asked = {place: mark.copy() for place, mark in extra.items()}
+    marks = _marks(shapes, removed)
+    owned: dict[tuple[str, int], list[np.ndarray]] = {}  # tensors of a group share most of their index arrays
     for group in structure.groups:
-        lost = np.ones(len(group), dtype=bool)
-        for slot in group.slots:
-            mark = asked.get((slot.name, slot.dim))
-            lost &= mark[slot.index].all(1) if mark is not None else False
+        lost = _lost(group, marks)
         if lost.any():
             units[group.name] = np.flatnonzero(lost).tolist()
+            taken = {id(slot.index): slot.index for slot in group.slots}
+            taken = {key: index[lost] for key, index in taken.items()}
             for slot in group.slots:
                 for name in aliases[slot.name]:
-                    if (name, slot.dim) in extra:
-                        extra[name, slot.dim][slot.index[lost]] = False
-    for (name, dim), left in extra.items():
-        if left.any():
-            raise PlanError(
-                f"the plan removes index {int(np.argmax(left))} of dim {dim} of {name!r} without its whole unit"
-            )
+                    owned.setdefault((name, slot.dim), []).append(taken[id(slot.index)])
+    _refuse_parts(marks, owned)
     gone = tuple(f"{path}." for path in dropped)
     unknown = [name for name in removed if name not in shapes and not name.startswith(gone)]
     if unknown:
@@ -166,19 +161,57 @@ def _removed_units(
     return units
 
 
+def _lost(group: PruneGroup, marks: Mapping[tuple[str, int], np.ndarray]) -> np.ndarray:
+    """Which units of a group lose every index they own."""
+    lost = np.ones(len(group), dtype=bool)
+    seen: set[tuple[int, int]] = set()
+    for slot in group.slots:
+        mark = marks.get((slot.name, slot.dim))
+        if mark is None:
+            return np.zeros(len(group), dtype=bool)
+        if (id(mark), id(slot.index)) not in seen:
+            seen.add((id(mark), id(slot.index)))
+            lost &= mark[slot.index].all(1)
+    return lost
+
+
+def _refuse_parts(
+    marks: Mapping[tuple[str, int], np.ndarray], owned: Mapping[tuple[str, int], list[np.ndarray]]
+) -> None:
+    """Raises `PlanError` where an index is removed that belongs to no unit which goes whole."""
+    checked: set[tuple[int, ...]] = set()
+    for (name, dim), mark in marks.items():
+        parts = owned.get((name, dim), [])
+        key = id(mark), *map(id, parts)
+        if key in checked:
+            continue
+        checked.add(key)
+        left = mark.copy()
+        for part in parts:
+            left[part] = False
+        if left.any():
+            raise PlanError(
+                f"the plan removes index {int(np.argmax(left))} of dim {dim} of {name!r} without its whole unit"
+            )
+
+
 def _marks(
     shapes: Mapping[str, tuple[int, ...]], removed: Mapping[str, Mapping[int, tuple[int, ...]]]
 ) -> dict[tuple[str, int], np.ndarray]:
-    """Per tensor dim, which of its indices are removed."""
+    """Per tensor dim, which of its indices are removed; one array for dims that lose the same."""
     found: dict[tuple[str, int], np.ndarray] = {}
+    known: dict[tuple[int, int], np.ndarray] = {}
     for name, dims in removed.items():
         for dim, indices in dims.items() if name in shapes else ():
             if dim >= len(shapes[name]) or indices[-1] >= shapes[name][dim]:
                 raise PlanError(
                     f"the plan removes index {indices[-1]} of dim {dim} of {name!r}: there is none"
                 )
-            found[name, dim] = mark = np.zeros(shapes[name][dim], dtype=bool)
-            mark[list(indices)] = True
+            size = shapes[name][dim]
+            if (id(indices), size) not in known:
+                known[id(indices), size] = mark = np.zeros(size, dtype=bool)
+                mark[np.array(indices)] = True
+            found[name, dim] = known[id(indices), size]
     return found
 
 
