@@ -56,7 +56,8 @@ class Graph:
     """Single assignment, topological, without tensor data.
 
     `states` names the parameters and buffers; tied tensors are one value with several names.
-    `constants` are values the network reads that are neither input, parameter nor buffer.
+    `constants` are values the network reads that are neither input, parameter nor buffer. `ending` names the module
+    whose code reads values of computed tensors, where the graph ends before the forward does.
     """
 
     calls: tuple[OpCall, ...]
@@ -67,3 +68,4 @@ class Graph:
     constants: tuple[int, ...] = ()
     modules: tuple[ModuleCall, ...] = ()
     names: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
+    ending: str | None = None

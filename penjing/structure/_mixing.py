@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch.utils._pytree import tree_map_only
 
-from penjing.core import TraceError
 from penjing.core._graph import Ref
+from penjing.structure._endings import ValueRead
 from penjing.structure._memo import MetaMemo
 
 aten = torch.ops.aten
@@ -80,10 +80,7 @@ class Mixing:
         if not any(self.is_unknown(t) for t in tensors):
             return _for_real(func, tensors, args, kwargs)
         if func is aten._local_scalar_dense.default:
-            raise TraceError(
-                "it reads the value of a computed tensor (.item(), if tensor:, int(tensor)): control flow that depends "
-                "on data cannot be followed. Leave what reads values (pasting masks, decoding text) outside the forward"
-            )
+            raise ValueRead(".item(), if tensor:, int(tensor)")
         if _fills_integers(func, kwargs):
             return func(*args, **{**kwargs, "device": torch.device("cpu")})
         if func in _STEERED and not self.is_unknown(tensors[1]):

@@ -49,10 +49,15 @@ def propagate(facts: Facts, graph: Graph) -> None:
             facts.makers[value] = position
     for value in (v for v in graph.outputs if v in facts.places):
         facts.atoms.freeze(facts.places[value], "network output: it numbers the indices of this dim")
+    cause = _CONTRACT if graph.ending is None else _READ.format(graph.ending or "the network")
     for value in graph.outputs:
         for dim in facts.labels[value]:
             if dim:
-                facts.atoms.freeze(dim, "network output: its size is part of the contract with the caller")
+                facts.atoms.freeze(dim, cause)
+
+
+_CONTRACT = "network output: its size is part of the contract with the caller"
+_READ = "network output: code of {} reads computed values from here on, so its size stays"
 
 
 def _used(graph: Graph) -> set[int]:

@@ -34,6 +34,11 @@ class Shadows:
         """A real tensor that no recorded call made."""
         self._given[value] = tensor
 
+    def hold_ones(self, value: int) -> None:
+        """Ones for a value that is not known, so that what is computed of it fits together."""
+        if self.read([value]) is None:
+            self._given[value] = torch.ones(self._values[value].shape, dtype=_dtype(self._values[value]))
+
     def read(self, values: Sequence[int]) -> list[torch.Tensor] | None:
         """What these values are, or None where float data or chance decides one of them."""
         with _disable_current_modes():
@@ -53,8 +58,7 @@ class Shadows:
         packet = call.op.overloadpacket
         if packet in _LIKE:
             made = self._values[call.outputs[0]]
-            dtype = getattr(torch, made.dtype.rpartition(".")[2])
-            self._real[call.outputs[0]] = torch.full(made.shape, _LIKE[packet], dtype=dtype)
+            self._real[call.outputs[0]] = torch.full(made.shape, _LIKE[packet], dtype=_dtype(made))
             return
         inputs = {value: self._known(value) for value in call.inputs}
         if packet not in RANDOM and all(real is not None for real in inputs.values()):
@@ -65,6 +69,10 @@ class Shadows:
         written = self._real.get(call.inputs[0]) if call.op._schema.is_mutable and call.inputs else None
         if written is not None:
             self._lost.add(_storage(written))
+
+
+def _dtype(value: Value) -> torch.dtype:
+    return getattr(torch, value.dtype.removeprefix("torch."))
 
 
 def _storage(tensor: torch.Tensor) -> int:

@@ -30,6 +30,7 @@ from penjing.structure._choices import by_places, chooses, everything, has_mask
 from penjing.structure._collector import collector_paused
 from penjing.structure._comparisons import Comparisons
 from penjing.structure._containers import map_tensors, tensors_of
+from penjing.structure._endings import Ending, ValueRead, held
 from penjing.structure._fast_paths import fast_paths_off
 from penjing.structure._leftovers import no_leftovers
 from penjing.structure._mixing import (
@@ -158,12 +159,16 @@ class _Recorder(TorchDispatchMode):
         self._stack: list[tuple[str, tuple[int, ...], int, bool]] = []
         self._states: dict[str, int] = {}
         self._inputs: tuple[int, ...] = ()
+        self._parameters: set[int] = set()
+        self._ending: Ending | None = None
 
     def begin(self, states: Mapping[str, torch.Tensor], example: ExampleInputs) -> None:
         for name, tensor in states.items():
             self._states[name] = self.ids.get(id(tensor), -1)
             if self._states[name] < 0:
                 self._states[name] = self._begin_with(tensor)
+            if isinstance(tensor, nn.Parameter) and tensor.numel():
+                self._parameters.add(self._states[name])
         self.example = map_tensors(self._input, example)
         self._inputs = tuple(self.ids[id(t)] for t in tensors_of(self.example))
 
@@ -187,11 +192,23 @@ class _Recorder(TorchDispatchMode):
             return tensor
         found = self._shadows.read([self._known(tensor)])
         if found is None:
-            raise TraceError(
-                "it reads the values of a computed tensor (.tolist(), .numpy()): what depends on data cannot be "
-                "followed"
-            )
+            return self._after_the_end(tensor, ValueRead(".tolist(), .numpy()"))
         return found[0]
+
+    def _after_the_end(self, tensor: torch.Tensor, error: ValueRead) -> torch.Tensor:
+        """A stand-in for a value that is read when all parameters have been used. Else raises the error."""
+        if self._ending is None:
+            used = {value for call in self.calls for value in call.inputs}
+            if not self._parameters or not self._parameters <= used:
+                raise error
+            read = self.ids[id(tensor)]
+            found = {self.ids[id(t)] for t in held(self._alive, call_with.__code__)} | {read}
+            given = {*self._inputs, *self._states.values(), *self.constants}
+            outputs = tuple(sorted(found - given))
+            self._ending = Ending(error, self.module, len(self.calls), len(self.values), outputs)
+            for value in {*outputs, *self._inputs}:
+                self._shadows.hold_ones(value)
+        return torch.ones(tensor.shape, dtype=tensor.dtype)
 
     def enter(self, path: str, args: Any) -> None:
         tensors = args if all(map(_is_tensor, args)) else list(filter(_is_tensor, tree_leaves(args)))
@@ -222,21 +239,31 @@ class _Recorder(TorchDispatchMode):
             raise TraceError(
                 f"the forward returned no tensor (a {type(output).__name__}): nothing can be followed"
             )
+        ending = self._ending
+        outputs = tuple(self.ids[id(t)] for t in leaves if id(t) in self.ids)
+        calls, values, modules = self.calls, self.values, self._modules
+        if ending is not None:
+            calls, values, outputs = calls[: ending.calls], values[: ending.values], ending.outputs
+            modules = [ending.cut(m) for m in modules if m.first_op < ending.calls]
         names: dict[int, list[str]] = {}
         for name, value in self._states.items():
             names.setdefault(value, []).append(name)
         graph = Graph(
-            calls=tuple(self.calls),
-            values=tuple(self.values),
+            calls=tuple(calls),
+            values=tuple(values),
             inputs=self._inputs,
-            outputs=tuple(self.ids[id(t)] for t in leaves if id(t) in self.ids),
+            outputs=outputs,
             states=dict(self._states),
-            constants=tuple(self.constants),
-            modules=tuple(self._modules),
+            constants=tuple(v for v in self.constants if v < len(values)),
+            modules=tuple(modules),
             names={value: tuple(found) for value, found in names.items()},
+            ending=None if ending is None else ending.module,
         )
         return Trace(
-            graph=graph, constants=dict(self.constants), chosen=dict(self._chosen), compared=compared
+            graph=graph,
+            constants={v: t for v, t in self.constants.items() if v < len(values)},
+            chosen={v: t for v, t in self._chosen.items() if v < len(values)},
+            compared=compared,
         )
 
     def _new(self, tensor: torch.Tensor) -> int:
@@ -254,6 +281,8 @@ class _Recorder(TorchDispatchMode):
                 func, args = by_places(func, args)
             tensors = tensors_in(args, kwargs)
         inputs = [self._known(t) for t in tensors]
+        if self._ending is not None:
+            self._ending.allow(len(self.calls), not self._parameters.isdisjoint(inputs))
         refs = with_refs(args, self.ids), {k: with_refs(v, self.ids) for k, v in kwargs.items()}
         if func._schema.is_mutable and tensors and self._is_foreign(tensors[0]):
             result = tensors[0]  # a counter or cache outside the module's states: its data stays as it was
@@ -288,7 +317,10 @@ class _Recorder(TorchDispatchMode):
                 return func(*args, **kwargs)
             if chooses(func):
                 return self._choose(func, args)
-        return self._run(func, tensors, args, kwargs)
+        try:
+            return self._run(func, tensors, args, kwargs)
+        except ValueRead as error:
+            return self._after_the_end(tensors[0], error).item()
 
     @property
     def chose(self) -> bool:

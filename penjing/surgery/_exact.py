@@ -90,7 +90,8 @@ class _Run:
     def _one(self, position: int, example: Any) -> tuple[float, Shapes]:
         """On fewer places first, where that pays: what fails there, for any reason, runs in full."""
         full = self._of.structure.traces[position]
-        for smaller in () if full.chosen else smaller_examples(full.graph, example):
+        whole = bool(full.chosen) or full.graph.ending is not None
+        for smaller in () if whole else smaller_examples(full.graph, example):
             try:
                 error = self._on_fewer(position, smaller)
             except (RuntimeError, TraceError, IndexError, ValueError, TypeError):
@@ -149,7 +150,7 @@ class _Run:
     def _error(
         self, position: int, example: Any, base: Trace, inputs: Any, ours: list[torch.Tensor]
     ) -> float:
-        if base.chosen:
+        if base.chosen or base.graph.ending is not None:
             ours = self._replayed(position, example, base, inputs)
         elif any(not t.is_floating_point() for t in ours):
             ours = ours + self._replayed(position, example, base, inputs)[len(ours) :]

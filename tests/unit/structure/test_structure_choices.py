@@ -151,11 +151,11 @@ def test_a_value_that_the_forward_reads_is_refused_with_the_fix():
     class Reads(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.a = nn.Linear(4, 4)
+            self.a, self.b = nn.Linear(4, 4), nn.Linear(4, 4)
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             h = self.a(x)
-            return h * 2 if h.sum().item() > 0 else h
+            return self.b(h) if h.sum().item() > 0 else h
 
     with pytest.raises(pj.TraceError, match="outside the forward"):
         pj.trace(Reads(), torch.randn(2, 4))
