@@ -31,3 +31,5 @@ from penjing.structure._structure import Structure as Structure
 from penjing.structure._structure import trace as trace
 from penjing.structure._trace import Trace as Trace
 from penjing.structure._trace import trace_forward as trace_forward
+from penjing.structure._walk import every_path as every_path
+from penjing.structure._walk import first_paths as first_paths

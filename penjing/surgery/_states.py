@@ -1,64 +1,97 @@
 """The tensors a proof runs on: the original's own where they show a difference, random ones where they hide it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from penjing.core._plan import Plan
-from penjing.structure import copied, loose_modules, plain_tensors
+from penjing.structure import copied, every_path, first_paths, loose_modules
 from penjing.surgery._precision import Precision
 from penjing.surgery._rescale import scaled, scalings
 from penjing.surgery._slices import slice_tensor
 
-SAMPLE = 4096
+SAMPLE = 512
+_FLOATS = frozenset(
+    d for d in vars(torch).values() if isinstance(d, torch.dtype) and (d.is_floating_point or d.is_complex)
+)
+FAINT = 1e-3
 
 
-def visible_states(model: nn.Module, precision: Precision) -> tuple[dict[str, torch.Tensor], frozenset[str]]:
+def visible_states(
+    model: nn.Module, precision: Precision, *, thorough: bool = False
+) -> tuple[dict[str, torch.Tensor], frozenset[str]]:
     """Parameters and buffers by first name; constant, tiny, infinite or absent (meta) ones are replaced by random ones
-    in the proof's precision, whose names come second.
+    in the proof's precision, whose names come second. `thorough` looks for infinities everywhere.
     """
-    generator = torch.Generator().manual_seed(0)
-    plain = {name: tensor for name, _, _, tensor in plain_tensors(model)}
-    states = {**dict(model.named_parameters()), **dict(model.named_buffers()), **plain}
-    hidden = frozenset(name for name, tensor in states.items() if not _shows(tensor))
-    found = {
-        n: _random(n, t, generator).to(precision.dtype if t.is_floating_point() else t.dtype)
-        if n in hidden
-        else t.detach()
-        for n, t in states.items()
-    }
-    return found, hidden
+    states = {name: tensor.detach() for name, tensor in _held(model)}
+    hidden = {name: states[name] for name in _hidden(states, thorough)}
+    return {**states, **_random(hidden, precision)}, frozenset(hidden)
 
 
-def _shows(tensor: torch.Tensor) -> bool:
-    """Whether the tensor's own values tell its indices apart."""
-    if tensor.is_meta:
-        return False
-    if not tensor.is_floating_point():
-        return True
-    data = tensor.detach()
-    if not data.numel():
-        return True
-    if data.numel() == 1:
-        return bool(torch.isfinite(data).all()) and data.double().abs().item() > 1e-3
-    low, high = torch.aminmax(data)
-    if not (torch.isfinite(low) and torch.isfinite(high)):
-        return False
-    sample = data.flatten()[:SAMPLE] if data.is_contiguous() else data
-    return bool(sample.double().std() > 1e-3) or bool(data.double().std() > 1e-3)
+def _held(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    """Parameters, then buffers, then plain tensor attributes, each once, by first name."""
+    kinds: tuple[dict[int, tuple[str, torch.Tensor]], ...] = ({}, {}, {})
+    for path, module in first_paths(every_path(model)):
+        prefix, inside = f"{path}." if path else "", module.__dict__
+        plain = {n: t for n, t in inside.items() if type(t) is torch.Tensor and t.dtype in _FLOATS}
+        for kind, found in zip(kinds, (inside["_parameters"], inside["_buffers"], plain), strict=True):
+            for name, tensor in found.items():
+                if tensor is not None:
+                    kind.setdefault(id(tensor), (prefix + name, tensor))
+    return (entry for kind in kinds for entry in kind.values())
 
 
-def _random(name: str, tensor: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    if not tensor.is_floating_point():
-        return torch.zeros(tensor.shape, dtype=tensor.dtype)
-    noise = torch.randn(tensor.shape, generator=generator, dtype=torch.float64)
-    device = "cpu" if tensor.is_meta else tensor.device
-    if tensor.dim() > 1:
-        return (noise / max(1.0, tensor.numel() / max(1, tensor.shape[0])) ** 0.5).to(device)
-    positive = name.endswith(("weight", "var", "gamma"))
-    return (1 + 0.2 * noise.clamp(-3, 3) if positive else 0.2 * noise).to(device)
+def _hidden(states: Mapping[str, torch.Tensor], thorough: bool) -> list[str]:
+    """Tensors whose own values do not tell their indices apart."""
+    found = [name for name, tensor in states.items() if tensor.is_meta]
+    real = {n: t for n, t in states.items() if not t.is_meta and t.is_floating_point() and t.numel()}
+    for (name, tensor), spread in zip(real.items(), _spreads([*real.values()]), strict=True):
+        if not spread > FAINT and tensor.numel() > SAMPLE:
+            spread = tensor.double().std().item()
+        if not spread > FAINT or (thorough and not torch.isfinite(tensor).all()):
+            found.append(name)
+    return found
+
+
+def _spreads(tensors: Sequence[torch.Tensor]) -> list[float]:
+    """The standard deviation of each tensor's first elements, in one pass; a single number's size."""
+    if not tensors:
+        return []
+    parts = [t.reshape(-1)[:SAMPLE].cpu() for t in tensors]
+    sizes = np.array([len(part) for part in parts])
+    numbers, starts = torch.cat(parts).double().numpy(), np.cumsum(sizes) - sizes
+    with np.errstate(invalid="ignore", over="ignore"):
+        means = np.where(sizes > 1, np.add.reduceat(numbers, starts) / sizes, 0.0)
+        squares = np.add.reduceat((numbers - np.repeat(means, sizes)) ** 2, starts)
+        spreads = np.sqrt(squares / np.maximum(sizes - 1, 1))
+    return np.where(np.isfinite(spreads), spreads, 0.0).tolist()
+
+
+def _random(tensors: Mapping[str, torch.Tensor], precision: Precision) -> dict[str, torch.Tensor]:
+    """Random numbers in the place of tensors: factors around 1 where the name says so, small ones elsewhere."""
+    noise = torch.randn(
+        sum(t.numel() for t in tensors.values()),
+        generator=torch.Generator().manual_seed(0),
+        dtype=torch.float64,
+    )
+    around_one, small = 1 + 0.2 * noise.clamp(-3, 3), 0.2 * noise
+    found: dict[str, torch.Tensor] = {}
+    start = 0
+    for name, tensor in tensors.items():
+        place, start = slice(start, start + tensor.numel()), start + tensor.numel()
+        device = torch.device("cpu") if tensor.is_meta else tensor.device
+        if not tensor.is_floating_point():
+            found[name] = torch.zeros(tensor.shape, dtype=tensor.dtype)
+            continue
+        if tensor.dim() > 1:
+            drawn = noise[place] / max(1.0, tensor.numel() / max(1, tensor.shape[0])) ** 0.5
+        else:
+            drawn = (around_one if name.endswith(("weight", "var", "gamma")) else small)[place]
+        found[name] = drawn.view(tensor.shape).to(device, precision.dtype)
+    return found
 
 
 def precise_copy(
@@ -73,18 +106,14 @@ def precise_copy(
     """
     memo: dict[int, Any] = {}
     removed, factors = plan.removed, scalings(plan)
-    plain = ((name, tensor) for name, _, _, tensor in plain_tensors(slim))
-    for name, tensor in (*slim.named_parameters(), *slim.named_buffers(), *plain):
+    for name, tensor in _held(slim):
         if name not in states:
             continue
         twin = tensor.detach()
         if name in hidden or name in factors:
             lost = removed.get(name, {})
-            twin = scaled(
-                precision.cast(slice_tensor(states[name], lost, name).detach()),
-                factors.get(name, ()),
-                lost,
-            )
+            twin = precision.cast(slice_tensor(states[name], lost, name).detach())
+            twin = scaled(twin, factors.get(name, ()), lost)
         twin = precision.cast(twin)
         twin = twin.clone() if twin.data_ptr() == tensor.data_ptr() else twin
         learned = isinstance(tensor, nn.Parameter) and twin.is_floating_point()
@@ -97,6 +126,10 @@ def precise_copy(
         for name, value in module.__dict__.items():
             if isinstance(value, torch.Tensor) and value.is_floating_point():
                 module.__dict__[name] = precision.cast(value)
-    for module in (*loose_modules(small), small):
+    for module in (*loose_modules(small), *([small] if _imprecise(small, precision) else ())):
         module._apply(precision.cast)
-    return small.eval()
+    return small.eval() if any(m.training for m in small.modules()) else small
+
+
+def _imprecise(small: nn.Module, precision: Precision) -> bool:
+    return any(tensor.dtype in precision.dtypes for _, tensor in _held(small))
