@@ -4,9 +4,10 @@ import numpy as np
 import torch
 
 from penjing.core import PlanError
-from penjing.core._graph import OpCall, Ref
+from penjing.core._graph import Graph, OpCall, Ref
 from penjing.structure import Dim, Structure, kept_size
-from penjing.surgery._replay import Masks, Selection
+from penjing.surgery._contractions import Selection
+from penjing.surgery._replay import Masks
 from penjing.surgery._statistics import Mask, has_reference
 
 aten = torch.ops.aten
@@ -34,7 +35,7 @@ def masks_of(structure: Structure, position: int, gone: np.ndarray, device: torc
         masks.setdefault(span.call, []).append(Mask(span.position, span.dim, removed, span.renormalized))
     selections: dict[int, Selection] = {}
     for number, call in enumerate(graph.calls):
-        terms = _terms(call)
+        terms = _terms(graph, call)
         found = _selection(structure, position, call, terms, gone, device) if terms else None
         if found is not None:
             selections[number] = found
@@ -42,14 +43,20 @@ def masks_of(structure: Structure, position: int, gone: np.ndarray, device: torc
     return Masks(masks, selections)
 
 
-def _terms(call: OpCall) -> tuple[str, ...] | None:
+def _terms(graph: Graph, call: OpCall) -> tuple[str, ...] | None:
     """One letter per axis of the arguments and the result; the same letter is the same dim."""
-    if call.op.overloadpacket is aten.convolution:
-        transposed, groups = bool(call.args[6]), int(call.args[8])
-        if groups == 1 and len(call.args) == 9:
-            return ("b i", "i o" if transposed else "o i", "o", "b o")
+    if call.op.overloadpacket is not aten.convolution:
+        return _CONTRACTIONS.get(call.op.overloadpacket)
+    if len(call.args) != 9:
         return None
-    return _CONTRACTIONS.get(call.op.overloadpacket)
+    if int(call.args[8]) == 1:
+        return ("b i", "i o" if call.args[6] else "o i", "o", "b o")
+    return ("b c", "c", "c", "b c") if _is_depthwise(graph, call) else None
+
+
+def _is_depthwise(graph: Graph, call: OpCall) -> bool:
+    weight, groups = graph.values[call.inputs[1]].shape, int(call.args[8])
+    return groups > 1 and weight[:2] == (groups, 1) and not call.args[6]
 
 
 def _selection(
@@ -86,6 +93,7 @@ def _selection(
             (x, kept[letter], len(lost[letter])) for x, letter in enumerate(output) if letter in kept
         ),
         addend=0 if terms[0] else len(output),
+        groups=len(kept["c"]) if "c" in kept else 0,
     )
 
 

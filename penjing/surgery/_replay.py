@@ -12,23 +12,12 @@ from typing import Any
 import torch
 
 from penjing.core._graph import Graph, OpCall, Ref
-from penjing.surgery._precision import DOUBLE, Precision, in_double
+from penjing.surgery._contractions import Selection, by_definition, contracted
+from penjing.surgery._precision import DOUBLE, Precision
 from penjing.surgery._revival import Follower
 from penjing.surgery._statistics import Mask, kept_statistics
 
 aten = torch.ops.aten
-
-
-@dataclass(frozen=True, slots=True)
-class Selection:
-    """A contraction over kept indices alone: (argument, axis, kept) in, (axis, kept, full size) out.
-
-    `addend` is the rank of the result where argument 0 is added to it, broadcast; 0 where it is not.
-    """
-
-    inputs: tuple[tuple[int, int, torch.Tensor], ...]
-    outputs: tuple[tuple[int, torch.Tensor, int], ...]
-    addend: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,41 +98,8 @@ def _select(
     precision: Precision,
 ) -> torch.Tensor:
     args = [fill(a, held, device, precision) for a in call.args]
-    for argument in dict.fromkeys(a for a, _, _ in selection.inputs):
-        args[argument] = _picked(args[argument], [(x, k) for a, x, k in selection.inputs if a == argument])
-    if selection.addend:
-        args[0] = _narrowed(args[0], selection)
-    args = [precision.cast(a) if isinstance(a, torch.Tensor) else a for a in args]
-    result = call.op(*args, **{k: fill(v, held, device, precision) for k, v in call.kwargs.items()})
-    for axis, kept, size in selection.outputs:
-        full = _arbitrary(result, axis, size)
-        result = full.index_copy_(axis, kept, result)
-    return result
-
-
-def _picked(tensor: torch.Tensor, places: Sequence[tuple[int, torch.Tensor]]) -> torch.Tensor:
-    """The kept indices of some axes; rows of memory first, and a transposed matrix in the order of its memory."""
-    if tensor.dim() == 2 and tensor.stride(0) < tensor.stride(1):
-        return _picked(tensor.t(), [(1 - axis, kept) for axis, kept in places]).t()
-    for axis, kept in sorted(places, key=lambda place: -tensor.stride(place[0])):
-        tensor = tensor.index_select(axis, kept)
-    return tensor
-
-
-def _narrowed(addend: torch.Tensor, selection: Selection) -> torch.Tensor:
-    """The kept part of what is added to a contraction, where it is not broadcast."""
-    for axis, kept, size in selection.outputs:
-        own = axis - selection.addend + addend.dim()
-        if own >= 0 and addend.shape[own] == size:
-            addend = addend.index_select(own, kept)
-    return addend
-
-
-def _arbitrary(like: torch.Tensor, axis: int, size: int) -> torch.Tensor:
-    """A tensor of `size` along `axis` with one number in (0, 1) per index: what nobody may read."""
-    shape = [size if d == axis else n for d, n in enumerate(like.shape)]
-    numbers = (0.5 + 0.4 * torch.arange(size, device=like.device).mul(1.7).sin()).to(like.dtype)
-    return numbers.reshape([-1 if d == axis else 1 for d in range(like.dim())]).expand(shape).contiguous()
+    kwargs = {k: fill(v, held, device, precision) for k, v in call.kwargs.items()}
+    return contracted(call, args, kwargs, selection, precision)
 
 
 def _step(
@@ -169,7 +125,7 @@ def _step(
         return args[0]
     if call.op is aten.view.default:
         return args[0].reshape(args[1])  # a reference formula may lay its result out in another way
-    return in_double(call.op, args, kwargs)
+    return by_definition(call.op, args, kwargs)
 
 
 def fill(item: Any, inputs: Mapping[int, torch.Tensor], device: torch.device, precision: Precision) -> Any:

@@ -72,12 +72,8 @@ def _spreads(tensors: Sequence[torch.Tensor]) -> list[float]:
 
 def _random(tensors: Mapping[str, torch.Tensor], precision: Precision) -> dict[str, torch.Tensor]:
     """Random numbers in the place of tensors: factors around 1 where the name says so, small ones elsewhere."""
-    noise = torch.randn(
-        sum(t.numel() for t in tensors.values()),
-        generator=torch.Generator().manual_seed(0),
-        dtype=torch.float64,
-    )
-    around_one, small = 1 + 0.2 * noise.clamp(-3, 3), 0.2 * noise
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(sum(t.numel() for t in tensors.values()), generator=generator).to(precision.dtype)
     found: dict[str, torch.Tensor] = {}
     start = 0
     for name, tensor in tensors.items():
@@ -89,8 +85,9 @@ def _random(tensors: Mapping[str, torch.Tensor], precision: Precision) -> dict[s
         if tensor.dim() > 1:
             drawn = noise[place] / max(1.0, tensor.numel() / max(1, tensor.shape[0])) ** 0.5
         else:
-            drawn = (around_one if name.endswith(("weight", "var", "gamma")) else small)[place]
-        found[name] = drawn.view(tensor.shape).to(device, precision.dtype)
+            around_one = name.endswith(("weight", "var", "gamma"))
+            drawn = 1 + 0.2 * noise[place].clamp(-3, 3) if around_one else 0.2 * noise[place]
+        found[name] = drawn.view(tensor.shape).to(device)
     return found
 
 

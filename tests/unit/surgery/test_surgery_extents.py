@@ -80,7 +80,12 @@ def with_table(net: Net, x: torch.Tensor) -> torch.Tensor:
     return x + net.table
 
 
-@pytest.mark.parametrize("twist", [flattened, by_extent, with_table])
+def asserting(net: Net, x: torch.Tensor) -> torch.Tensor:
+    assert x.shape[2] == 64, "this picture has another size"
+    return x
+
+
+@pytest.mark.parametrize("twist", [flattened, by_extent, with_table, asserting])
 def test_code_that_asks_for_the_extent_is_compared_in_full(
     twist: Callable[[Net, torch.Tensor], torch.Tensor],
 ):
