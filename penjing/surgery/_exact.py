@@ -28,7 +28,7 @@ from penjing.surgery._constants import aligned
 from penjing.surgery._extents import is_heavy, labelled_dims, smaller_examples, traced_on
 from penjing.surgery._masks import kept_part, masks_of
 from penjing.surgery._places import on_fewer_places
-from penjing.surgery._precision import DOUBLE, SINGLE, Precision, PromotedCasts, Ran
+from penjing.surgery._precision import DOUBLE, SINGLE, Precision, PromotedCasts, Ran, limits_of_single
 from penjing.surgery._replay import Masks, replay
 from penjing.surgery._rescale import scalings
 from penjing.surgery._revival import Following, Reviving
@@ -149,7 +149,7 @@ class _Run:
     def _own(self, inputs: Any, mode: PromotedCasts) -> list[torch.Tensor]:
         """What the smaller network's own forward gives."""
         fresh = _copied(inputs)
-        with mode:
+        with mode, limits_of_single(self._precision):
             found = output_tensors(call_with(self._small, fresh))
         self._silent = bool(mode.deaf)
         return found

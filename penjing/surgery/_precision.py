@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from penjing.structure import fast_paths_off
@@ -59,6 +61,35 @@ SINGLE = Precision(
     tolerance=1e-5,
     faint=1e-3,
 )
+
+
+@contextmanager
+def limits_of_single(precision: Precision) -> Iterator[None]:
+    """Inside, code that asks for the limits of its float type hears those of float32, which it was traced with."""
+    if precision.dtype is not torch.float64:
+        yield
+        return
+    known: Any = torch.finfo
+
+    def finfo(dtype: torch.dtype | None = None) -> Any:
+        return known(torch.float32 if (dtype or torch.get_default_dtype()) is torch.float64 else dtype)
+
+    torch.finfo = finfo  # type: ignore[assignment, misc]
+    try:
+        with _OwnEps():
+            yield
+    finally:
+        torch.finfo = known  # type: ignore[misc]
+
+
+class _OwnEps(TorchFunctionMode):
+    """Root mean square norms without an eps use the smallest step of their input's type."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func in (functional.rms_norm, torch.rms_norm) and len(args) < 4 and kwargs.get("eps") is None:
+            kwargs = {**kwargs, "eps": torch.finfo(torch.float32).eps}
+        return func(*args, **kwargs)
 
 
 @dataclass(frozen=True, slots=True)

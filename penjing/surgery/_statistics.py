@@ -115,13 +115,22 @@ def _filled(fill: float) -> Callable[..., Any]:
 
 def _of_the_kept(call: OpCall, args: list[Any], kwargs: Any, masks: Sequence[Mask]) -> Any:
     """The statistic over the kept indices alone."""
-    x = args[0]
+    return call.op(_of_the_kept_in(args[0], masks), *args[1:], **kwargs)
+
+
+def _distance(call: OpCall, args: list[Any], kwargs: Any, masks: Sequence[Mask]) -> Any:
+    """A loss over the kept indices of both sides."""
+    pair = [_of_the_kept_in(x, [m for m in masks if m.position == i]) for i, x in enumerate(args[:2])]
+    return call.op(*pair, *args[2:], **kwargs)
+
+
+def _of_the_kept_in(x: torch.Tensor, masks: Sequence[Mask]) -> torch.Tensor:
     for mask in masks:
         lost = torch.zeros(x.shape[mask.dim], dtype=torch.bool, device=x.device).index_fill(
             0, mask.removed, True
         )
         x = x.index_select(mask.dim, (~lost).nonzero().flatten())
-    return call.op(x, *args[1:], **kwargs)
+    return x
 
 
 _FORMULAS: dict[Any, Callable[..., Any]] = {
@@ -140,5 +149,6 @@ _FORMULAS: dict[Any, Callable[..., Any]] = {
     aten.min: _filled(float("inf")),
     aten.amin: _filled(float("inf")),
     aten.topk: _filled(float("-inf")),
+    **dict.fromkeys((aten.mse_loss, aten.smooth_l1_loss, aten.huber_loss), _distance),
     **dict.fromkeys((aten.var, aten.std, aten.var_mean, aten.std_mean), _of_the_kept),
 }

@@ -39,6 +39,19 @@ FOLLOWED: dict[str, Step] = {
     "masked fill": lambda m, h: h.masked_fill(h < 0, 0.0),
     "masked fill in place": lambda m, h: (h + 0).masked_fill_(h < 0, 0.0),
     "where": lambda m, h: torch.where(h > 0, h, 0.1 * h),
+    "squared distance": lambda m, h: F.mse_loss(h, h.flip(2), reduction="none"),
+    "summed squared distance": lambda m, h: h * F.mse_loss(h, h.flip(2), reduction="sum"),
+    "mean squared distance": lambda m, h: h * F.mse_loss(h, h.flip(2)),
+    "smooth distance": lambda m, h: h * F.smooth_l1_loss(h, h.flip(2)),
+    "robust distance": lambda m, h: h * F.huber_loss(h, h.flip(2)),
+    "kth pixel": lambda m, h: h * h.kthvalue(2, 2, keepdim=True)[0],
+    "commonest pixel": lambda m, h: h * h.round().mode(2, keepdim=True)[0],
+    "cross entropy, pixel by pixel": lambda m, h: F.binary_cross_entropy_with_logits(
+        h, h.sigmoid(), reduction="none"
+    ),
+    "cross entropy of shares": lambda m, h: F.binary_cross_entropy(
+        h.sigmoid(), h.flip(2).sigmoid(), reduction="none"
+    ),
     "nan to num": lambda m, h: torch.nan_to_num(h),
     "lower triangle": lambda m, h: h.tril(),
     "upper triangle": lambda m, h: h.triu(),
@@ -206,6 +219,12 @@ STAYS: dict[str, Step] = {
     "cumulated product": lambda m, h: h.cumprod(1),
     "product": lambda m, h: h * h.prod(1, keepdim=True),
     "largest and its place": lambda m, h: torch.mul(*h.max(1, keepdim=True)) * h,
+    "kth channel": lambda m, h: h * h.kthvalue(2, 1, keepdim=True)[0],
+    "mean cross entropy": lambda m, h: h * F.binary_cross_entropy_with_logits(h, h.sigmoid()),
+    "likelihood of channels": lambda m, h: (
+        h * F.cross_entropy(h, torch.zeros(h.shape[0], *h.shape[2:], dtype=torch.long))
+    ),
+    "likelihood of labels": lambda m, h: h * F.cross_entropy(h.mean((2, 3)), torch.arange(h.shape[0])),
     "median": lambda m, h: h * h.median(1, keepdim=True)[0],
     "place of the largest": lambda m, h: h * h.argmax(1, keepdim=True),
     "place of the smallest": lambda m, h: h * h.argmin(1, keepdim=True),
@@ -224,6 +243,7 @@ STAYS: dict[str, Step] = {
 TAKE_STATISTICS = (
     "largest", "smallest", "minimum over channels", "log-sum-exp over channels", "spread of channels",
     "variance of channels", "variance and mean", "spread and mean", "best channels",
+    "mean squared distance", "smooth distance", "robust distance",
 )  # fmt: skip
 
 FLOAT32_KERNELS = ("matrices by group",)  # the proof has a float64 form of them, the bare network has none

@@ -3,6 +3,7 @@
 from penjing.structure._rules import _contract as _contract
 from penjing.structure._rules import _cuts as _cuts
 from penjing.structure._rules import _index as _index
+from penjing.structure._rules import _losses as _losses
 from penjing.structure._rules import _places as _places
 from penjing.structure._rules import _reduce as _reduce
 from penjing.structure._rules import _spectral as _spectral

@@ -83,7 +83,17 @@ def largest(site: Site) -> list[Labels]:
     return _over(site, renormalized=True)
 
 
-@rule(aten.argmax, aten.argmin, aten.median, aten.any, aten.all, aten.prod, aten.aminmax)
+@rule(
+    aten.argmax,
+    aten.argmin,
+    aten.median,
+    aten.kthvalue,
+    aten.mode,
+    aten.any,
+    aten.all,
+    aten.prod,
+    aten.aminmax,
+)
 def extremes(site: Site) -> list[Labels]:
     """Reductions whose dims stay; the others go on."""
     return _extremes(site)

@@ -83,3 +83,26 @@ def test_numbers_written_as_float32_do_not_weaken_the_proof():
     proof = pj.verify(model, slim, plan, X)
     assert proof.passed, proof.cause
     assert proof.precision == "float64"
+
+
+class Limits(nn.Module):
+    """Asks for the limits of the float type it runs in, three times."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.weight = nn.Linear(6, 16), nn.Linear(16, 3), nn.Parameter(torch.rand(16))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = F.rms_norm(self.a(x), self.weight.shape, self.weight)
+        y = torch.rms_norm(1e-3 * y, y.shape[-1:])
+        return self.b(y / y.norm(dim=-1, keepdim=True).clamp(min=1e5 * torch.finfo(x.dtype).eps))
+
+
+def test_the_limits_of_the_networks_own_float_type_are_part_of_it():
+    torch.manual_seed(0)
+    model, example = Limits().eval(), torch.randn(4, 6)
+    known = torch.finfo
+    slim, plan = pj.prune(model, example, ratio=0.5)
+    assert slim.a.out_features == 8
+    assert pj.verify(model, slim, plan, torch.randn(2, 6)).max_error <= 1e-9
+    assert torch.finfo is known
