@@ -64,8 +64,15 @@ def check_example(example: ExampleInputs) -> None:
             f"example_inputs is a {type(example).__name__}: give a tensor, a tuple of arguments or a dict of "
             "keyword arguments, e.g. torch.randn(1, 3, 224, 224); a list holds alternatives of these"
         )
-    if not tensors_of(example):
+    tensors = tensors_of(example)
+    if not tensors:
         raise UsageError("example_inputs holds no tensor: give what the network's forward takes")
+    if not any(tensor.numel() for tensor in tensors):
+        shapes = [tuple(tensor.shape) for tensor in tensors]
+        raise UsageError(
+            f"example_inputs holds only empty tensors {shapes}: give at least one example, so that there is "
+            "something to compare"
+        )
 
 
 def is_additive_mask(tensor: torch.Tensor) -> bool:

@@ -2,6 +2,7 @@
 
 import torch
 from torch import nn
+from torch.nn.utils.prune import BasePruningMethod
 
 from penjing.core import UsageError
 
@@ -11,7 +12,7 @@ def refuse_unsupported(model: nn.Module) -> None:
     if not isinstance(model, nn.Module):
         raise UsageError(f"model is a {type(model).__name__}: give a torch.nn.Module")
     for path, module in model.named_modules():
-        why = _code(module) or _wrapper(module) or _adapter(module) or _storage(module)
+        why = _code(module) or _wrapper(module) or _adapter(module) or _masked(module) or _storage(module)
         if why:
             raise UsageError(f"{path or 'the network'} ({type(module).__name__}) {why}")
     _refuse_shared_storage(model)
@@ -38,6 +39,17 @@ def _wrapper(module: nn.Module) -> str:
 def _adapter(module: nn.Module) -> str:
     if all(isinstance(getattr(module, name, None), nn.Module) for name in ("lora_A", "lora_B")):
         return "carries LoRA adapters beside its weight: merge them first with model.merge_and_unload()"
+    return ""
+
+
+def _masked(module: nn.Module) -> str:
+    for hook in module._forward_pre_hooks.values():
+        if isinstance(hook, BasePruningMethod):
+            name = hook._tensor_name
+            return (
+                f"masks {name!r} by torch.nn.utils.prune: make it a plain parameter first with "
+                f"prune.remove(module, {name!r})"
+            )
     return ""
 
 

@@ -1,7 +1,7 @@
 """Decide, for every size that code computes, how the groups it speaks of may shrink.
 
 In this order: the requirement holds by itself; counts are tied (the groups shrink together, any of their units may
-go); indices are tied; the group is frozen. All but the first are named as policies.
+go); indices are tied; a group is taken apart where the code cuts through it; it is frozen. Ties are named as policies.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,6 +12,7 @@ import numpy as np
 from penjing.core._groups import PruneGroup
 from penjing.structure._couplings import Couplings, find_couplings
 from penjing.structure._movable import immovable
+from penjing.structure._parts import Parts
 from penjing.structure._provenance import Attr, Size
 from penjing.structure._requirements import Live, live_requirements
 from penjing.structure._rules import Facts
@@ -28,16 +29,18 @@ class Settled:
 
 
 def settle(all_facts: Sequence[Facts], states: Sequence[State], attributes: Mapping[Attr, int]) -> Settled:
-    """Tie or freeze until every group can shrink, by itself or together with others.
+    """Tie, take apart or freeze until every group can shrink, by itself or together with others.
 
-    Each round ties a requirement or freezes a group, so the rounds are bounded by their number.
+    Each round settles a requirement in one of the first two ways or freezes a group, so the rounds are bounded by their
+    number.
     """
     atoms = all_facts[0].atoms
     tied: set[int] = set()
+    parts = Parts()
     policies: dict[str, None] = {}
     while True:
         live = live_requirements(all_facts)
-        groups = build_groups(all_facts, states)
+        groups = build_groups(all_facts, states, parts.codes(len(atoms)))
         couplings = find_couplings(groups, live, len(atoms), attributes)
         stuck = [*immovable(couplings), *_breaking(groups, couplings.irregular, len(atoms), attributes)]
         if not stuck:
@@ -58,6 +61,8 @@ def settle(all_facts: Sequence[Facts], states: Sequence[State], attributes: Mapp
                 policies[f"tied: {item.source.cause}"] = None
                 for other in others:
                     atoms.unify(item.source.dim, other, item.source.cause)
+            elif parts.take_apart(group, item):
+                settled.add(id(item.source))
             else:
                 why = f"{item.source.cause}, computed in the code: no smaller size fits"
                 atoms.freeze((np.array(group.atoms, dtype=np.int64),), why)
@@ -97,11 +102,12 @@ def _breaking(
 def _first_broken(
     group: PruneGroup, items: Sequence[Live], count: int, attributes: Mapping[Attr, int]
 ) -> Live | None:
-    """What breaks when one unit goes, or half of them (a size rounded down can hide one unit)."""
+    """What breaks when one unit goes, or half of them (a size rounded down can hide one unit), from either end."""
     for units in sorted({1, len(group) // 2} - {0}):
-        gone = np.zeros(count, dtype=bool)
-        gone[list(group.atoms[:units])] = True
-        failed = solve(items, gone, attributes.__getitem__).broken
-        if failed is not None:
-            return failed
+        for some in (group.atoms[:units], group.atoms[-units:]):
+            gone = np.zeros(count, dtype=bool)
+            gone[list(some)] = True
+            failed = solve(items, gone, attributes.__getitem__).broken
+            if failed is not None:
+                return failed
     return None

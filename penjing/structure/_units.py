@@ -24,8 +24,10 @@ class State:
     kind: str = ""  # "recurrent" and "table" where the owner is a recurrent or an embedding module
 
 
-def build_groups(all_facts: Sequence[Facts], states: Sequence[State]) -> tuple[PruneGroup, ...]:
-    """Named groups with granularity and fidelity."""
+def build_groups(
+    all_facts: Sequence[Facts], states: Sequence[State], parts: np.ndarray
+) -> tuple[PruneGroup, ...]:
+    """Named groups with granularity and fidelity. Atoms with different `parts` (int per atom) are never of one."""
     atoms = all_facts[0].atoms
     renormalized = _marked(atoms, [(c,) for f in all_facts for c in f.renormalized])
     kinds = {
@@ -33,7 +35,7 @@ def build_groups(all_facts: Sequence[Facts], states: Sequence[State]) -> tuple[P
         for kind in ("expert", "head_dim", "head", "group")
     }
     codes = sum((2**i * mark for i, mark in enumerate(kinds.values())), np.zeros(len(atoms), dtype=np.int64))
-    found = cluster(atoms, [state.labels or () for state in states], codes)
+    found = cluster(atoms, [state.labels or () for state in states], codes + parts * 2 ** len(kinds))
     plain = [i for i, (members, _) in enumerate(found) if not codes[members].any()]
     thick = {plain[i] for i in coarse([found[i][1] for i in plain])}
     named = [next((k for k, mark in kinds.items() if mark[m].any()), "") for m, _ in found]

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from penjing.core import PlanError
+from penjing.core import PlanError, UsageError
 from penjing.core._plan import DropBlock, MergeWeight, Plan, ReplaceComponent, ScaleTensor, SetAttribute
 from penjing.structure import copied, fingerprint, keep_dense, merge_weights, plain_tensors, set_attribute
 from penjing.surgery._components import replace_component
@@ -21,6 +21,10 @@ def apply(model: nn.Module, plan: Plan) -> nn.Module:
     Hooks, tied weights, dtype, device, memory format, `requires_grad` and training modes are kept; works on the
     meta device. Raises `PlanError` when the plan belongs to another network (fingerprints shown) or is malformed.
     """
+    if not isinstance(plan, Plan):
+        raise UsageError(
+            f"plan is a {type(plan).__name__}: give the Plan that prune returned, or pj.Plan.from_json(text)"
+        )
     found = fingerprint(model)
     if found != plan.fingerprint:
         raise PlanError(

@@ -29,7 +29,7 @@ def constant_difference(structure: Structure, found: Sequence[Trace], plan: Plan
         for difference in differing_constants(before, after):
             call = difference.before
             return (
-                f"{call.module}: {call.op} uses constants {list(difference.theirs)}, the original "
+                f"{call.module or 'the network'}: {call.op} uses constants {list(difference.theirs)}, the original "
                 f"{list(difference.ours)}, and no weight of the plan makes up for it"
             )
     return "the plan scales weights although no constant of the code has changed"
@@ -47,13 +47,14 @@ def _first_difference(structure: Structure, position: int, found: Trace, gone: n
     theirs_run = _steps(old.calls, after_cut)
     ours_run = _steps(new.calls, lambda value: new.values[value].shape)
     for before, after in zip(theirs_run, ours_run, strict=False):
+        where = after.module or "the network"
         lays_out = before.op.overloadpacket in LAYOUTS and after.op.overloadpacket in LAYOUTS
         if before.op is not after.op and not lays_out:
-            return f"{after.module}: runs {after.op} where the original runs {before.op}"
+            return f"{where}: runs {after.op} where the original runs {before.op}"
         for ours, theirs in zip(after.outputs, before.outputs, strict=True):
             shape, own = after_cut(theirs), new.values[ours].shape
             if own != shape and not (lays_out and _without_ones(own) == _without_ones(shape)):
-                return f"{after.module}: {after.op} gives shape {own}, predicted was {shape}"
+                return f"{where}: {after.op} gives shape {own}, predicted was {shape}"
     if len(theirs_run) != len(ours_run):
         return f"it runs {len(ours_run)} operations, the original {len(theirs_run)}"
     return ""

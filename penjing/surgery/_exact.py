@@ -272,8 +272,12 @@ def _less_masks(a: torch.Tensor, b: torch.Tensor) -> tuple[torch.Tensor, torch.T
 def largest_error(
     ours: Sequence[torch.Tensor], theirs: Sequence[torch.Tensor], precision: Precision
 ) -> float:
-    """max|difference| / max(1, max|reference|) over all outputs; infinite for NaN and for other shapes."""
+    """max|difference| / max(1, max|reference|) over all outputs; infinite for NaN, for other shapes and for nothing at
+    all to compare.
+    """
     if len(ours) != len(theirs) or any(a.shape != b.shape for a, b in zip(ours, theirs, strict=True)):
+        return float("inf")
+    if not any(a.numel() for a in ours):
         return float("inf")
     worst = 0.0
     for a, b in zip(ours, theirs, strict=True):

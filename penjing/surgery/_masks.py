@@ -30,7 +30,9 @@ def masks_of(structure: Structure, position: int, gone: np.ndarray, device: torc
         if not dim or kept_size(dim, gone) == len(dim[0]):
             continue
         if span.renormalized and not has_reference(call.op.overloadpacket):
-            raise PlanError(f"{call.module}: {call.op} spans a removed dim and has no reference; protect it")
+            raise PlanError(
+                f"{call.module or 'the network'}: {call.op} spans a removed dim and has no reference; protect it"
+            )
         removed = torch.from_numpy(np.flatnonzero(_lost(dim, gone))).to(device)
         masks.setdefault(span.call, []).append(Mask(span.position, span.dim, removed, span.renormalized))
     selections: dict[int, Selection] = {}

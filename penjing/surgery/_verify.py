@@ -118,7 +118,8 @@ def check(
         return failed(f"the smaller network does not run: {error}")
     if found.error == float("inf"):
         return failed(
-            f"outputs hold NaN or infinity in {found.precision.name}, or differ in shape: nothing can be proven",
+            f"outputs hold NaN or infinity in {found.precision.name}, differ in shape or are empty: "
+            "nothing can be proven",
             found.error,
         )
     if not found.error <= found.precision.tolerance:

@@ -155,7 +155,7 @@ def _keep_place(site: Site, own: Dim, size: int, place: int, given: int | None) 
 
 
 def _negated(expr: Expr) -> Expr:
-    return Arith("sub", Const(0), expr)
+    return Const(-expr.value) if isinstance(expr, Const) else Arith("sub", Const(0), expr)
 
 
 @rule(aten.select, aten.select_copy)
