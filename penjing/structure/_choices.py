@@ -31,7 +31,7 @@ _EVERYTHING: dict[str, Callable[[Sequence[Any]], Result]] = {
     "aten::nonzero": lambda args: torch.ones(args[0].shape, dtype=torch.bool).nonzero(),
     "torchvision::nms": lambda args: torch.arange(args[0].shape[0]),
 }
-_MASKED = {
+MASKED = {
     aten.index.Tensor,
     aten._unsafe_index.Tensor,
     aten.index_put.default,
@@ -44,7 +44,7 @@ _MASKED = {
 def chooses(func: Any) -> bool:
     """Whether the size of what the op gives depends on values."""
     return func._schema.name in _EVERYTHING or (
-        torch.Tag.dynamic_output_shape in func.tags and func not in _MASKED
+        torch.Tag.dynamic_output_shape in func.tags and func not in MASKED
     )
 
 
@@ -67,7 +67,7 @@ def everything(func: Any, args: Sequence[Any], *, spare_last: bool = False) -> R
 
 def has_mask(func: Any, args: Sequence[Any]) -> bool:
     """Whether the op reads or writes where a boolean tensor is true."""
-    return func in _MASKED and _is_mask(args[1])
+    return func in MASKED and _is_mask(args[1])
 
 
 def _is_mask(item: Any) -> bool:

@@ -19,7 +19,7 @@ from torch import nn
 from penjing.structure._provenance import TracedInt
 
 _Memoised = functools._lru_cache_wrapper
-_OWN_CODE = sys.stdlib_module_names | {"torch", "numpy", "sympy", "triton", "cuda"}
+_OWN_CODE = sys.stdlib_module_names | {"penjing", "torch", "numpy", "sympy", "triton", "cuda"}
 _TABLES = frozenset({dict, list, set, OrderedDict, deque})
 _looked_through: set[str] = set()
 _in_modules: "list[_Place]" = []

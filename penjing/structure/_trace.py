@@ -4,7 +4,7 @@ Python control flow just runs: no `torch.export`, no fx, no autograd graph. Para
 swapped for meta tensors, integer tensors stay real (code reads their values), and everything is put back.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from penjing.core import TraceError
-from penjing.core._graph import Graph, ModuleCall, OpCall, Value
+from penjing.core._graph import Graph, ModuleCall, OpCall, Ref, Value
 from penjing.structure._attention import attention_freed
 from penjing.structure._attributes import AttributeWatch
 from penjing.structure._calling import (
@@ -26,24 +26,19 @@ from penjing.structure._calling import (
     is_additive_mask,
     output_tensors,
 )
-from penjing.structure._choices import by_places, chooses, everything, has_mask
+from penjing.structure._choices import by_places, everything, has_mask
 from penjing.structure._collector import collector_paused
 from penjing.structure._comparisons import Comparisons
 from penjing.structure._containers import map_tensors, tensors_of
 from penjing.structure._endings import Ending, ValueRead, held
 from penjing.structure._fast_paths import fast_paths_off
 from penjing.structure._leftovers import no_leftovers
-from penjing.structure._mixing import (
-    NEEDS_VALUES,
-    Mixing,
-    result_tensors,
-    tensors_in,
-    with_refs,
-)
+from penjing.structure._mixing import Mixing, result_tensors
 from penjing.structure._provenance import Arith, Expr
-from penjing.structure._shadows import RANDOM, Shadows
+from penjing.structure._shadows import Shadows
 from penjing.structure._stand_ins import on_meta
 from penjing.structure._tolerance import autocast_by_cpu, distributions_unchecked
+from penjing.structure._traits import Traits, traits_of
 from penjing.structure._user_calls import UserCalls
 from penjing.structure._walk import Named, every_path, first_paths
 
@@ -127,6 +122,12 @@ def _module_calls(named: Named, recorder: "_Recorder") -> Iterator[None]:
     finally:
         for handle in handles:
             handle.remove()
+
+
+_ATOMIC = frozenset({int, float, bool, str, type(None), torch.dtype, torch.device, torch.memory_format})
+_NAMES = {
+    d: str(d) for d in (torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.bool)
+}
 
 
 def _is_tensor(item: Any) -> bool:
@@ -268,34 +269,37 @@ class _Recorder(TorchDispatchMode):
 
     def _new(self, tensor: torch.Tensor) -> int:
         value = len(self.values)
-        self.values.append(Value(id=value, shape=tuple(tensor.shape), dtype=str(tensor.dtype)))
+        dtype = tensor.dtype
+        self.values.append(Value(id=value, shape=tuple(tensor.shape), dtype=_NAMES.get(dtype) or str(dtype)))
         self.ids[id(tensor)] = value
         self._alive.append(tensor)
         return value
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        tensors = tensors_in(args, kwargs)
-        if has_mask(func, args) and any(map(self._run.is_unknown, tensors)):
+        kwargs, traits = kwargs or {}, traits_of(func)
+        if traits.masked and has_mask(func, args) and self._reads_unknown(args):
             with self:
                 func, args = by_places(func, args)
-            tensors = tensors_in(args, kwargs)
-        inputs = [self._known(t) for t in tensors]
+            traits = traits_of(func)
+        tensors: list[torch.Tensor] = []
+        inputs: list[int] = []
+        refs = self._refs(args, tensors, inputs)
+        named = dict(zip(kwargs, self._refs(kwargs.values(), tensors, inputs), strict=True)) if kwargs else {}
         if self._ending is not None:
             self._ending.allow(len(self.calls), not self._parameters.isdisjoint(inputs))
-        refs = with_refs(args, self.ids), {k: with_refs(v, self.ids) for k, v in kwargs.items()}
-        if func._schema.is_mutable and tensors and self._is_foreign(tensors[0]):
+        if traits.mutable and tensors and self._is_foreign(tensors[0]):
             result = tensors[0]  # a counter or cache outside the module's states: its data stays as it was
         else:
-            result = self._result(func, tensors, inputs, args, kwargs)
-        outputs = [self._new(t) for t in result_tensors(result)]
-        if func.overloadpacket in RANDOM:
-            self._hold_drawn(outputs, result_tensors(result))
+            result = self._result(func, traits, tensors, inputs, args, kwargs)
+        results = result_tensors(result)
+        outputs = [self._new(t) for t in results]
+        if traits.random:
+            self._hold_drawn(outputs, results)
         self.calls.append(
             OpCall(
                 op=func,
-                args=refs[0],
-                kwargs=refs[1],
+                args=refs,
+                kwargs=named,
                 inputs=tuple(inputs),
                 outputs=tuple(outputs),
                 module=self.module,
@@ -305,17 +309,41 @@ class _Recorder(TorchDispatchMode):
         )
         return result
 
+    def _refs(self, items: Iterable[Any], tensors: list[torch.Tensor], inputs: list[int]) -> tuple[Any, ...]:
+        """The arguments with `Ref`s in place of tensors, which are added to the lists."""
+        found: list[Any] = []
+        for item in items:
+            if type(item) in _ATOMIC:
+                found.append(item)
+            elif isinstance(item, torch.Tensor):
+                value = self._known(item)
+                tensors.append(item)
+                inputs.append(value)
+                found.append(Ref(value))
+            else:
+                several = isinstance(item, (list, tuple))
+                found.append(self._refs(item, tensors, inputs) if several else item)
+        return tuple(found)
+
+    def _reads_unknown(self, args: Any) -> bool:
+        return any(self._run.is_unknown(t) for t in tree_leaves(args) if isinstance(t, torch.Tensor))
+
     def _result(
-        self, func: Any, tensors: list[torch.Tensor], inputs: list[int], args: Any, kwargs: Any
+        self,
+        func: Any,
+        traits: Traits,
+        tensors: list[torch.Tensor],
+        inputs: list[int],
+        args: Any,
+        kwargs: Any,
     ) -> Any:
-        needs = func.overloadpacket in NEEDS_VALUES or chooses(func)
-        if needs and any(map(self._run.is_unknown, tensors)):
+        if traits.needs_values and any(map(self._run.is_unknown, tensors)):
             known = self._shadows.read(inputs)
             if known is not None:
                 real = dict(zip(map(id, tensors), known, strict=True))
                 args, kwargs = tree_map_only(torch.Tensor, lambda t: real[id(t)], (args, kwargs))
                 return func(*args, **kwargs)
-            if chooses(func):
+            if traits.chooses:
                 return self._choose(func, args)
         try:
             return self._run(func, tensors, args, kwargs)

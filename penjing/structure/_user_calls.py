@@ -6,7 +6,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from penjing.structure._mixing import LITERALS, keep_literals
-from penjing.structure._provenance import Expr, Size, TracedInt, expression
+from penjing.structure._provenance import Const, Expr, Size, TracedInt, expression
 
 
 class Recorder(Protocol):
@@ -74,15 +74,32 @@ class UserCalls(TorchFunctionMode):
         return count
 
 
+_NO_INTS = frozenset(
+    {torch.Tensor, torch.nn.Parameter, float, bool, str, type(None), torch.dtype, torch.device}
+)
+_CONSTANTS = {n: Const(n) for n in range(-8, 65)}
+
+
 def _int_leaves(args: Any, kwargs: Any) -> tuple[tuple[int, Expr], ...]:
     found: list[tuple[int, Expr]] = []
-    pending = [*reversed([*args, *kwargs.values()])]
-    while pending:
-        item = pending.pop()
-        if isinstance(item, int) and not isinstance(item, bool):
-            found.append((int(item), expression(item)))
-        elif isinstance(item, (tuple, list)):
-            pending.extend(reversed(item))
-        elif isinstance(item, slice):
-            pending.extend((item.step, item.stop, item.start))
+    _collect(args, found)
+    if kwargs:
+        _collect(kwargs.values(), found)
     return tuple(found)
+
+
+def _collect(items: Any, found: list[tuple[int, Expr]]) -> None:
+    for item in items:
+        kind = type(item)
+        if kind is int:
+            found.append((item, _CONSTANTS.get(item) or Const(item)))
+        elif kind is TracedInt:
+            found.append((int(item), item.expr))
+        elif kind in _NO_INTS:
+            continue
+        elif isinstance(item, (tuple, list)):
+            _collect(item, found)
+        elif kind is slice:
+            _collect((item.start, item.stop, item.step), found)
+        elif isinstance(item, int) and not isinstance(item, bool):
+            found.append((int(item), expression(item)))

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
-from penjing.structure._memo import _QUICK, _UNARY, MetaMemo
-from penjing.structure._mixing import tensors_in
+from penjing.structure._memo import MetaMemo
+from penjing.structure._shapes import QUICK
+from penjing.structure._shapes import UNARY as NAMES
 
 aten = torch.ops.aten
 
@@ -21,7 +23,9 @@ class Remembered(TorchDispatchMode):
         self.memo = MetaMemo()
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        return self.memo(func, tensors_in(args, kwargs or {}), args, kwargs or {})
+        return self.memo(
+            func, [t for t in tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)], args, kwargs or {}
+        )
 
 
 def spec(item: object) -> object:
@@ -68,7 +72,7 @@ def test_batch_norm_without_its_kernel(dtype: torch.dtype, layout: torch.memory_
     )
 
 
-UNARY = [op for op in _QUICK if op.overloadpacket.__name__.rstrip("_") in _UNARY]
+UNARY = [op for op in QUICK if op.overloadpacket.__name__.rstrip("_") in NAMES]
 LAYOUTS = (
     Case("contiguous", lambda x: x),
     Case("channels last", lambda x: x.to(memory_format=torch.channels_last)),
@@ -153,3 +157,57 @@ def test_products_that_do_not_fit_still_fail(shapes: tuple[tuple[int, ...], tupl
     args = tuple(torch.empty(s, device="meta") for s in shapes)
     with pytest.raises(RuntimeError):
         MetaMemo()(aten.mm.default if len(shapes[0]) == 2 else aten.bmm.default, list(args), args, {})
+
+
+def plain(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    return torch.empty(shape, device="meta", dtype=dtype)
+
+
+ANSWERED = {
+    "sum that broadcasts": (aten.add.Tensor, (plain(2, 1, 4), plain(3, 1))),
+    "sum of half and float": (aten.add.Tensor, (plain(2, 3), plain(3, dtype=torch.float16))),
+    "sum with a number": (aten.add.Tensor, (plain(2, 3), 2)),
+    "product of transposed": (aten.mul.Tensor, (plain(2, 3).t(), plain(3, 2))),
+    "complex factor": (aten.mul.Scalar, (plain(2, 3), 2j)),
+    "integers": (aten.div.Tensor, (plain(2, dtype=torch.int64), plain(2, dtype=torch.int64))),
+    "softmax": (aten._softmax.default, (plain(2, 3), -1, False)),
+    "safe softmax": (aten._safe_softmax.default, (plain(2, 3), -1)),
+    "safe softmax in another dtype": (aten._safe_softmax.default, (plain(2, 3), -1, torch.float64)),
+    "convolution": (
+        aten.convolution.default,
+        (plain(2, 4, 7, 8), plain(6, 2, 3, 1), plain(6), [2, 1], [1, 0], [1, 2], False, [0, 0], 2),
+    ),
+    "transposed": (aten.convolution.default, (plain(2, 4, 7), plain(4, 3, 3), plain(6), [2], [1], [2], True, [1], 2)),
+    "mean": (aten.mean.dim, (plain(2, 3, 4), [-1, 0], True)),
+    "mean over all": (aten.mean.dim, (plain(2, 3, 4), [])),
+    "channels last mean": (aten.mean.dim, (plain(2, 3, 4, 5).to(memory_format=torch.channels_last), [1])),
+    "joined": (aten.cat.default, ([plain(2, 3), plain(2, 5)], -1)),
+    "joined with nothing": (aten.cat.default, ([plain(0), plain(2, 5)], 1)),
+    "embedding": (aten.embedding.default, (plain(9, 4), plain(2, 3, dtype=torch.int64))),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ANSWERED)
+def test_shapes_are_those_of_the_kernels(name: str):
+    op, args = ANSWERED[name]
+    tensors = [t for t in tree_leaves(args) if isinstance(t, torch.Tensor)]
+    memo = MetaMemo()
+    kernel = spec(op(*args))
+    assert [spec(memo(op, tensors, args, {})) for _ in range(2)] == [kernel, kernel]
+
+
+ONCE = ([1], [0], [1], False, [0], 1)
+REFUSED = {
+    "sum that does not broadcast": (aten.add.Tensor, (plain(2, 3), plain(2))),
+    "other channels": (aten.convolution.default, (plain(2, 5, 7), plain(6, 4, 3), None, *ONCE)),
+    "kernel too large": (aten.convolution.default, (plain(2, 4, 2), plain(6, 4, 3), None, *ONCE)),
+    "joined across": (aten.cat.default, ([plain(2, 3), plain(3, 3)], 1)),
+    "a dim twice": (aten.mean.dim, (plain(2, 3), [0, -2])),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_does_not_fit_fails_as_ever(name: str):
+    op, args = REFUSED[name]
+    with pytest.raises((RuntimeError, IndexError)):
+        MetaMemo()(op, [t for t in tree_leaves(args) if isinstance(t, torch.Tensor)], args, {})
