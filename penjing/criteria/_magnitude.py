@@ -9,10 +9,11 @@ from penjing.core import UsageError
 from penjing.core._groups import PruneGroup
 from penjing.criteria._registry import Context, Score, criterion
 from penjing.criteria._sums import Sums, spread
+from penjing.structure import every_path, named_parameters
 
 
 def _norm(power: int, model: nn.Module) -> Score:
-    parameters = dict(model.named_parameters(remove_duplicate=False))
+    parameters = dict(named_parameters(every_path(model)))
     if any(p.is_meta for p in parameters.values()):
         raise UsageError(
             "the network is on the meta device: it has no weights to rank; use criterion='random'"

@@ -13,7 +13,7 @@ from penjing.core._plan import Plan, Skipped
 from penjing.criteria import Context, Score, prepare_criterion, unit_scores
 from penjing.search._choose import BudgetCost, Choice, Chooser
 from penjing.search._select import DEFAULT_GRANULARITY, Rounding, Selection, check_ratio, names_of, prunable
-from penjing.structure import ExampleInputs, Structure, merge_weights, refuse_unsupported, trace
+from penjing.structure import ExampleInputs, Structure, merge_weights, refuse_unsupported, trace_merged
 from penjing.surgery import Cut, Verification, apply, check, cut, plan_removal
 
 SCOPES = ("uniform", "global")
@@ -53,7 +53,7 @@ def prune(
     granularity, protect = names_of("granularity", granularity), names_of("protect", protect)
     refuse_unsupported(model)
     model, merging = merge_weights(model)
-    structure = trace(model, example_inputs)
+    structure = trace_merged(model, example_inputs)
     groups = prunable(structure, granularity=granularity, protect=protect, exact_only=exact_only)
     if not groups:
         raise VerificationError(_nothing(structure))

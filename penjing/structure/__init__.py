@@ -29,7 +29,10 @@ from penjing.structure._requirements import kept_size as kept_size
 from penjing.structure._rules import Spanned as Spanned
 from penjing.structure._structure import Structure as Structure
 from penjing.structure._structure import trace as trace
+from penjing.structure._structure import trace_merged as trace_merged
 from penjing.structure._trace import Trace as Trace
 from penjing.structure._trace import trace_forward as trace_forward
 from penjing.structure._walk import every_path as every_path
 from penjing.structure._walk import first_paths as first_paths
+from penjing.structure._walk import named_buffers as named_buffers
+from penjing.structure._walk import named_parameters as named_parameters

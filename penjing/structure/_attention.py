@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from penjing.structure._walk import Named
+from penjing.structure._walk import Named, each_path
 
 Tensors = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
@@ -115,7 +115,7 @@ def free_attention(module: nn.Module) -> None:
 
 def keep_dense(model: nn.Module) -> None:
     """Encoders around a free twin pass no nested tensors, which only PyTorch's own module reads."""
-    for module in model.modules():
+    for _, module in each_path(model):
         if isinstance(module, nn.TransformerEncoder) and any(
             isinstance(m, FreeMultiheadAttention) for m in module.modules()
         ):
@@ -145,4 +145,4 @@ ATTENTION = "multihead_attention"
 
 def replaceable_modules(model: nn.Module) -> dict[str, str]:
     """Module path -> kind of twin, for modules whose own code would fix a size."""
-    return {path: ATTENTION for path, module in model.named_modules() if is_stock_attention(module)}
+    return {path: ATTENTION for path, module in each_path(model) if is_stock_attention(module)}

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from penjing.core import PlanError
+from penjing.structure._walk import each_path
 
 _ATOMIC = frozenset((type(None), bool, int, float, str, types.FunctionType, torch.dtype, torch.device))
 _CONTAINERS = frozenset((dict, OrderedDict, list, set))
@@ -91,7 +92,7 @@ def rebind(model: nn.Module, memo: Mapping[int, Any]) -> None:
 
     `memo` is what the deep copy wrote down: id of an original object -> its copy.
     """
-    for module in model.modules():
+    for _, module in each_path(model):
         kept = [(n, v) for n, v in module.__dict__.items() if type(v) is types.FunctionType and v.__closure__]
         for name, value in kept:
             cells = value.__closure__ or ()

@@ -17,6 +17,7 @@ from torch.nn.utils.weight_norm import WeightNorm
 from penjing.core._plan import MergeWeight, Plan
 from penjing.structure._copying import copied
 from penjing.structure._fingerprint import fingerprint
+from penjing.structure._walk import each_path
 
 _HOOKS: dict[type, str] = {WeightNorm: "weight_norm", SpectralNorm: "spectral_norm"}
 
@@ -39,7 +40,7 @@ def merge_weights(model: nn.Module) -> tuple[nn.Module, Plan | None]:
 
 
 def _computed(model: nn.Module) -> Iterator[MergeWeight]:
-    for path, module in model.named_modules():
+    for path, module in each_path(model):
         for hook in module._forward_pre_hooks.values():
             if type(hook) in _HOOKS:
                 yield MergeWeight(module=path, tensor=hook.name, kind=_HOOKS[type(hook)])  # type: ignore[attr-defined]

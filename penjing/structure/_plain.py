@@ -7,6 +7,8 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
+from penjing.structure._walk import each_path
+
 UNREGISTERED = (
     "meets a parameter that the network does not register (a module kept in a plain list or dict, which "
     "state_dict() does not know): keep it in nn.ModuleList, nn.ModuleDict or nn.ParameterList"
@@ -15,7 +17,7 @@ UNREGISTERED = (
 
 def plain_tensors(model: nn.Module) -> Iterator[tuple[str, nn.Module, str, torch.Tensor]]:
     """(path, module, attribute, tensor) of every plain tensor attribute that holds floating-point numbers."""
-    for path, module in model.named_modules():
+    for path, module in each_path(model):
         for name, value in list(module.__dict__.items()):
             if type(value) is torch.Tensor and (value.is_floating_point() or value.is_complex()):
                 yield f"{path}.{name}" if path else name, module, name, value
@@ -23,7 +25,7 @@ def plain_tensors(model: nn.Module) -> Iterator[tuple[str, nn.Module, str, torch
 
 def loose_modules(model: nn.Module) -> Iterator[nn.Module]:
     """Modules in plain lists, tuples and dicts, which `modules()` does not reach."""
-    for module in model.modules():
+    for _, module in each_path(model):
         for name, value in list(module.__dict__.items()):
             if name != "_modules" and type(value) in (list, tuple, dict):
                 for item in value.values() if isinstance(value, dict) else value:

@@ -32,6 +32,7 @@ from penjing.structure._trace import Trace, trace_forward
 from penjing.structure._training import trains_otherwise
 from penjing.structure._units import State, list_frozen
 from penjing.structure._unread import freeze_unread
+from penjing.structure._walk import every_path, named_parameters
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -107,19 +108,24 @@ def trace(model: nn.Module, example_inputs: ExampleInputs | list[ExampleInputs])
 
     Raises `UsageError` for inputs of the wrong kind and `TraceError` when the forward fails.
     """
-    alternatives = example_inputs if isinstance(example_inputs, list) else [example_inputs]
-    if not alternatives:
-        raise UsageError("example_inputs is an empty list: give at least one input the network runs on")
     refuse_unsupported(model)
     merged, merging = merge_weights(model)
-    traces = [trace_forward(merged, example) for example in alternatives]
-    if _unreached(traces) or trains_otherwise(merged, traces[0].graph):
-        traces.extend(_training_traces(merged, alternatives[:1]))
-    structure = analyse(merged, traces)
+    structure = trace_merged(merged, example_inputs)
     if merging is None:
         return structure
     policies = (*merging.policies, *structure.policies)
     return replace(structure, fingerprint=merging.fingerprint, policies=policies)
+
+
+def trace_merged(model: nn.Module, example_inputs: ExampleInputs | list[ExampleInputs]) -> Structure:
+    """`trace` of a network that is not refused and has no computed weights."""
+    alternatives = example_inputs if isinstance(example_inputs, list) else [example_inputs]
+    if not alternatives:
+        raise UsageError("example_inputs is an empty list: give at least one input the network runs on")
+    traces = [trace_forward(model, example) for example in alternatives]
+    if _unreached(traces) or trains_otherwise(model, traces[0].graph):
+        traces.extend(_training_traces(model, alternatives[:1]))
+    return analyse(model, traces)
 
 
 def _unreached(traces: Sequence[Trace]) -> bool:
@@ -201,7 +207,7 @@ def _states(model: nn.Module, traces: Sequence[Trace], all_facts: Sequence[Facts
         read = {v for call in item.graph.calls for v in call.inputs}
         reached.update(name for name, value in item.graph.states.items() if value in read)
     graph = traces[0].graph
-    learned = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    learned = {name for name, _ in named_parameters(every_path(model))}
     kinds = _state_kinds(model)
     found = []
     plain = {name for name, *_ in plain_tensors(model)}
@@ -218,7 +224,7 @@ def _states(model: nn.Module, traces: Sequence[Trace], all_facts: Sequence[Facts
 def _state_kinds(model: nn.Module) -> dict[str, str]:
     """Parameter name -> what its module is to people, for naming granularities."""
     found: dict[str, str] = {}
-    for path, module in model.named_modules(remove_duplicate=False):
+    for path, module in every_path(model):
         recurrent = isinstance(module, (nn.RNNBase, nn.RNNCellBase))
         kind = "recurrent" if recurrent else "table" if isinstance(module, nn.Embedding) else ""
         if kind:

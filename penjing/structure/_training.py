@@ -18,6 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from penjing.core._graph import Graph
 from penjing.structure._rules import is_pointwise
+from penjing.structure._walk import each_path
 
 aten = torch.ops.aten
 _DEPTH = 4  # calls followed into
@@ -34,7 +35,7 @@ _FACTORIES = {
 
 def trains_otherwise(model: nn.Module, graph: Graph) -> bool:
     """Whether some module's forward may run other ops on other shapes when it trains."""
-    asking = {path: m for path, m in model.named_modules() if _asks(m)}
+    asking = {path: m for path, m in each_path(model) if _asks(m)}
     shapes = {c.path: graph.values[c.inputs[0]].shape for c in graph.modules if c.plain} if asking else {}
     called = {c.path for c in graph.modules}
     noise = {

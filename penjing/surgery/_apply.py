@@ -8,7 +8,17 @@ from torch import nn
 
 from penjing.core import PlanError, UsageError
 from penjing.core._plan import DropBlock, MergeWeight, Plan, ReplaceComponent, ScaleTensor, SetAttribute
-from penjing.structure import copied, fingerprint, keep_dense, merge_weights, plain_tensors, set_attribute
+from penjing.structure import (
+    copied,
+    every_path,
+    fingerprint,
+    keep_dense,
+    merge_weights,
+    named_buffers,
+    named_parameters,
+    plain_tensors,
+    set_attribute,
+)
 from penjing.surgery._components import replace_component
 from penjing.surgery._records import rebuild_records
 from penjing.surgery._rescale import scaled, scalings
@@ -31,7 +41,11 @@ def apply(model: nn.Module, plan: Plan) -> nn.Module:
             f"this plan belongs to another network: it was made for structure {plan.fingerprint[:12]}, this "
             f"{type(model).__name__} is {found[:12]}. Apply it to the network it was planned on, before any change"
         )
-    model = _merged(model, plan)
+    return carry_out(_merged(model, plan), plan)
+
+
+def carry_out(model: nn.Module, plan: Plan) -> nn.Module:
+    """`apply` to a network that the plan is known to belong to, without computed weights."""
     removed = plan.removed
     memo: dict[int, Any] = {}
     for edit in plan.edits:
@@ -47,7 +61,7 @@ def apply(model: nn.Module, plan: Plan) -> nn.Module:
             original = _submodule(model, edit.module)
             set_attribute(_submodule(slim, edit.module), (edit.attribute, *edit.path), edit.value, original)
     changed = {name.rpartition(".")[0] for name in removed}
-    for path, module in slim.named_modules(remove_duplicate=False):
+    for path, module in every_path(slim):
         if path in changed:
             rebuild_records(module)
     keep_dense(slim)
@@ -77,8 +91,9 @@ def _submodule(model: nn.Module, path: str) -> nn.Module:
 
 def named_states(model: nn.Module, plain: Container[str] = ()) -> Iterator[tuple[str, torch.Tensor]]:
     """Every parameter and buffer under every one of its names, and plain tensor attributes of the given names."""
-    yield from model.named_parameters(remove_duplicate=False)
-    yield from model.named_buffers(remove_duplicate=False)
+    named = every_path(model)
+    yield from named_parameters(named)
+    yield from named_buffers(named)
     yield from ((name, tensor) for name, _, _, tensor in plain_tensors(model) if name in plain)
 
 

@@ -8,7 +8,7 @@ from torch import nn
 
 from penjing.core._plan import Plan, ScaleTensor
 from penjing.structure import Structure, Trace, trace_forward
-from penjing.surgery._apply import apply
+from penjing.surgery._apply import carry_out
 from penjing.surgery._rescale import rescaling
 
 
@@ -22,16 +22,16 @@ class Cut:
 
 
 def cut(model: nn.Module, structure: Structure, plan: Plan, example_inputs: Any) -> Cut:
-    """Apply a plan; where code computes a constant from a size that shrank, extend the plan by the factors on weights
+    """Carry out a plan; where code computes a constant from a size that shrank, extend it by the factors on weights
     that keep the original's function. Where no weight can carry the factor the constant differs, and `check` says so.
     """
-    slim = apply(model, plan)
+    slim = carry_out(model, plan)
     traces = retrace(slim, example_inputs)
     edits = rescaling(structure, traces)
     if not edits:
         return Cut(slim, plan, traces)
     plan = replace(plan, edits=(*plan.edits, *edits), policies=(*plan.policies, _policy(edits)))
-    return Cut(apply(model, plan), plan, traces)
+    return Cut(carry_out(model, plan), plan, traces)
 
 
 def retrace(slim: nn.Module, example_inputs: Any) -> tuple[Trace, ...]:
