@@ -1,6 +1,6 @@
 """`trace`: from a network and example inputs to what may shrink, what goes together, and what stays and why."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -92,10 +92,20 @@ class Structure:
             self.cache[trace, value] = found
         return found
 
-    def shape_after(self, value: int, gone: np.ndarray, trace: int = 0) -> tuple[int, ...]:
-        """The value's shape once the atoms in `gone` are removed."""
-        shape = self.traces[trace].graph.values[value].shape
-        return tuple(kept_size(d, gone, n) for d, n in zip(self.dims(value, trace), shape, strict=True))
+    def shapes_after(self, gone: np.ndarray, trace: int = 0) -> Callable[[int], tuple[int, ...]]:
+        """A value's shape once the atoms in `gone` are removed; dims that values share are counted once."""
+        facts, values, atoms = self.facts[trace], self.traces[trace].graph.values, self.facts[0].atoms
+        known: dict[int, int] = {}
+
+        def size(dim: Dim, full: int) -> int:
+            if not dim:
+                return full
+            found = known.get(id(dim))
+            if found is None:
+                found = known[id(dim)] = kept_size(atoms.expand(dim), gone)
+            return found
+
+        return lambda value: tuple(map(size, facts.labels[value], values[value].shape))
 
 
 def trace(model: nn.Module, example_inputs: ExampleInputs | list[ExampleInputs]) -> Structure:

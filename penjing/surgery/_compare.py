@@ -1,11 +1,12 @@
 """The strict re-trace: the same ops, every predicted shape, the original's constants."""
 
+import functools
 from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 
-from penjing.core._graph import OpCall
+from penjing.core._graph import Graph, OpCall
 from penjing.core._plan import Plan
 from penjing.structure import Structure, Trace
 from penjing.surgery._constants import COPIES, LAYOUTS, differing_constants
@@ -37,13 +38,9 @@ def constant_difference(structure: Structure, found: Sequence[Trace], plan: Plan
 
 def _first_difference(structure: Structure, position: int, found: Trace, gone: np.ndarray) -> str:
     old, new = structure.traces[position].graph, found.graph
-    predicted: dict[int, tuple[int, ...]] = {}
-
-    def after_cut(value: int) -> tuple[int, ...]:
-        if value not in predicted:
-            predicted[value] = structure.shape_after(value, gone, position)
-        return predicted[value]
-
+    after_cut = functools.cache(structure.shapes_after(gone, position))
+    if _step_by_step(old.calls, new, after_cut):
+        return ""
     theirs_run = _steps(old.calls, after_cut)
     ours_run = _steps(new.calls, lambda value: new.values[value].shape)
     for before, after in zip(theirs_run, ours_run, strict=False):
@@ -58,6 +55,15 @@ def _first_difference(structure: Structure, position: int, found: Trace, gone: n
     if len(theirs_run) != len(ours_run):
         return f"it runs {len(ours_run)} operations, the original {len(theirs_run)}"
     return ""
+
+
+def _step_by_step(calls: Sequence[OpCall], new: Graph, after_cut: Callable[[int], tuple[int, ...]]) -> bool:
+    """Whether a graph runs exactly these calls, with the shapes predicted for what they give."""
+    return len(calls) == len(new.calls) and all(
+        before.op is after.op
+        and [after_cut(v) for v in before.outputs] == [new.values[v].shape for v in after.outputs]
+        for before, after in zip(calls, new.calls, strict=True)
+    )
 
 
 def _steps(calls: Sequence[OpCall], shape: Callable[[int], tuple[int, ...]]) -> list[OpCall]:

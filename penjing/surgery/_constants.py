@@ -4,9 +4,11 @@ An attention scale 1/sqrt(head_dim) computed in the forward, or a division by a 
 when that size shrinks. Such places are found by comparing the numbers of two aligned traces.
 """
 
+import functools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -48,11 +50,17 @@ class Difference:
 
 def _computations(calls: Sequence[OpCall]) -> list[tuple[int, OpCall]]:
     """The calls that neither copy nor lay out anew: which of those code runs may depend on a size being 1."""
-    return [
-        (i, call)
-        for i, call in enumerate(calls)
-        if call.op not in COPIES and call.op.overloadpacket not in LAYOUTS
-    ]
+    return [(i, call) for i, call in enumerate(calls) if _computes(call.op)]
+
+
+@functools.cache
+def _computes(op: Any) -> bool:
+    return op not in COPIES and op.overloadpacket not in LAYOUTS
+
+
+@functools.cache
+def _scales(op: Any) -> bool:
+    return op.overloadpacket in MULTIPLIES or op.overloadpacket in DIVIDES
 
 
 def aligned(before: Trace, after: Trace) -> Iterator[tuple[int, int]]:
@@ -116,7 +124,7 @@ def _evaluate(call: OpCall, held: Mapping[int, torch.Tensor]) -> torch.Tensor | 
 
 def _numbers(graph: Graph, call: OpCall, known: Numbers) -> tuple[float, ...]:
     """The floats a call computes with; where it multiplies floats, integers and known one-element tensors too."""
-    factors = call.op.overloadpacket in MULTIPLIES | DIVIDES and _gives_floats(graph, call)
+    factors = _scales(call.op) and _gives_floats(graph, call)
     found: list[float] = []
     for item in (*call.args, *call.kwargs.values()):
         if isinstance(item, float) or (factors and type(item) is int):
