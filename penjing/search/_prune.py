@@ -2,7 +2,9 @@
 
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from torch import nn
@@ -13,7 +15,15 @@ from penjing.core._plan import Plan, Skipped
 from penjing.criteria import Context, Score, prepare_criterion, unit_scores
 from penjing.search._choose import BudgetCost, Choice, Chooser
 from penjing.search._select import DEFAULT_GRANULARITY, Rounding, Selection, check_ratio, names_of, prunable
-from penjing.structure import ExampleInputs, Structure, merge_weights, refuse_unsupported, trace_merged
+from penjing.structure import (
+    ExampleInputs,
+    Structure,
+    collect_young,
+    collector_paused,
+    merge_weights,
+    refuse_unsupported,
+    trace_merged,
+)
 from penjing.surgery import Cut, Verification, apply, check, cut, plan_removal
 
 SCOPES = ("uniform", "global")
@@ -51,28 +61,49 @@ def prune(
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
         raise UsageError(f"seed={seed!r} must be an integer of at least 0")
     granularity, protect = names_of("granularity", granularity), names_of("protect", protect)
-    refuse_unsupported(model)
-    model, merging = merge_weights(model)
+    parsed = Budget.parse(budget) if isinstance(budget, str) else budget
+    context = Context(calibration=calibration, loss=loss, seed=seed)
+    rounding = Rounding(min_kept=min_kept, round_to=round_to)
+    own_code = calibration is not None or callable(criterion)  # runs with the collector as ever
+    with nullcontext() if own_code else collector_paused():
+        refuse_unsupported(model)
+        merged, merging = merge_weights(model)
+        slim, plan = _pruned(
+            merged,
+            example_inputs,
+            ratio if parsed is None else parsed,
+            may_shrink=partial(prunable, granularity=granularity, protect=protect, exact_only=exact_only),
+            prepared=partial(prepare_criterion, criterion, context=context),
+            chooser=partial(Chooser, rounding=rounding, scope=scope),
+        )
+    return slim, plan if merging is None else merging.then(plan)
+
+
+def _pruned(
+    model: nn.Module,
+    example_inputs: Any,
+    aim: Any,
+    *,
+    may_shrink: Callable[[Structure], tuple[PruneGroup, ...]],
+    prepared: Callable[[nn.Module], Score],
+    chooser: Callable[..., Chooser],
+) -> tuple[nn.Module, Plan]:
+    """A smaller network and its plan; `aim` is a ratio or a budget."""
     structure = trace_merged(model, example_inputs)
-    groups = prunable(structure, granularity=granularity, protect=protect, exact_only=exact_only)
+    groups = may_shrink(structure)
     if not groups:
         raise VerificationError(_nothing(structure))
-    parsed = Budget.parse(budget) if isinstance(budget, str) else budget
-    if parsed is not None and BudgetCost(structure, parsed).excess({}) <= 1:
+    if isinstance(aim, Budget) and BudgetCost(structure, aim).excess({}) <= 1:
         plan = plan_removal(structure, {})
-        return apply(model, plan), plan if merging is None else merging.then(plan)
-    score = prepare_criterion(criterion, model, Context(calibration=calibration, loss=loss, seed=seed))
+        return apply(model, plan), plan
+    score = prepared(model)
     scores = {group.name: unit_scores(score, group, model) for group in groups}
-    chooser = Chooser(structure, scores, Rounding(min_kept=min_kept, round_to=round_to), scope)
+    found = chooser(structure=structure, scores=scores)
 
     def choose(allowed: Sequence[PruneGroup]) -> Choice:
-        if parsed is not None:
-            return chooser.for_budget(allowed, parsed)
-        assert ratio is not None
-        return chooser.for_ratio(allowed, ratio)
+        return found.for_budget(allowed, aim) if isinstance(aim, Budget) else found.for_ratio(allowed, aim)
 
-    slim, plan = _prove(model, example_inputs, structure, groups, choose)
-    return slim, plan if merging is None else merging.then(plan)
+    return _prove(model, example_inputs, structure, groups, choose)
 
 
 def _check_arguments(ratio: object, budget: object, scope: str) -> None:
@@ -136,7 +167,7 @@ def _noted(plan: Plan, proof: Verification) -> Plan:
     """The plan, saying loudly where the proof is a weaker one."""
     if not proof.note:
         return plan
-    warnings.warn(proof.note, stacklevel=4)
+    warnings.warn(proof.note, stacklevel=5)
     return replace(plan, policies=(*plan.policies, proof.note))
 
 
@@ -159,6 +190,8 @@ class _Trial:
             proof = check(
                 self.model, made.slim, structure, made.plan, example, retraced=made.traces, exact=exact
             )
+            if not proof.passed:
+                collect_young()
             return made, proof
         except (PlanError, TraceError) as error:
             return None, Verification(passed=False, max_error=float("nan"), checked=(), cause=str(error))

@@ -13,6 +13,7 @@ from penjing.structure._calling import call_with as call_with
 from penjing.structure._calling import check_example as check_example
 from penjing.structure._calling import is_additive_mask as is_additive_mask
 from penjing.structure._calling import output_tensors as output_tensors
+from penjing.structure._collector import collect_young as collect_young
 from penjing.structure._collector import collector_paused as collector_paused
 from penjing.structure._containers import map_tensors as map_tensors
 from penjing.structure._containers import tensors_of as tensors_of

@@ -127,6 +127,7 @@ def trace(model: nn.Module, example_inputs: ExampleInputs | list[ExampleInputs])
     return replace(structure, fingerprint=merging.fingerprint, policies=policies)
 
 
+@collector_paused()
 def trace_merged(model: nn.Module, example_inputs: ExampleInputs | list[ExampleInputs]) -> Structure:
     """`trace` of a network that is not refused and has no computed weights."""
     alternatives = example_inputs if isinstance(example_inputs, list) else [example_inputs]
