@@ -1,14 +1,16 @@
 """Does training run other code than evaluation? Read from the source of the network's own methods.
 
-Handing `self.training` to torch's functions (dropout) or choosing between numbers by it changes no structure; a
-branch on it may, and then the training forward is followed as well. What cannot be read counts as a branch.
+Handing `self.training` to torch's functions (dropout), choosing between numbers by it, or counting batches changes
+no structure; a branch on it may, and then the training forward is followed as well. What cannot be read counts as a
+branch.
 """
 
 import ast
 import functools
 import inspect
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
+from dataclasses import dataclass
 from types import CodeType
 from typing import Any, TypeGuard
 
@@ -33,9 +35,42 @@ _FACTORIES = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """A use of the flag that may change what runs: not where one of the `guards`, attributes of self, is off.
+
+    `picked` are the attributes of self that the flag chooses among, where it does no more than that.
+    """
+
+    guards: tuple[str, ...] = ()
+    picked: tuple[str, ...] = ()
+
+    def matters(self, module: nn.Module, path: str, reached: Set[str]) -> bool:
+        if self.picked:
+            return any(_is_elsewhere(_under(module, n), f"{path}.{n}", reached) for n in self.picked)
+        return not any(getattr(module, name, None) in (False, None, 0) for name in self.guards)
+
+
+def _under(item: Any, dotted: str) -> Any:
+    for name in dotted.split("."):
+        item = getattr(item, name, None)
+    return item
+
+
+def _is_elsewhere(item: Any, name: str, reached: Set[str]) -> bool:
+    """Whether an attribute holds more than a number, and is not what evaluation reads as well."""
+    return isinstance(item, (torch.Tensor, nn.Module)) and name.removeprefix(".") not in reached
+
+
 def trains_otherwise(model: nn.Module, graph: Graph) -> bool:
     """Whether some module's forward may run other ops on other shapes when it trains."""
-    asking = {path: m for path, m in each_path(model) if _asks(m)}
+    read = {value for call in graph.calls for value in call.inputs}
+    reached = {name for name, value in graph.states.items() if value in read}
+    asking = {
+        path: m
+        for path, m in each_path(model)
+        if any(branch.matters(m, path, reached) for branch in _branches(type(m)))
+    }
     shapes = {c.path: graph.values[c.inputs[0]].shape for c in graph.modules if c.plain} if asking else {}
     called = {c.path for c in graph.modules}
     noise = {
@@ -44,23 +79,13 @@ def trains_otherwise(model: nn.Module, graph: Graph) -> bool:
     return any(id(module) not in noise for module in asking.values())
 
 
-def _asks(module: nn.Module) -> bool:
-    return any(not _falsy(module, guards) for guards in _branches(type(module)))
-
-
-def _falsy(module: nn.Module, guards: Sequence[str]) -> bool:
-    return any(getattr(module, name, None) in (False, None, 0) for name in guards)
-
-
 @functools.cache
-def _branches(kind: type) -> tuple[tuple[str, ...], ...]:
-    """Branches on `self.training` in a class's own forward and the methods it may reach by name, each with the
-    attributes of self that switch it off.
-    """
+def _branches(kind: type) -> tuple[Branch, ...]:
+    """Branches on `self.training` in a class's own forward and the methods it may reach by name."""
     if not _own(kind):
         return ()
     asking = [f for f in _reached(kind) if "training" in f.__code__.co_names]
-    return tuple(guards for f in asking for guards in _read(f, None, _DEPTH))
+    return tuple(branch for f in asking for branch in _read(f, None, _DEPTH))
 
 
 def _reached(kind: type) -> list[Callable[..., Any]]:
@@ -92,13 +117,14 @@ def _own(kind: type) -> bool:
     return not f"{kind.__module__}.".startswith("torch.nn.")
 
 
-def _read(function: Callable[..., Any], name: str | None, depth: int) -> list[tuple[str, ...]]:
+def _read(function: Callable[..., Any], name: str | None, depth: int) -> list[Branch]:
     """Branches of a function on `self.training` (name None) or on a parameter that holds it."""
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
     except (OSError, TypeError, SyntaxError):
-        return [()]
+        return [Branch()]
     flags = {id(node) for node in ast.walk(tree) if _is_flag(node, name)}
+    picked = _chosen_numbers(tree, flags)
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and depth:
             flags -= {
@@ -107,8 +133,92 @@ def _read(function: Callable[..., Any], name: str | None, depth: int) -> list[tu
                 if _harmless(function, node, given, key, flags, depth)
             }
         elif isinstance(node, ast.IfExp) and _only_numbers(node.body) and _only_numbers(node.orelse):
-            flags -= {id(n) for n in ast.walk(node.test)}
-    return [_guards(tree, flag) for flag in flags]
+            tested = {id(n) for n in ast.walk(node.test)} & flags
+            flags -= tested
+            picked += _kept_by_self([node.body, node.orelse]) if tested else []
+    return [Branch(_guards(tree, flag)) for flag in flags] + [Branch(picked=(one,)) for one in picked]
+
+
+def _chosen_numbers(tree: ast.AST, flags: set[int]) -> list[str]:
+    """Takes out of `flags` those of statements that only set numbers by them, and puts in what reads these numbers.
+    Gives the attributes of self that are chosen among.
+    """
+    picked: list[str] = []
+    known: set[str] = set()
+    waiting = [node for node in ast.walk(tree) if isinstance(node, ast.If)]
+    for node in waiting:  # outer ones come first, and give the inner ones nothing new
+        tested = {id(n) for n in ast.walk(node.test)} & flags
+        statements = [*node.body, *node.orelse]
+        if not tested or not all(map(_sets_numbers, statements)):
+            continue
+        flags -= tested
+        inner = [n for s in statements for n in ast.walk(s)]
+        picked += _kept_by_self([n.value for n in inner if isinstance(n, ast.Assign)])
+        names = {n.id for n in inner if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)} - known
+        known |= names
+        flags |= {
+            id(n)
+            for n in ast.walk(tree)
+            if isinstance(n, ast.Name) and n.id in names and isinstance(n.ctx, ast.Load)
+        }
+    return picked
+
+
+def _sets_numbers(statement: ast.stmt) -> bool:
+    """Whether a statement gives local variables numbers, or counts in a buffer (`self.batches.add_(1)`)."""
+    if isinstance(statement, ast.If):
+        return all(map(_sets_numbers, [*statement.body, *statement.orelse]))
+    if isinstance(statement, ast.Assign):
+        return all(isinstance(t, ast.Name) for t in statement.targets) and _is_number(statement.value)
+    if isinstance(statement, ast.Expr):
+        return _is_constant(statement.value) or _counts(statement.value)
+    return isinstance(statement, ast.Pass)
+
+
+def _counts(node: ast.expr) -> bool:
+    """`self.batches.add_(1)`"""
+    return (
+        isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr == "add_"
+        and _of_self(node.func.value)
+        and all(map(_is_constant, node.args))
+        and not node.keywords
+    )
+
+
+def _is_number(node: ast.expr) -> bool:
+    """Constants, what the module keeps, and `float`, comparisons and arithmetic of these."""
+    if isinstance(node, ast.BinOp):
+        return _is_number(node.left) and _is_number(node.right)
+    if isinstance(node, ast.Compare):
+        return all(map(_is_number, [node.left, *node.comparators]))
+    if isinstance(node, ast.BoolOp):
+        return all(map(_is_number, node.values))
+    if isinstance(node, ast.UnaryOp):
+        return _is_number(node.operand)
+    if isinstance(node, ast.Call):
+        plain = isinstance(node.func, ast.Name) and node.func.id in ("float", "int", "bool")
+        return plain and not node.keywords and all(map(_is_number, node.args))
+    return _only_numbers(node)
+
+
+def _is_constant(node: ast.expr) -> bool:
+    return isinstance(node, ast.Constant)
+
+
+def _kept_by_self(nodes: Sequence[ast.expr]) -> list[str]:
+    """Attributes of self that reach what is chosen; those inside a comparison or `float` become numbers."""
+    found: list[str] = []
+    waiting = list[ast.AST](nodes)
+    while waiting:
+        node = waiting.pop()
+        dotted = ast.unparse(node) if isinstance(node, ast.Attribute) else ""
+        if dotted.startswith("self."):
+            found.append(dotted.removeprefix("self."))
+        elif not isinstance(node, (ast.Compare, ast.Call)):
+            waiting.extend(ast.iter_child_nodes(node))
+    return found
 
 
 def _is_flag(node: ast.AST, name: str | None) -> bool:
@@ -170,15 +280,23 @@ def _only_numbers(node: ast.expr) -> bool:
 
 
 def _guards(tree: ast.AST, flag: int) -> tuple[str, ...]:
-    """Attributes of self that stand in one `and` with the flag."""
+    """Attributes of self that stand in one `and` with the flag, as they are or compared with zero (`self.p > 0`)."""
     for node in ast.walk(tree):
         values = node.values if isinstance(node, ast.BoolOp) and isinstance(node.op, ast.And) else []
         if any(id(value) == flag for value in values):
-            return tuple(v.attr for v in values if _of_self(v) and id(v) != flag)
+            plain = [v.left if _is_above_zero(v) else v for v in values]
+            return tuple(v.attr for v in plain if _of_self(v) and id(v) != flag)
     return ()
 
 
-def _of_self(node: ast.expr) -> TypeGuard[ast.Attribute]:
+def _is_above_zero(node: ast.expr) -> TypeGuard[ast.Compare]:
+    if not isinstance(node, ast.Compare) or not isinstance(node.ops[0], ast.Gt):
+        return False
+    bound = node.comparators[0]
+    return len(node.ops) == 1 and isinstance(bound, ast.Constant) and bound.value == 0
+
+
+def _of_self(node: ast.AST) -> TypeGuard[ast.Attribute]:
     return isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "self"
 
 

@@ -69,6 +69,17 @@ class Guarded(HandsOn):
         return self.fc(x)
 
 
+class GuardedByARate(HandsOn):
+    def __init__(self, rate: float = 0.0) -> None:
+        super().__init__()
+        self.jitter = rate
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.training and self.jitter > 0:
+            x = x.view(-1, 2, 2).flatten(1)
+        return self.fc(x)
+
+
 class AsksElsewhere(HandsOn):
     def reset(self) -> None:
         if self.training:
@@ -95,6 +106,69 @@ class AsksInAProperty(HandsOn):
         return self.fc(x).view(-1, 2, 2).flatten(1) if self.busy else self.fc(x)
 
 
+class Normalise(nn.BatchNorm1d):
+    """A copy of torch's own forward, as in libraries that fold an activation into a norm."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        factor = 0.0 if self.momentum is None else self.momentum
+        if self.training and self.track_running_stats and self.num_batches_tracked is not None:
+            self.num_batches_tracked.add_(1)
+            if self.momentum is None:
+                factor = 1.0 / float(self.num_batches_tracked)
+            else:
+                factor = self.momentum
+        r"""Batch statistics when it trains."""
+        if self.training:
+            batch = True
+        else:
+            batch = (self.running_mean is None) and (self.running_var is None)
+        return F.batch_norm(
+            x,
+            self.running_mean if not self.training or self.track_running_stats else None,
+            self.running_var if not self.training or self.track_running_stats else None,
+            self.weight,
+            self.bias,
+            batch,
+            factor,
+            self.eps,
+        )
+
+
+class SetsASize(HandsOn):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.training:
+            parts = 2
+        else:
+            parts = 1
+        return self.fc(x).view(-1, parts, 4 // parts).flatten(1)
+
+
+class SetsAFlag(HandsOn):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        busy = False
+        if self.training:
+            busy = True
+        return reshapes(self.fc(x), busy)
+
+
+class PicksAWeight(HandsOn):
+    def __init__(self) -> None:
+        super().__init__()
+        self.other = nn.Parameter(torch.randn(4, 4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.training:
+            weight = self.other * 2
+        else:
+            weight = 1
+        return F.linear(self.fc(x), weight * torch.eye(4))
+
+
+class ChoosesAWeight(PicksAWeight):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.linear(x, self.other if self.training else self.fc.weight)
+
+
 class Noise(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if not self.training:
@@ -109,7 +183,15 @@ class Folds(nn.Module):
 
 @pytest.mark.parametrize(
     "model",
-    [HandsOn(), ThroughAFunction(), Guarded(), AsksElsewhere(), nn.Sequential(nn.Linear(4, 4), Noise())],
+    [
+        HandsOn(),
+        ThroughAFunction(),
+        Guarded(),
+        GuardedByARate(),
+        AsksElsewhere(),
+        nn.Sequential(nn.Linear(4, 4), Noise()),
+        nn.Sequential(nn.Linear(4, 4), Normalise(4)),
+    ],
 )
 def test_flags_that_change_no_structure(model: nn.Module):
     assert not trains_otherwise(model, trace_forward(model.eval(), torch.randn(2, 4)).graph)
@@ -123,9 +205,14 @@ def test_flags_that_change_no_structure(model: nn.Module):
         Renames(),
         PicksATensor(),
         Guarded(on=True),
+        GuardedByARate(0.1),
         AsksInAMethod(),
         AsksInAProperty(),
         nn.Sequential(Folds()),
+        SetsASize(),
+        SetsAFlag(),
+        PicksAWeight(),
+        ChoosesAWeight(),
     ],
 )
 def test_flags_that_may(model: nn.Module):
