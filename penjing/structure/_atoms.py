@@ -48,10 +48,11 @@ class Atoms:
         return self._column(self._block(n).pattern())
 
     def _block(self, n: int) -> Block:
-        while self._count + n > len(self._parent):
-            size = len(self._parent)
-            none = np.full(size, -1, dtype=ATOM)
-            self._parent = np.concatenate([self._parent, np.arange(size, 2 * size, dtype=ATOM)])
+        known = len(self._parent)
+        if self._count + n > known:
+            size = max(self._count + n, known + known // 4)
+            none = np.full(size - known, -1, dtype=ATOM)
+            self._parent = np.concatenate([self._parent, np.arange(known, size, dtype=ATOM)])
             self._left = np.concatenate([self._left, none])
             self._right = np.concatenate([self._right, none])
             self._owner = np.concatenate([self._owner, none])

@@ -172,7 +172,7 @@ def _definitions(constraints: Iterable[Constraint], groups: int) -> dict[Variabl
 
 
 def _owners(groups: Sequence[PruneGroup], count: int) -> Owners:
-    owner, unit = np.full(count, -1, dtype=np.int64), np.zeros(count, dtype=np.int64)
+    owner, unit = np.full(count, -1, dtype=np.int32), np.zeros(count, dtype=np.int32)
     for position, group in enumerate(groups):
         members = np.array(group.atoms, dtype=np.int64)
         owner[members] = position

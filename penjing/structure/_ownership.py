@@ -102,7 +102,7 @@ def _index_by_index(atoms: Atoms, entries: Sequence[_Entry], kinds: np.ndarray) 
     )
     first_run = np.flatnonzero(np.r_[True, np.diff(run_atoms) != 0])
     unique_atoms = run_atoms[first_run]
-    roles = owned.columns[starts[first_run]] + 256 * kinds[unique_atoms]
+    roles = owned.columns[starts[first_run]] + 256 * kinds[unique_atoms].astype(np.int64)
     signatures = np.add.reduceat(codes, first_run) + _mix(roles.astype(np.uint64))
     runs_per_atom = np.diff(np.r_[first_run, len(run_atoms)])
     found = []

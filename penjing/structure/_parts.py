@@ -16,7 +16,7 @@ class Parts:
 
     def codes(self, count: int) -> np.ndarray:
         """The numbers of `count` atoms."""
-        found = np.zeros(count, dtype=np.int64)
+        found = np.zeros(count, dtype=np.int32)
         if self._of:
             found[list(self._of)] = list(self._of.values())
         return found

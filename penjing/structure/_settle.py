@@ -83,7 +83,7 @@ def _breaking(
     """
     if not irregular:
         return []
-    owner = np.full(count, -1, dtype=np.int64)
+    owner = np.full(count, -1, dtype=np.int32)
     for position, group in enumerate(groups):
         owner[list(group.atoms)] = position
     touching: dict[int, list[Live]] = {}

@@ -34,8 +34,12 @@ def build_groups(
         kind: _marked(atoms, [dim for f in all_facts for k, dim in f.kinds if k == kind])
         for kind in ("expert", "head_dim", "head", "group")
     }
-    codes = sum((2**i * mark for i, mark in enumerate(kinds.values())), np.zeros(len(atoms), dtype=np.int64))
-    found = cluster(atoms, [state.labels or () for state in states], codes + parts * 2 ** len(kinds))
+    codes = np.zeros(len(atoms), dtype=np.int8)  # arrays over all atoms are the peak of a trace's memory
+    for i, mark in enumerate(kinds.values()):
+        codes[mark] |= 1 << i
+    parts *= 1 << len(kinds)
+    parts += codes
+    found = cluster(atoms, [state.labels or () for state in states], parts)
     plain = [i for i, (members, _) in enumerate(found) if not codes[members].any()]
     thick = {plain[i] for i in coarse([found[i][1] for i in plain])}
     named = [next((k for k, mark in kinds.items() if mark[m].any()), "") for m, _ in found]
