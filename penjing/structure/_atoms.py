@@ -15,7 +15,16 @@ import numpy as np
 
 from penjing.structure._columns import ATOM, CUT, FROZEN, MIXED, SPLIT, WHOLE, Block, Pattern, lay_out
 from penjing.structure._expansion import Expanded, distinct
-from penjing.structure._factors import along_one, beyond, components, matched, rising, same_labels, varies
+from penjing.structure._factors import (
+    along_one,
+    beyond,
+    common_grid,
+    components,
+    matched,
+    rising,
+    same_labels,
+    varies,
+)
 
 Dim = tuple[np.ndarray, ...]
 FIXED: Dim = ()
@@ -146,13 +155,8 @@ class Atoms:
                 still.append(np.full(len(column), block.cause, dtype=ATOM))
         return Expanded(tuple(distinct(columns, self._known) if columns else still[:1]), bool(columns))
 
-    def _expand_rows(
-        self,
-        column: np.ndarray,
-        columns: list[np.ndarray],
-        still: list[np.ndarray],
-        pending: list[np.ndarray],
-    ) -> None:
+    def _expand_rows(self, column: np.ndarray, *found: list[np.ndarray]) -> None:
+        columns, still, pending = found
         column = self.find(column)
         bound = self._left[column] >= 0
         if bound.any():
@@ -368,9 +372,12 @@ class Atoms:
         pairs = matched(a, b)
         for left, right in pairs or ():
             self._union(left, right)
-        if pairs is None:
-            self.freeze(a, cause)
-            self.freeze(b, cause)
+        grid = common_grid((*a, *b)) if pairs is None else ()
+        if len(grid) > 1:
+            for ours, theirs in zip(self.reshape(a, grid), self.reshape(b, grid), strict=True):
+                self.unify(ours, theirs, cause)
+        elif pairs is None:
+            self.freeze((*a, *b), cause)
 
     def _factor(self, grid: np.ndarray) -> list[tuple[int, np.ndarray]]:
         """One column over several axes -> (axis, labels) pairs whose product says the same."""

@@ -1,5 +1,6 @@
 """How integer columns vary over the axes of a grid, and how sets of columns compare."""
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -77,3 +78,26 @@ def along_one(grid: np.ndarray, varying: Sequence[int]) -> tuple[int, np.ndarray
     """A grid that varies along one axis at most: that axis (else the longest), and its entries there."""
     axis = varying[0] if varying else int(np.argmax(grid.shape))
     return axis, grid[tuple(slice(None) if j == axis else 0 for j in range(grid.ndim))].copy()
+
+
+def common_grid(columns: Sequence[np.ndarray]) -> tuple[int, ...]:
+    """The coarsest grid on which each of the columns varies along whole axes; one axis where there is none.
+
+    A column of 2 halves and one of 4 runs of 4 meet on a grid of 2 x 2 x 4.
+    """
+    size = len(columns[0])
+    places = {1, size}
+    for column in columns:
+        changes = np.flatnonzero(column != column[0])
+        if not changes.size:
+            continue
+        inner = int(changes[0])
+        period = inner * len(np.unique(column))
+        runs = np.repeat(column[:period:inner], inner)
+        if size % period or not np.array_equal(np.resize(runs, size), column):
+            return (size,)
+        places |= {inner, period}
+    steps = sorted(places)
+    if any(b % a for a, b in itertools.pairwise(steps)):
+        return (size,)
+    return tuple(b // a for a, b in itertools.pairwise(steps))[::-1]

@@ -19,6 +19,8 @@ from penjing.structure._rules import Facts
 from penjing.structure._solve import solve
 from penjing.structure._units import State, build_groups
 
+ALONE = "the code ties all of these indices together: none can go unless all of them do"
+
 
 @dataclass(frozen=True, slots=True)
 class Settled:
@@ -43,6 +45,10 @@ def settle(all_facts: Sequence[Facts], states: Sequence[State], attributes: Mapp
         groups = build_groups(all_facts, states, parts.codes(len(atoms)))
         couplings = find_couplings(groups, live, len(atoms), attributes)
         stuck = [*immovable(couplings), *_breaking(groups, couplings.irregular, len(atoms), attributes)]
+        alone = [np.array(g.atoms, dtype=np.int64) for g in groups if len(g) == 1] if not stuck else []
+        if alone:
+            atoms.freeze(tuple(alone), ALONE)
+            continue
         if not stuck:
             counts = dict.fromkeys(
                 f"count-tied: {c.source.source.cause}: {couplings.words(c)}"

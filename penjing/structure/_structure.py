@@ -237,7 +237,13 @@ def _state_kinds(model: nn.Module) -> dict[str, str]:
     found: dict[str, str] = {}
     for path, module in every_path(model):
         recurrent = isinstance(module, (nn.RNNBase, nn.RNNCellBase))
-        kind = "recurrent" if recurrent else "table" if isinstance(module, nn.Embedding) else ""
+        kind = (
+            "recurrent"
+            if recurrent
+            else "table"
+            if isinstance(module, (nn.Embedding, nn.EmbeddingBag))
+            else ""
+        )
         if kind:
             found.update(
                 (f"{path}.{n}" if path else n, kind) for n, _ in module.named_parameters(recurse=False)

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from golden_networks import CASES
 from torch import nn
 
 import penjing as pj
+from penjing.core._groups import Slot
 
 torchvision = pytest.importorskip("torchvision")
 HERE = Path(__file__).parent
@@ -38,7 +40,7 @@ def listing(structure: pj.Structure) -> str:
     lines = []
     for group in structure.groups:
         lines.append(f"{group.name}  {len(group)} x {group.granularity}, {group.fidelity}")
-        lines.extend(f"    {s.name} [{s.dim}] x{s.index.shape[1]}" for s in group.slots)
+        lines.extend(f"    {s.name} [{s.dim}] x{s.index.shape[1]}: {first_units(s)}" for s in group.slots)
     lines.append("frozen")
     lines.extend(f"    {f.parameter} [{f.dim}] {f.count}: {f.cause}" for f in structure.frozen if f.count > 1)
     lines.extend(f"policy  {policy}" for policy in structure.policies)
@@ -46,10 +48,25 @@ def listing(structure: pj.Structure) -> str:
     return "\n".join(lines) + "\n"
 
 
-@pytest.mark.parametrize("name", sorted(NETWORKS))
-def test_groups_are_the_written_ones(name: str):
-    found = listing(pj.trace(NETWORKS[name]().eval(), torch.randn(1, 3, 64, 64)))
+def first_units(slot: Slot) -> str:
+    """The indices of the first two units: '0 4 8 | 1 5 9 | ...'."""
+    shown = [" ".join(map(str, unit)) for unit in slot.index[:2].tolist()]
+    return " | ".join(shown + ["..."] * (len(slot.index) > 2))
+
+
+def compare(found: str, name: str) -> None:
     file = HERE / f"{name}.txt"
     if os.environ.get("PENJING_GOLDEN") == "write":
         file.write_text(found, encoding="utf-8")
     assert found == file.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", sorted(NETWORKS))
+def test_groups_are_the_written_ones(name: str):
+    compare(listing(pj.trace(NETWORKS[name]().eval(), torch.randn(1, 3, 64, 64))), name)
+
+
+@pytest.mark.parametrize("name", sorted(CASES))
+def test_groups_of_small_networks_are_the_written_ones(name: str):
+    case = CASES[name]()
+    compare(f"{case.shows}\n\n{listing(pj.trace(case.model.eval(), case.example))}", name)
