@@ -8,6 +8,7 @@ from penjing.structure._attention import keep_dense as keep_dense
 from penjing.structure._attributes import set_attribute as set_attribute
 from penjing.structure._blocks import Block as Block
 from penjing.structure._blocks import residual_blocks as residual_blocks
+from penjing.structure._caches import drop_caches as drop_caches
 from penjing.structure._calling import ExampleInputs as ExampleInputs
 from penjing.structure._calling import call_with as call_with
 from penjing.structure._calling import check_example as check_example

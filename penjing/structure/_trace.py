@@ -19,6 +19,7 @@ from penjing.core import TraceError
 from penjing.core._graph import Graph, ModuleCall, OpCall, Ref, Value
 from penjing.structure._attention import attention_freed
 from penjing.structure._attributes import AttributeWatch
+from penjing.structure._caches import caches_dropped
 from penjing.structure._calling import (
     ExampleInputs,
     call_with,
@@ -81,6 +82,7 @@ def _traced(model: nn.Module, example: ExampleInputs, training: bool, recorder: 
         stack.enter_context(torch.no_grad())
         stack.enter_context(torch.random.fork_rng(devices=[]))
         states = stack.enter_context(on_meta(every, training))
+        stack.enter_context(caches_dropped(module for _, module in named))
         stack.enter_context(fast_paths_off())
         stack.enter_context(autocast_by_cpu())
         stack.enter_context(distributions_unchecked())

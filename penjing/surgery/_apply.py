@@ -10,6 +10,7 @@ from penjing.core import PlanError, UsageError
 from penjing.core._plan import DropBlock, MergeWeight, Plan, ReplaceComponent, ScaleTensor, SetAttribute
 from penjing.structure import (
     copied,
+    drop_caches,
     every_path,
     fingerprint,
     keep_dense,
@@ -65,6 +66,7 @@ def carry_out(model: nn.Module, plan: Plan) -> nn.Module:
         if path in changed:
             rebuild_records(module)
     keep_dense(slim)
+    drop_caches(slim.modules())
     return slim
 
 

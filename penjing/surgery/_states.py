@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from penjing.core._plan import Plan
-from penjing.structure import copied, every_path, first_paths, loose_modules
+from penjing.structure import copied, drop_caches, every_path, first_paths, loose_modules
 from penjing.surgery._precision import Precision
 from penjing.surgery._rescale import scaled, scalings
 from penjing.surgery._slices import slice_tensor
@@ -125,6 +125,7 @@ def precise_copy(
                 module.__dict__[name] = precision.cast(value)
     for module in (*loose_modules(small), *([small] if _imprecise(small, precision) else ())):
         module._apply(precision.cast)
+    drop_caches(small.modules())
     return small.eval() if any(m.training for m in small.modules()) else small
 
 
