@@ -131,17 +131,18 @@ def _changed(held: Any, before: Any, path: Sequence[Step], value: int, place: st
     return held
 
 
+_INTEGERS = frozenset({int})
 _ATOMIC = frozenset({str, float, bool, type(None)})
 _HOOKS = tuple(name for name in nn.Module().__dict__ if name.endswith(("_hooks", "_hooks_with_kwargs")))
 
 
 class AttributeWatch:
-    """Turns the integers a network keeps into `TracedInt`s; on exit everything its modules hold is as it was,
-    caches that the forward filled and hooks that it registered included.
+    """Turns the integers a network keeps into `TracedInt`s if they are to be `traced`; on exit everything its modules
+    hold is as it was, caches that the forward filled and hooks that it registered included.
     """
 
-    def __init__(self, named: Named) -> None:
-        self._named = named
+    def __init__(self, named: Named, *, traced: bool = True) -> None:
+        self._named, self._traces = named, traced
         self._before: list[tuple[dict[str, Any], dict[str, Any]]] = []
         self._held: list[tuple[Any, Any]] = []
         self._empty: list[Any] = []
@@ -159,13 +160,14 @@ class AttributeWatch:
                 kind = type(value)
                 if kind in _ATOMIC or name in _MODULE_INTERNALS:
                     continue
-                if kind is int or (kind is tuple and all(type(item) is int for item in value)):
-                    attributes[name] = self._traced(value, path, (name,))
+                if kind is int or (kind is tuple and _INTEGERS.issuperset(map(type, value))):
+                    if self._traces:
+                        attributes[name] = self._traced(value, path, (name,))
                 else:
                     containers.append((name, value))
             for _, value in containers:
                 self._remember(value, _DEPTH)
-            for name, value in containers:
+            for name, value in containers if self._traces else ():
                 attributes[name] = self._traced(value, path, (name,))
         return self
 

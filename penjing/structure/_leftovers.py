@@ -16,8 +16,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from penjing.structure._provenance import TracedInt
-
 _Memoised = functools._lru_cache_wrapper
 _OWN_CODE = sys.stdlib_module_names | {"penjing", "torch", "numpy", "sympy", "triton", "cuda"}
 _TABLES = frozenset({dict, list, set, OrderedDict, deque})
@@ -27,7 +25,9 @@ _in_kinds: "dict[type, tuple[tuple[Any, ...], list[_Place]]]" = {}
 
 
 class _Forgetful:
-    """A memoised function with a memory of its own, which computes anew whenever an argument belongs to a trace."""
+    """A memoised function with a memory of its own, which computes anew whenever an argument belongs to a trace, or is
+    an integer, which may.
+    """
 
     __slots__ = ("_meanwhile", "_memoised")
 
@@ -54,8 +54,8 @@ class _Forgetful:
 
 
 def _of_the_trace(item: Any, depth: int) -> bool:
-    if isinstance(item, (TracedInt, torch.Tensor, nn.Module)):
-        return True
+    if isinstance(item, (int, torch.Tensor, nn.Module)):
+        return not isinstance(item, bool)
     return depth > 0 and isinstance(item, tuple) and any(_of_the_trace(i, depth - 1) for i in item)
 
 

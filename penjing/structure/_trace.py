@@ -58,19 +58,22 @@ class Trace:
     compared: Mapping[Arith, tuple[bool, str]]
 
 
-def trace_forward(model: nn.Module, example: ExampleInputs, *, training: bool = False) -> Trace:
-    """The op calls of one forward. Leaves the model exactly as it was.
+def trace_forward(
+    model: nn.Module, example: ExampleInputs, *, training: bool = False, provenance: bool = True
+) -> Trace:
+    """The op calls of one forward. Leaves the model exactly as it was. Without `provenance` the code runs on plain
+    integers: enough to see what it does, not to learn where its sizes come from.
 
     Raises `TraceError` when the forward fails or reads a value that only real data could give.
     """
     check_example(example)
-    recorder = _Recorder()
+    recorder = _Recorder(provenance=provenance)
     try:
         return _traced(model, example, training, recorder)
     except TraceError as error:
         if not recorder.chose or not isinstance(error.__cause__, IndexError):
             raise
-    return _traced(model, example, training, _Recorder(spare_last=True))
+    return _traced(model, example, training, _Recorder(provenance=provenance, spare_last=True))
 
 
 def _traced(model: nn.Module, example: ExampleInputs, training: bool, recorder: "_Recorder") -> Trace:
@@ -89,7 +92,7 @@ def _traced(model: nn.Module, example: ExampleInputs, training: bool, recorder: 
         stack.enter_context(no_leftovers(module for _, module in named))
         stack.enter_context(attention_freed(named))
         recorder.begin(states, example)
-        stack.enter_context(AttributeWatch(named))
+        stack.enter_context(AttributeWatch(named, traced=recorder.provenance))
         stack.enter_context(_module_calls(named, recorder))
         stack.enter_context(recorder)
         stack.enter_context(UserCalls(recorder))
@@ -143,8 +146,9 @@ class _Recorder(TorchDispatchMode):
     def _should_skip_dynamo(cls) -> bool:  # nothing is compiled here: spare every call the check
         return False
 
-    def __init__(self, *, spare_last: bool = False) -> None:
+    def __init__(self, *, provenance: bool = True, spare_last: bool = False) -> None:
         super().__init__()
+        self.provenance = provenance
         self._spare_last = spare_last
         self.ids: dict[int, int] = {}
         self.values: list[Value] = []

@@ -14,15 +14,23 @@ class Recorder(Protocol):
 
     ids: dict[int, int]
     function: str
+    provenance: bool
     sizes: tuple[tuple[int, Expr], ...]
 
     def value_of(self, tensor: torch.Tensor) -> torch.Tensor: ...
 
 
-_SIZE_READS = {torch.Tensor.size, torch.Tensor.shape.__get__}  # type: ignore[attr-defined]
-_DEVICE_READ = torch.Tensor.device.__get__  # type: ignore[attr-defined]
-_VALUE_READS = {torch.Tensor.tolist, torch.Tensor.numpy}
-_COUNT_READS = {torch.Tensor.numel, torch.Tensor.__len__}
+_READS_SIZE, _READS_DEVICE, _READS_VALUES, _COUNTS, _TAKES_LITERALS = range(5)
+_SPECIAL: dict[Any, int] = {
+    **dict.fromkeys(LITERALS, _TAKES_LITERALS),
+    torch.Tensor.size: _READS_SIZE,
+    torch.Tensor.shape.__get__: _READS_SIZE,  # type: ignore[attr-defined]
+    torch.Tensor.device.__get__: _READS_DEVICE,  # type: ignore[attr-defined]
+    torch.Tensor.tolist: _READS_VALUES,
+    torch.Tensor.numpy: _READS_VALUES,
+    torch.Tensor.numel: _COUNTS,
+    torch.Tensor.__len__: _COUNTS,
+}
 
 
 class UserCalls(TorchFunctionMode):
@@ -35,21 +43,24 @@ class UserCalls(TorchFunctionMode):
         self._recorder = recorder
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if func in _SIZE_READS:
-            return self._sizes(func(*args, **kwargs), args, kwargs)
-        if func in _COUNT_READS:
-            return self._count(func, args)
-        if func == _DEVICE_READ:
-            found = func(*args)
-            return torch.device("cpu") if found.type == "meta" else found
-        if func in _VALUE_READS:
-            args = (self._recorder.value_of(args[0]), *args[1:])
-        if func in LITERALS:
-            args, kwargs = keep_literals(func, args, kwargs)
-        recorder = self._recorder
+        kwargs, recorder = kwargs or {}, self._recorder
+        special = _SPECIAL.get(func)
+        if special is not None:
+            if special == _READS_DEVICE:
+                found = func(*args)
+                return torch.device("cpu") if found.type == "meta" else found
+            if special == _READS_SIZE:
+                found = func(*args, **kwargs)
+                return self._sizes(found, args, kwargs) if recorder.provenance else found
+            if special == _COUNTS:
+                return self._count(func, args) if recorder.provenance else func(*args)
+            if special == _READS_VALUES:
+                args = (recorder.value_of(args[0]), *args[1:])
+            else:
+                args, kwargs = keep_literals(func, args, kwargs)
         outer = recorder.function, recorder.sizes
-        recorder.function, recorder.sizes = getattr(func, "__name__", "?"), _int_leaves(args, kwargs)
+        recorder.function = getattr(func, "__name__", "?")
+        recorder.sizes = _int_leaves(args, kwargs) if recorder.provenance else ()
         try:
             return func(*args, **kwargs)
         finally:

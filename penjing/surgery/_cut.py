@@ -37,7 +37,7 @@ def cut(model: nn.Module, structure: Structure, plan: Plan, example_inputs: Any)
 def retrace(slim: nn.Module, example_inputs: Any) -> tuple[Trace, ...]:
     """One forward trace per example input."""
     examples = example_inputs if isinstance(example_inputs, list) else [example_inputs]
-    return tuple(trace_forward(slim, example) for example in examples)
+    return tuple(trace_forward(slim, example, provenance=False) for example in examples)
 
 
 def _policy(edits: Sequence[ScaleTensor]) -> str:
