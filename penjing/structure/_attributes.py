@@ -218,6 +218,8 @@ class AttributeWatch:
     def _traced(self, value: Any, module: str, path: tuple[Step, ...]) -> Any:
         if type(value) is int:
             return TracedInt.of(value, Attr(module, path))
+        if type(value) is tuple and _INTEGERS.issuperset(map(type, value)):
+            return tuple([TracedInt.of(n, Attr(module, (*path, step))) for step, n in enumerate(value)])
         if len(path) > _DEPTH or type(value) in _ATOMIC or id(value) in self._watched:
             return value
         found = [(step, item, self._traced(item, module, (*path, step))) for step, item in _entries(value)]

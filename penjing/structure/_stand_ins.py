@@ -9,6 +9,10 @@ from torch import nn
 
 from penjing.structure._walk import Named
 
+_REGISTERED = ("_parameters", "_buffers", "_non_persistent_buffers_set")
+_NUMBERS = frozenset({int, float, str, bool})
+_META = torch.device("meta")
+
 
 @contextmanager
 def on_meta(named: Named, training: bool) -> Iterator[dict[str, torch.Tensor]]:
@@ -25,19 +29,20 @@ def on_meta(named: Named, training: bool) -> Iterator[dict[str, torch.Tensor]]:
     seen: set[int] = set()
     for path, module in named:
         held, prefix = module.__dict__, f"{path}." if path else ""
-        if id(module) not in seen:
+        first = id(module) not in seen
+        if first:
             seen.add(id(module))
-            registered.extend(
-                (part, part.copy() if part else None)
-                for part in (held["_parameters"], held["_buffers"], held["_non_persistent_buffers_set"])
-            )
+            parts = [held[kind] for kind in _REGISTERED]
+            registered.extend([(part, part.copy() if part else None) for part in parts])
             if held["training"] is not training:
                 flipped.append(held)
-            plain.extend((prefix + name, held, name, tensor) for name, tensor in _plain(held))
         for part in (held["_parameters"], held["_buffers"]):
             if part:
                 _swap(part, prefix, twins, states)
-        undo.extend(_swap_references(held, twins))
+        if first:
+            plain.extend(
+                [(prefix + name, held, name, value) for name, value in _attributes(held, twins, undo)]
+            )
     for name, held, attribute, tensor in plain:
         undo.append((held, attribute, tensor))
         held[attribute] = twins.get(id(tensor)) if id(tensor) in twins else stand_in(tensor)
@@ -75,26 +80,26 @@ def stand_in(tensor: torch.Tensor) -> torch.Tensor:
         data = tensor.detach()
         return data.to("cpu", copy=True) if not tensor.is_meta else data
     if tensor.layout is torch.strided and tensor.is_contiguous():
-        meta = torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")
+        meta = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=_META)
     else:
-        meta = torch.empty_like(tensor.detach(), device="meta")
+        meta = torch.empty_like(tensor.detach(), device=_META)
     learned = isinstance(tensor, nn.Parameter)
     return torch.Tensor._make_subclass(nn.Parameter, meta, tensor.requires_grad) if learned else meta
 
 
-def _plain(held: Mapping[str, Any]) -> list[tuple[str, torch.Tensor]]:
-    return [
-        (name, value)
-        for name, value in held.items()
-        if type(value) is torch.Tensor and (value.is_floating_point() or value.is_complex())
-    ]
-
-
-def _swap_references(
-    held: dict[str, Any], twins: Mapping[int, torch.Tensor]
-) -> Iterator[tuple[dict[str, Any], str, Any]]:
-    """Lists of parameters kept beside the registered ones, such as an RNN's `_flat_weights`."""
+def _attributes(
+    held: dict[str, Any], twins: Mapping[int, torch.Tensor], undo: list[tuple[dict[str, Any], str, Any]]
+) -> list[tuple[str, torch.Tensor]]:
+    """Plain tensors of floats. Lists of swapped tensors, such as an RNN's `_flat_weights`, are swapped in passing."""
+    found: list[tuple[str, torch.Tensor]] = []
     for name, value in held.items():
-        if type(value) in (list, tuple) and value and any(id(v) in twins for v in value):
-            yield held, name, value
-            held[name] = type(value)(twins.get(id(v), v) for v in value)
+        kind = type(value)
+        if kind is torch.Tensor:
+            if value.is_floating_point() or value.is_complex():
+                found.append((name, value))
+        elif kind is not tuple and kind is not list:
+            continue
+        elif not _NUMBERS.issuperset(map(type, value)) and any(id(v) in twins for v in value):
+            undo.append((held, name, value))
+            held[name] = kind(twins.get(id(v), v) for v in value)
+    return found
