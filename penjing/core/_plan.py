@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from types import MappingProxyType
 from typing import Any
@@ -107,6 +107,9 @@ class Plan:
     fingerprint: str
     skipped: tuple[Skipped, ...] = ()
     policies: tuple[str, ...] = ()
+    _removed: dict[str, dict[int, tuple[int, ...]]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     @property
     def removed(self) -> Mapping[str, Mapping[int, tuple[int, ...]]]:
@@ -114,24 +117,9 @@ class Plan:
 
         A merged weight (`MergeWeight`) goes by its merged name, `conv.weight` rather than what it was computed from.
         """
-        found: dict[str, dict[int, list[Iterable[int]]]] = {}
-        for edit in self.edits:
-            for name, dim, indices in _removals(edit):
-                found.setdefault(name, {}).setdefault(dim, []).append(indices)
-        joined: dict[tuple[int, ...], tuple[int, ...]] = {}  # many tensors lose the same indices: joined once
-        for dims in found.values():
-            for parts in dims.values():
-                key = tuple(map(id, parts))
-                if key not in joined:
-                    joined[key] = _together(parts)
-        return MappingProxyType(
-            {
-                name: MappingProxyType(
-                    {d: joined[tuple(map(id, parts))] for d, parts in sorted(dims.items())}
-                )
-                for name, dims in sorted(found.items())
-            }
-        )
+        if not self._removed:
+            self._removed.update(_joined(self.edits))
+        return MappingProxyType({name: MappingProxyType(dims) for name, dims in self._removed.items()})
 
     @property
     def dropped(self) -> tuple[str, ...]:
@@ -181,6 +169,24 @@ class Plan:
             raise PlanError(
                 f"not a plan: {type(error).__name__} {error}; write it with Plan.to_json"
             ) from error
+
+
+def _joined(edits: Iterable[Edit]) -> dict[str, dict[int, tuple[int, ...]]]:
+    """Name -> dim -> removed indices; tensors that lose the same indices share one tuple."""
+    found: dict[str, dict[int, list[Iterable[int]]]] = {}
+    for edit in edits:
+        for name, dim, indices in _removals(edit):
+            found.setdefault(name, {}).setdefault(dim, []).append(indices)
+    known: dict[tuple[int, ...], tuple[int, ...]] = {}
+    for dims in found.values():
+        for parts in dims.values():
+            key = tuple(map(id, parts))
+            if key not in known:
+                known[key] = _together(parts)
+    return {
+        name: {dim: known[tuple(map(id, parts))] for dim, parts in sorted(dims.items())}
+        for name, dims in sorted(found.items())
+    }
 
 
 def _together(parts: Sequence[Iterable[int]]) -> tuple[int, ...]:

@@ -32,14 +32,13 @@ _CAUSES = 4096
 
 
 class Atoms:
-    """The union-find over atoms, with bindings and frozen causes. Every loop is bounded by the number of atoms."""
+    """The union-find over atoms. Every loop is bounded by the number of atoms."""
 
     first = _CAUSES
 
     def __init__(self) -> None:
         self._parent = np.arange(2 * _CAUSES, dtype=ATOM)
-        self._left = np.full(2 * _CAUSES, -1, dtype=ATOM)
-        self._right = np.full(2 * _CAUSES, -1, dtype=ATOM)
+        self._left, self._right = (np.full(2 * _CAUSES, -1, dtype=ATOM) for _ in range(2))
         self._count = _CAUSES
         self._causes: dict[str, int] = {}
         self._texts: list[str] = []
@@ -84,7 +83,7 @@ class Atoms:
         found = self._known.get(id(column))
         if found is None:
             return None
-        root = found.block.root()
+        root = found.block if found.block.above is None else found.block.root()
         if root.state != WHOLE:
             return None
         return found if root is found.block else root.pattern(found.outer, found.inner)
@@ -131,7 +130,9 @@ class Atoms:
     def _expanded(self, column: np.ndarray) -> Expanded:
         pattern = self.pattern(column)
         if pattern is not None:
-            return Expanded((self._column(pattern),), True)
+            if pattern.expanded is None:
+                pattern.expanded = Expanded((self._column(pattern),), True)
+            return pattern.expanded
         known = self._expansions.get(id(column))
         if known is None or (known[1] != self._changes and known[2].free):
             known = self._expansions[id(column)] = (column, self._changes, self._expand(column))
@@ -144,13 +145,13 @@ class Atoms:
         while pending:
             column = pending.pop()
             pattern = self._known.get(id(column))
-            block = pattern.block.root() if pattern is not None else None
-            if pattern is None or block is None or block.state in (CUT, MIXED):
+            if pattern is None or (block := pattern.block.root()).state in (CUT, MIXED):
                 self._expand_rows(column, columns, still, pending)
             elif block.state == WHOLE:
                 columns.append(self._column(block.pattern(pattern.outer, pattern.inner)))
             elif block.state == SPLIT:
-                pending.extend(self._held(p, pattern.outer, pattern.inner) for p in reversed(block.parts))
+                parts = map(self._column, reversed(block.parts))
+                pending.extend(self._spread(p, pattern.outer, pattern.inner) for p in parts)
             else:
                 still.append(np.full(len(column), block.cause, dtype=ATOM))
         return Expanded(tuple(distinct(columns, self._known) if columns else still[:1]), bool(columns))
@@ -184,6 +185,17 @@ class Atoms:
             free = column[column >= self.first]
             if free.size:
                 self._union(free, np.full(free.size, atom, dtype=ATOM))
+
+    def met(self, a: Dim, b: Dim) -> Dim | None:
+        """`unify` where both are the same already or blocks that line up; None where more is to be done."""
+        a, b = self.expand(a), self.expand(b)
+        if a is b or len(a) != 1 or len(b) != 1:
+            return a if a is b else None
+        one, two = self.pattern(a[0]), self.pattern(b[0])
+        if one is None or two is None or one.place != two.place:
+            return None
+        self._join(one.block, two.block)
+        return a
 
     def unify(self, a: Dim, b: Dim, cause: str) -> Dim:
         """Index i of `a` disappears exactly when index i of `b` does; returns the shared labels.
@@ -282,25 +294,19 @@ class Atoms:
 
     def merge(self, dims: Sequence[Dim], shape: Sequence[int]) -> Dim:
         """Labels of dims of these sizes flattened into one."""
-        columns: list[np.ndarray] = []
-        for axis, dim in enumerate(dims):
-            outer, inner = math.prod(shape[:axis]), math.prod(shape[axis + 1 :])
-            for column in dim:
-                pattern = self._known.get(id(column))
-                if inner == outer == 1:
-                    columns.append(column)
-                elif pattern is not None:
-                    columns.append(self._held(pattern, outer, inner))
-                else:
-                    columns.append(np.tile(np.repeat(column, inner), outer))
-        return tuple(columns)
+        return tuple(
+            self._spread(column, math.prod(shape[:axis]), math.prod(shape[axis + 1 :]))
+            for axis, dim in enumerate(dims)
+            for column in dim
+        )
 
-    def _held(self, pattern: Pattern, outer: int, inner: int) -> np.ndarray:
-        """The column of a pattern that is repeated and tiled once more."""
-        found = pattern.within(outer, inner)
-        if found is not None:
-            return self._column(found)
-        return np.tile(np.repeat(pattern.array(), inner), outer)
+    def _spread(self, column: np.ndarray, outer: int, inner: int) -> np.ndarray:
+        """A column repeated and tiled; still a pattern where it can be."""
+        if outer == inner == 1:
+            return column
+        pattern = self._known.get(id(column))
+        found = None if pattern is None else pattern.within(outer, inner)
+        return self._column(found) if found is not None else np.tile(np.repeat(column, inner), outer)
 
     def reshape(self, columns: Dim, shape: Sequence[int]) -> list[Dim]:
         """Labels of the flat `columns` laid out over several dims; atoms that span dims are split into a product."""

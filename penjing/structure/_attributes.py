@@ -6,7 +6,6 @@ objects' own dictionaries, so that neither properties nor `__setattr__` hooks ru
 """
 
 import argparse
-import copy
 import sys
 import types
 from collections import deque
@@ -17,6 +16,7 @@ import torch
 from torch import nn
 
 from penjing.core import PlanError
+from penjing.structure._copying import copied
 from penjing.structure._provenance import Attr, TracedInt
 from penjing.structure._walk import Named
 
@@ -87,11 +87,16 @@ def _keep_in_copies(
     module: nn.Module, path: Sequence[Step], before: int, value: int, original: nn.Module
 ) -> None:
     """A module that makes itself anew when it is copied, out of another record, has that record changed too."""
-    if read_path(copy.deepcopy(module), path) == value:
+    tensors: dict[int, Any] = {id(t): t for t in (*module.parameters(), *module.buffers())}
+
+    def copies() -> bool:
+        return read_path(copied(module, dict(tensors)), path) == value
+
+    if copies():
         return
     for other in [p for p in _integers(module.__dict__, ()) if read_path(module, p) == before]:
         _set(module, other, value, original, ".".join(map(str, other)))
-        if read_path(copy.deepcopy(module), path) == value:
+        if copies():
             return
         _set(module, other, before, original, ".".join(map(str, other)))
 

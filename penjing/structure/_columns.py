@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from penjing.structure._expansion import Expanded
+
 WHOLE, SPLIT, FROZEN, CUT, MIXED = range(5)
 ATOM = np.int32  # a network has fewer labelled indices than 2**31
 Place = tuple[
@@ -68,6 +70,7 @@ class Pattern:
     outer: int
     inner: int
     column: np.ndarray | None = None
+    expanded: Expanded | None = None
 
     def array(self) -> np.ndarray:
         if self.column is None:

@@ -1,11 +1,13 @@
 """Walk the graph once and label every dim of every value."""
 
+from typing import Any
+
 import torch
 
 from penjing.core import InternalError
 from penjing.core._graph import Graph
 from penjing.structure._atoms import FIXED
-from penjing.structure._rules import RULES, Facts, Site, carry_places, is_pointwise, pointwise, unknown
+from penjing.structure._rules import RULES, Facts, Rule, Site, carry_places, is_pointwise, pointwise, unknown
 
 aten = torch.ops.aten
 LAYOUTS = {
@@ -28,15 +30,16 @@ def propagate(facts: Facts, graph: Graph) -> None:
     facts.data.update(graph.inputs)
     facts.weights.update(graph.names)
     facts.used.update(_used(graph))
+    known: dict[Any, tuple[Rule, bool]] = {}
     for position, call in enumerate(graph.calls):
+        if call.op not in known:
+            known[call.op] = _rule(call.op), call.op.overloadpacket in LAYOUTS
+        rule, lays_out = known[call.op]
         if not facts.data.isdisjoint(call.inputs):
             facts.data.update(call.outputs)
-        elif call.op.overloadpacket in LAYOUTS and facts.weights.issuperset(call.inputs):
+        elif lays_out and facts.weights.issuperset(call.inputs):
             facts.weights.update(call.outputs)
         site = Site(facts, graph, position)
-        rule = RULES.get(call.op.overloadpacket) or RULES.get(call.op._schema.name)
-        if rule is None:
-            rule = pointwise if is_pointwise(call.op) else unknown
         outputs = rule(site)
         if facts.places:
             carry_places(site)
@@ -54,6 +57,11 @@ def propagate(facts: Facts, graph: Graph) -> None:
         for dim in facts.labels[value]:
             if dim:
                 facts.atoms.freeze(dim, cause)
+
+
+def _rule(op: Any) -> Rule:
+    found = RULES.get(op.overloadpacket) or RULES.get(op._schema.name)
+    return found or (pointwise if is_pointwise(op) else unknown)
 
 
 _CONTRACT = "network output: its size is part of the contract with the caller"

@@ -15,6 +15,7 @@ from penjing.structure._rules._places import carry_places as carry_places
 from penjing.structure._rules._registry import RULES as RULES
 from penjing.structure._rules._registry import Facts as Facts
 from penjing.structure._rules._registry import Requirement as Requirement
+from penjing.structure._rules._registry import Rule as Rule
 from penjing.structure._rules._registry import Site as Site
 from penjing.structure._rules._registry import Spanned as Spanned
 from penjing.structure._rules._registry import is_pointwise as is_pointwise

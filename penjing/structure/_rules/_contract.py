@@ -1,5 +1,6 @@
 """Contractions: matrix products and convolutions."""
 
+import functools
 from typing import Any
 
 import torch
@@ -24,8 +25,7 @@ EINSUMS = {
 
 def contract(site: Site) -> list[Labels]:
     """Same letters are the same dim; a letter missing from the output is contracted; `_` broadcasts onto the output."""
-    left, _, right = EINSUMS[site.call.op.overloadpacket].partition("->")
-    terms = [term.split() for term in left.split(",")]
+    terms, right = _letters(EINSUMS[site.call.op.overloadpacket])
     known: dict[str, Dim] = {}
     for position, letters in enumerate(terms):
         if letters == ["_"]:
@@ -34,13 +34,19 @@ def contract(site: Site) -> list[Labels]:
         for axis, letter in enumerate(letters):
             own = site.labels(ref)[axis]
             known[letter] = site.unify(known[letter], own) if letter in known else own
-            if letter not in right.split():
+            if letter not in right:
                 site.reduce(ref, axis)
-    output = [known[letter] for letter in right.split()]
+    output = [known[letter] for letter in right]
     _name_heads(site, terms, known)
     if terms[0] == ["_"]:
         output = _add_bias(site, site.arg(0), output)
     return [output]
+
+
+@functools.cache
+def _letters(einsum: str) -> tuple[list[list[str]], list[str]]:
+    left, _, right = einsum.partition("->")
+    return [term.split() for term in left.split(",")], right.split()
 
 
 for _packet in EINSUMS:

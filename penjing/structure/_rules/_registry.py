@@ -133,8 +133,9 @@ class Site:
             self.atoms.freeze(dim, self.because(why))
 
     def unify(self, a: Dim, b: Dim, why: str = "joins dims that factorise differently") -> Dim:
-        if not a and not b:
-            return FIXED
+        met = self.atoms.met(a, b)
+        if met is not None:
+            return met
         if not a or not b:
             why = "meets a dim of fixed size"
         return self.atoms.unify(a, b, self.because(why))
