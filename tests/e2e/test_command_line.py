@@ -16,7 +16,7 @@ import pytest
 from penjing.cli import main
 
 Ran = subprocess.CompletedProcess[str]
-COMMAND = (sys.executable, "-c", "from penjing.cli import main; main()")
+COMMAND = (sys.executable, "-m", "penjing")
 RECIPE = """
 data: builtin:digits
 budget: macs<=0.5x
