@@ -140,9 +140,9 @@ def _in_blocks(
 
 
 def by_definition(op: Any, args: list[Any], kwargs: Mapping[str, Any]) -> Any:
-    """The op; depthwise convolutions tap by tap, others as they are."""
-    if op is aten.convolution.default and _is_depthwise(*args):
-        return _depthwise(*args[:6])
+    """The op; depthwise convolutions tap by tap, and no convolution in the way of the network under test."""
+    if op is aten.convolution.default:
+        return _depthwise(*args[:6]) if _is_depthwise(*args) else op(*args, **kwargs)
     return in_double(op, args, kwargs)
 
 

@@ -13,6 +13,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from penjing.structure import fast_paths_off
 from penjing.surgery._revival import Deaf
 
+aten = torch.ops.aten
+MANY = 8  # groups that torch's float64 convolution takes one after the other
+WINDOWS = 1 << 22  # numbers in the windows of a convolution that fit into memory used again
 DTypes = Mapping[torch.dtype, torch.dtype]
 _REDUCED = (torch.float16, torch.bfloat16)
 
@@ -112,6 +115,12 @@ class PromotedCasts(TorchDispatchMode):
         self.ran: list[Ran] = []
         self.deaf = Deaf()
 
+    @classmethod
+    def _should_skip_dynamo(
+        cls,
+    ) -> bool:  # nothing is compiled here: spare every call the check, and an import
+        return False
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = self._run(func, args, kwargs or {})
         if self._recorded:
@@ -144,10 +153,46 @@ def integers(args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[int]:
 
 
 def in_double(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-    """The op, by its definition where its kernel takes no float64."""
-    if func is torch.ops.aten._grouped_mm.default and args[0].dtype is torch.float64:
+    """The op, by its definition where its kernel takes no float64, or takes groups one after the other."""
+    if func is aten._grouped_mm.default and args[0].dtype is torch.float64:
         return _grouped(*args, **kwargs)
+    if func is aten.convolution.default and _in_many_groups(*args):
+        return _convolved(*args)
     return func(*args, **kwargs)
+
+
+def _in_many_groups(
+    x: torch.Tensor, weight: torch.Tensor, bias: Any, stride: Any, padding: Any, dilation: Any,
+    transposed: bool, output_padding: Any, groups: int,
+) -> bool:  # fmt: skip
+    several = groups >= MANY and not transposed and x.dtype is torch.float64 and x.device.type == "cpu"
+    return several and x.numel() * weight[0, 0].numel() <= WINDOWS
+
+
+def _convolved(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    transposed: bool,
+    output_padding: Any,
+    groups: int,
+) -> torch.Tensor:
+    """A grouped convolution as one product of its kernels with the windows that they see."""
+    x = functional.pad(x, [n for amount in reversed(padding) for n in (amount, amount)])
+    kernel, rank = weight.shape[2:], weight.dim() - 2
+    for axis, (k, s, d) in enumerate(zip(kernel, stride, dilation, strict=True), start=2):
+        x = x.unfold(axis, d * (k - 1) + 1, s)[..., ::d]
+    extent = x.shape[2 : 2 + rank]
+    x = x.reshape(x.shape[0], groups, -1, *extent, *kernel).movedim(
+        tuple(range(3, 3 + rank)), tuple(range(-rank, 0))
+    )
+    windows = x.reshape(x.shape[0], groups, weight[0].numel(), -1)
+    found = weight.reshape(groups, -1, weight[0].numel()) @ windows
+    found = found.reshape(x.shape[0], weight.shape[0], *extent)
+    return found if bias is None else found + bias.view(-1, *([1] * rank))
 
 
 def _grouped(

@@ -1,11 +1,14 @@
 """Networks whose kernels know no float64 are a class of their own: proven in float32, to 1e-5, and loudly."""
 
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 import penjing as pj
+from penjing.surgery._precision import PromotedCasts, in_double
 
 X = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 
@@ -106,3 +109,48 @@ def test_the_limits_of_the_networks_own_float_type_are_part_of_it():
     assert slim.a.out_features == 8
     assert pj.verify(model, slim, plan, torch.randn(2, 6)).max_error <= 1e-9
     assert torch.finfo is known
+
+
+def test_calls_pass_without_the_compilers_check():
+    """torch wraps a mode's method so that it imports the compiler (a second of work) at its first call."""
+    assert not hasattr(PromotedCasts.__torch_dispatch__, "__wrapped__")
+
+
+@pytest.mark.parametrize(
+    ("shape", "weight", "groups", "options"),
+    [
+        ((2, 24, 9, 8), (24, 1, 3, 5), 24, {"stride": (1, 2), "padding": (1, 2)}),
+        ((1, 16, 11, 11), (32, 2, 3, 3), 8, {"stride": (2, 2), "padding": (2, 2), "dilation": (2, 3)}),
+        ((2, 18, 17), (9, 2, 7), 9, {"stride": (3,), "padding": (0,)}),
+        ((1, 16, 4, 5, 6), (8, 2, 1, 3, 2), 8, {"padding": (0, 1, 1)}),
+    ],
+)
+@pytest.mark.parametrize("biased", [False, True])
+def test_convolutions_in_many_groups_by_their_windows(
+    shape: tuple[int, ...], weight: tuple[int, ...], groups: int, options: dict[str, Any], biased: bool
+):
+    rank, generator = len(shape) - 2, torch.Generator().manual_seed(0)
+    x, kernel, bias = (
+        torch.randn(s, generator=generator, dtype=torch.float64) for s in (shape, weight, weight[:1])
+    )
+    places = [list(options.get(k, (d,) * rank)) for k, d in (("stride", 1), ("padding", 0), ("dilation", 1))]
+    args = [x, kernel, bias if biased else None, *places, False, [0] * rank, groups]
+    op = torch.ops.aten.convolution.default
+    assert (in_double(op, args, {}) - op(*args)).abs().max() < 1e-12
+
+
+@pytest.mark.parametrize("groups", [32, 8])
+def test_wrong_channels_of_grouped_convolutions_are_found(groups: int):
+    """The smaller network's windows and the reference's taps are two ways: neither hides what the other shows."""
+    torch.manual_seed(0)
+    body = nn.Conv2d(32, 32, 3, padding=1, groups=groups)
+    model = nn.Sequential(nn.Conv2d(3, 32, 1), nn.Tanh(), body, nn.Tanh(), nn.Conv2d(32, 2, 1)).eval()
+    x = torch.randn(2, 3, 8, 8)
+    slim, plan = pj.prune(model, x, ratio=0.5)
+    assert pj.verify(model, slim, plan, x).max_error <= 1e-9
+    inner = slim.get_submodule("2")
+    forward = inner.forward
+    inner.forward = lambda x: forward(x.flip(1)).flip(1)
+    assert not pj.verify(model, slim, plan, x).passed
+    inner.forward = lambda x: forward(x) * (1 + 1e-7)
+    assert not pj.verify(model, slim, plan, x).passed
