@@ -42,7 +42,7 @@ class Stopwatch:
 
         started = time.process_time()
         with ExitStack() as stack:
-            for stage, name in (("trace", "trace"), ("surgery", "cut"), ("verify", "check")):
+            for stage, name in (("trace", "trace_merged"), ("surgery", "cut"), ("verify", "check")):
                 stack.enter_context(patch.object(_prune, name, self.wrap(stage, getattr(_prune, name))))
             yield
         total = time.process_time() - started
