@@ -9,7 +9,7 @@ import numpy as np
 from penjing.core import Budget, BudgetError, UsageError
 from penjing.core._groups import PruneGroup
 from penjing.search._cost import CostModel
-from penjing.search._select import Rounding, Selection, Wish, across, lowest, ratios_per_group, uniform
+from penjing.search._select import Rounding, Selection, Wish, across, lowest, uniform
 from penjing.structure import Structure
 
 
@@ -29,8 +29,11 @@ class Chooser:
     scope: str
 
     def for_ratio(self, groups: Sequence[PruneGroup], ratio: float | Mapping[str, float]) -> Choice:
+        """`ratio` is one for all, or by group name: groups without one stay whole."""
         if isinstance(ratio, Mapping):
-            return self._choice(uniform(groups, ratios_per_group(groups, ratio), self.rounding))
+            return self._choice(
+                uniform(groups, {g.name: ratio[g.name] for g in groups if g.name in ratio}, self.rounding)
+            )
         return self._choice(self._wish(groups, ratio))
 
     def for_budget(self, groups: Sequence[PruneGroup], budget: Budget) -> Choice:
@@ -91,7 +94,8 @@ class Chooser:
             moved = [n for n in names if n in wish.kept and kept[n] != wish.kept[n]]
             for name in moved:
                 stays = f"{name}: {kept[name]} of {sizes[name]} units stay, not {wish.kept[name]}"
-                why = f"its count is tied to {_few([n for n in names if n != name])}"
+                others = [n for n in names if n != name]
+                why = f"its count is tied to {_few(others)}" if others else "the code needs as many"
                 if kept[name] == sizes[name] and excluded:
                     why += f", of which these options keep whole {_few(excluded)}"
                 notes.append(f"{stays}: {why}")

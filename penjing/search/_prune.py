@@ -14,7 +14,15 @@ from penjing.core._groups import PruneGroup
 from penjing.core._plan import Plan, Skipped
 from penjing.criteria import Context, Score, prepare_criterion, unit_scores
 from penjing.search._choose import BudgetCost, Choice, Chooser
-from penjing.search._select import DEFAULT_GRANULARITY, Rounding, Selection, check_ratio, names_of, prunable
+from penjing.search._select import (
+    DEFAULT_GRANULARITY,
+    Rounding,
+    Selection,
+    check_ratio,
+    names_of,
+    prunable,
+    ratios_per_group,
+)
 from penjing.structure import (
     ExampleInputs,
     Structure,
@@ -96,6 +104,8 @@ def _pruned(
     if isinstance(aim, Budget) and BudgetCost(structure, aim).excess({}) <= 1:
         plan = plan_removal(structure, {})
         return apply(model, plan), plan
+    if isinstance(aim, Mapping):
+        aim = ratios_per_group(groups, aim)
     score = prepared(model)
     scores = {group.name: unit_scores(score, group, model) for group in groups}
     found = chooser(structure=structure, scores=scores)
@@ -144,6 +154,8 @@ def _prove(
     allowed, skipped = list(groups), []
     while allowed:
         choice = choose(allowed)
+        if not choice.selection and skipped:
+            break
         if not choice.selection:
             raise VerificationError(
                 "at this ratio no group loses a unit: raise the ratio or lower min_kept and round_to"

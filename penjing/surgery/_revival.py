@@ -1,18 +1,19 @@
-"""A second comparison for networks that fall silent on the way: both replays in lockstep, their dead values revived.
+"""A second comparison for runs whose outputs do not tell all: both replays in lockstep, their dead values revived.
 
 Where all that is kept of a value is zero (a ReLU that nothing passes, likely at high ratios), nothing behind it shows a
 difference. There both replays, the masked original's and the smaller network's, get the same random numbers instead,
-and every value that they compute is compared, call by call.
+and every value that they compute is compared, call by call. So it is too where a value does not depend on what it is
+computed from: a softmax or a norm over one element, attention between tokens that are all the same.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
 
-from penjing.core._graph import OpCall
+from penjing.core._graph import Graph, OpCall
 
 aten = torch.ops.aten
 
@@ -32,21 +33,51 @@ class Follower(Protocol):
     def after(self, position: int, call: OpCall, result: torch.Tensor) -> None: ...
 
 
+def hides(graph: Graph) -> bool:
+    """Whether some call gives the same whatever it is given: a softmax or a norm over a single element."""
+    return any(_spans_one(graph, call) for call in graph.calls if call.op.overloadpacket in _NORMS)
+
+
+def _spans_one(graph: Graph, call: OpCall) -> bool:
+    shape, packet = graph.values[call.inputs[0]].shape, call.op.overloadpacket
+    if not shape:
+        return True
+    if packet is aten.native_layer_norm:
+        return math.prod(call.args[1]) == 1
+    if packet is aten.native_group_norm:
+        return math.prod(shape[1:]) == call.args[6]
+    if packet is aten.native_batch_norm:
+        return bool(call.args[5]) and math.prod(shape) == shape[1]
+    return shape[call.args[1] % len(shape)] == 1
+
+
+_NORMS = {
+    aten._softmax, aten._log_softmax, aten._safe_softmax, aten.native_layer_norm, aten.native_group_norm,
+    aten.native_batch_norm,
+}  # fmt: skip
+
+
 class Deaf:
-    """Which second factors of contractions (by their memory) have met nothing but zeros so far."""
+    """Which second factors of contractions (by their memory) have met nothing but zeros so far, and whether tokens
+    were all the same.
+    """
 
     def __init__(self) -> None:
         self._heard: dict[int, bool] = {}
+        self._alike = False
 
     def meet(self, packet: object, args: Sequence[Any]) -> None:
-        if packet in CONTRACTIONS:
+        if packet is aten.embedding:
+            ids = args[1]
+            self._alike |= ids.numel() > 1 and bool((ids == ids.reshape(-1)[0]).all())
+        elif packet in CONTRACTIONS:
             x, weight = args[CONTRACTIONS[packet] :][:2]
             place = weight.data_ptr()
             if not self._heard.get(place, False):
                 self._heard[place] = _alive(x)
 
     def __bool__(self) -> bool:
-        return not all(self._heard.values())
+        return self._alike or not all(self._heard.values())
 
 
 def _alive(tensor: torch.Tensor) -> bool:
@@ -59,11 +90,13 @@ def _alive(tensor: torch.Tensor) -> bool:
 class Reviving:
     """Follows the masked original: revives what is dead, and remembers both that and what every call gave.
 
-    `twins` leads from its calls to those of the smaller network; `kept` is the kept part of a value.
+    `twins` leads from its calls to those of the smaller network; `kept` is the kept part of a value; `numbered` values
+    hold places in a dim that shrinks, which are counted anew.
     """
 
     twins: Mapping[int, int]
     kept: KeptPart
+    numbered: Container[int] = ()
     given: dict[int, dict[int, torch.Tensor]] = field(default_factory=dict)
     measures: dict[int, tuple[float, float]] = field(default_factory=dict)
     generator: torch.Generator = field(default_factory=lambda: torch.Generator().manual_seed(1))
@@ -81,7 +114,7 @@ class Reviving:
         return found
 
     def after(self, position: int, call: OpCall, result: torch.Tensor) -> None:
-        if position in self.twins and _speaks(call):
+        if position in self.twins and _speaks(call) and call.outputs[0] not in self.numbered:
             self.measures[self.twins[position]] = _measure(self.kept(call.outputs[0], result))
 
 
@@ -104,9 +137,9 @@ class Following:
 
 
 def _speaks(call: OpCall) -> bool:
-    """Whether a call's first result is numbers it computed: fresh memory is not, nor what others write into."""
-    blank = "empty" in call.op.overloadpacket.__name__
-    return bool(call.inputs and call.outputs) and not blank and not call.op._schema.is_mutable
+    """Whether a call's first result is numbers it computed: fresh memory is not, nor views, which others write into."""
+    blank, returned = "empty" in call.op.overloadpacket.__name__, call.op._schema.returns
+    return bool(call.inputs and call.outputs) and not blank and returned[0].alias_info is None
 
 
 def _measure(tensor: torch.Tensor) -> tuple[float, float]:

@@ -10,9 +10,9 @@ import torch
 
 from penjing.core._graph import Ref
 from penjing.structure._atoms import FIXED, Dim
-from penjing.structure._provenance import Const
+from penjing.structure._provenance import Arith, Const, Size
 from penjing.structure._rules._elementwise import freeze_everything
-from penjing.structure._rules._registry import Labels, Site, fixed, rule
+from penjing.structure._rules._registry import Labels, Requirement, Site, fixed, rule
 
 aten = torch.ops.aten
 
@@ -88,6 +88,9 @@ def topk(site: Site) -> list[Labels]:
     if chosen:
         if site.arg(3, True):
             site.renormalize(x, axis)
+            enough = Arith("ge", Size(x.value, axis), Const(int(site.arg(1))))
+            why = site.because("takes this many of them")
+            site.facts.requirements.append(Requirement(enough, FIXED, why, size=1))
             site.facts.kinds.append(("expert", chosen))
             site.facts.places[site.call.outputs[1]] = chosen
         else:

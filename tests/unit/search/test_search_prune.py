@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import penjing as pj
+from penjing.core import VerificationError
 from penjing.core._groups import PruneGroup
 from penjing.search._select import Rounding
 
@@ -248,3 +249,17 @@ def test_every_index_is_owned_or_frozen_with_a_cause():
         for dim, size in enumerate(tensor.shape):
             assert len(owned.get((name, dim), ())) + frozen.get((name, dim), 0) == size, (name, dim)
     assert np.all([len(g.units) == len(g) for g in structure.groups])
+
+
+def test_a_ratio_by_path_whose_only_group_fails_says_why():
+    class Scaled(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.c = torch.nn.Linear(4, 16), torch.nn.Linear(4, 8), torch.nn.Linear(8, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = self.a(x)
+            return self.c(self.b(x)) + y.exp().sum(1, keepdim=True) / y.shape[1]
+
+    with pytest.raises(VerificationError, match=r"no group could be removed and proven: a\.weight:0"):
+        pj.prune(Scaled(), torch.randn(2, 4), ratio={"a*": 0.5})

@@ -41,3 +41,30 @@ def test_a_wrong_rule_shows_where_the_output_is_silent(monkeypatch: pytest.Monke
     model, example = Silent(), torch.randn(2, 4)
     with pytest.raises(VerificationError, match="differ"):
         pj.prune(model, example, ratio=0.5)
+
+
+class Attending(nn.Module):
+    """Attention whose keys are turned within each head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.out = nn.Embedding(7, 8), nn.Linear(16, 3)
+        self.q, self.k, self.v = nn.Linear(8, 16), nn.Linear(8, 16), nn.Linear(8, 16)
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        x = self.table(ids)
+        scores = self.q(x) @ self.k(x).roll(1, -1).transpose(1, 2)
+        return self.out(scores.softmax(-1) @ self.v(x))
+
+
+@pytest.mark.parametrize(
+    "ids", [torch.ones(2, 5, dtype=torch.long), torch.tensor([[1], [2]])], ids=["equal", "one"]
+)
+def test_scores_between_equal_tokens_are_compared_too(monkeypatch: pytest.MonkeyPatch, ids: torch.Tensor):
+    torch.manual_seed(0)
+    monkeypatch.setitem(
+        RULES, aten.roll, lambda site: [list(site.labels(site.arg(0)))]
+    )  # as if it moved nothing
+    wide = {"ratio": {"q*": 0.5}, "granularity": ("neuron", "head_dim", "embed")}
+    with pytest.raises(VerificationError, match="differ"):
+        pj.prune(Attending(), ids, **wide)
