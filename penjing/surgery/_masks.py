@@ -37,7 +37,7 @@ def masks_of(structure: Structure, position: int, gone: np.ndarray, device: torc
         masks.setdefault(span.call, []).append(Mask(span.position, span.dim, removed, span.renormalized))
     selections: dict[int, Selection] = {}
     for number, call in enumerate(graph.calls):
-        terms = _terms(graph, call)
+        terms = _terms(graph, call) if not any(m.dim > 1 for m in masks.get(number, ())) else None
         found = _selection(structure, position, call, terms, gone, device) if terms else None
         if found is not None:
             selections[number] = found

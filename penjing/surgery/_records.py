@@ -27,6 +27,7 @@ def _convolution(module: Any) -> None:
         module.in_channels, module.out_channels = ins, outs * module.groups
     else:
         module.in_channels, module.out_channels = ins * module.groups, outs
+    module.kernel_size = tuple(module.weight.shape[2:])
 
 
 def _norm(module: Any) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from penjing.core._graph import Ref
+from penjing.core._graph import OpCall, Ref
 from penjing.structure._atoms import FIXED, Dim
 from penjing.structure._rules._registry import Labels, Site, rule
 
@@ -99,10 +99,21 @@ def _places(site: Site, x: Any, weight: Any, transposed: bool) -> Labels:
         if site.shape(weight)[2 + axis] == 1 and (step, padding) == (1, 0) and not (transposed and more):
             places.append(dim)
             continue
+        if dim and spans_whole(site.call, site.shape(x), site.shape(weight), axis):
+            site.unify(dim, site.labels(weight)[2 + axis])
+            site.reduce(x, 2 + axis)
+            places.append(FIXED)
+            continue
         site.freeze(site.labels(weight)[2 + axis], "slides over this dim")
         site.freeze(dim, "slides over this dim")
         places.append(FIXED)
     return places
+
+
+def spans_whole(call: OpCall, x: tuple[int, ...], weight: tuple[int, ...], axis: int) -> bool:
+    """Whether a kernel reads a spatial dim from end to end, and so sums over it (words by their embeddings)."""
+    padding = call.args[4]
+    return not call.args[6] and x[2 + axis] == weight[2 + axis] and padding[axis % len(padding)] == 0
 
 
 def _dense(site: Site, x: Any, weight: Any, transposed: bool) -> Dim:
