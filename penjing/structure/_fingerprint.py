@@ -1,4 +1,4 @@
-"""The fingerprint of a network's structure: names, shapes, dtypes and module classes; never the weights."""
+"""The fingerprint of a network's structure: names, shapes, dtypes, module classes and ties; never the weights."""
 
 import hashlib
 
@@ -8,9 +8,13 @@ from penjing.structure._walk import every_path, first_paths, named_buffers, name
 
 
 def fingerprint(model: nn.Module) -> str:
-    """SHA-256 over module classes and tensor shapes. Equal for two networks a plan fits alike; weights do not count."""
+    """SHA-256 over module classes, tensor shapes and which names share a tensor. Weights do not count."""
     named = every_path(model)
     lines = [f"{path}|{type(module).__qualname__}" for path, module in first_paths(named)]
     for kind, tensors in (("p", named_parameters(named)), ("b", named_buffers(named))):
-        lines.extend(f"{kind}|{name}|{tuple(t.shape)}|{t.dtype}" for name, t in tensors)
+        first: dict[int, str] = {}
+        for name, tensor in tensors:
+            tied = first.setdefault(id(tensor), name)
+            shared = "" if tied == name else f"|{tied}"
+            lines.append(f"{kind}|{name}|{tuple(tensor.shape)}|{tensor.dtype}{shared}")
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()

@@ -181,3 +181,19 @@ def test_applying_does_not_change_a_copy_made_before():
     _, plan = pj.prune(model, EXAMPLE, ratio=0.5)
     a, b = pj.apply(model, plan).eval(), pj.apply(twin, plan).eval()
     assert torch.equal(a(EXAMPLE), b(EXAMPLE))
+
+
+def test_a_plan_for_separate_tensors_is_refused_where_they_are_tied():
+    def network(tied: bool) -> nn.Module:
+        model = nn.ModuleDict(
+            {"a": nn.Linear(6, 8), "b": nn.Linear(6, 8), "c": nn.Linear(8, 3), "d": nn.Linear(8, 3)}
+        )
+        if tied:
+            model["b"].weight = model["a"].weight
+        model.forward = lambda x: model["c"](model["a"](x)) + model["d"](model["b"](x).tanh())  # type: ignore[assignment]
+        return model.eval()
+
+    torch.manual_seed(0)
+    _, plan = pj.prune(network(False), torch.randn(2, 6), ratio=0.5)
+    with pytest.raises(pj.PlanError, match="belongs to another network"):
+        pj.apply(network(True), plan)
