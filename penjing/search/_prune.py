@@ -167,12 +167,21 @@ def _prove(
             return made.slim, _noted(made.plan, outcome)
         if not skipped:
             trial.refuse_unprovable()
-        culprits = trial.culprits()
-        skipped.extend(Skipped(group=name, cause=outcome.cause) for name in culprits)
+        culprits = trial.culprits(outcome.cause)
+        skipped.extend(
+            Skipped(group=name, cause=cause + _hint(structure.group(name), choice))
+            for name, cause in culprits.items()
+        )
         allowed = [g for g in allowed if g.name not in culprits]
     raise VerificationError(
         "no group could be removed and proven: " + "; ".join(f"{s.group}: {s.cause}" for s in skipped[:5])
     )
+
+
+def _hint(group: PruneGroup, choice: Choice) -> str:
+    """`torch.einsum` and other code take another way round a dim of size 1."""
+    alone = len(group) - len(choice.selection.get(group.name, ())) == 1
+    return ". Code may do something else where a single unit stays: try min_kept=2" if alone else ""
 
 
 def _noted(plan: Plan, proof: Verification) -> Plan:
@@ -217,14 +226,16 @@ class _Trial:
                 "in eval mode, or leave float64? Make it deterministic for example_inputs"
             )
 
-    def culprits(self) -> list[str]:
-        """Groups that fail by themselves, found by halving: a cheap re-trace first, the exact proof last."""
+    def culprits(self, together: str) -> dict[str, str]:
+        """Groups that fail by themselves, with their causes, found by halving: a cheap re-trace first, the exact proof
+        last. Where none does, the first bears the cause of all `together`.
+        """
         parts = self._parts()
         for exact in (False, True):
             found = self._halve(parts, exact)
             if found:
                 return found
-        return parts[0]
+        return dict.fromkeys(parts[0], together)
 
     def _parts(self) -> list[list[str]]:
         """The selected groups; those with tied counts together."""
@@ -235,11 +246,14 @@ class _Trial:
         parts = [part_of.get(name, [name]) for name in self.choice.selection]
         return [part for part, name in zip(parts, self.choice.selection, strict=True) if part[0] == name]
 
-    def _halve(self, parts: list[list[str]], exact: bool) -> list[str]:
+    def _halve(self, parts: list[list[str]], exact: bool) -> dict[str, str]:
         selection = {name: self.choice.selection[name] for part in parts for name in part}
-        if not selection or self.run(selection, exact=exact)[1].passed:
-            return []
+        if not selection:
+            return {}
+        outcome = self.run(selection, exact=exact)[1]
+        if outcome.passed:
+            return {}
         if len(parts) == 1:
-            return parts[0]
+            return dict.fromkeys(parts[0], outcome.cause)
         middle = len(parts) // 2
-        return self._halve(parts[:middle], exact) + self._halve(parts[middle:], exact)
+        return self._halve(parts[:middle], exact) | self._halve(parts[middle:], exact)

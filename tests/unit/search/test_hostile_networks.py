@@ -256,3 +256,30 @@ def test_optimizers_whose_state_cannot_follow_are_refused():
     optimizer.step()
     with pytest.raises(pj.UsageError, match="Adafactor"):
         pj.remap_optimizer(optimizer, model, slim, plan)
+
+
+class States(nn.Module):
+    """Reads its states by `torch.einsum`, which multiplies instead where a single one is left."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.x, self.b, self.c = nn.Linear(8, 8), nn.Linear(8, 6), nn.Linear(8, 6)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        states = torch.einsum("td,tn->tdn", self.x(x), self.b(x))
+        return torch.einsum("tdn,tn->td", states, self.c(x))
+
+
+def test_each_culprit_bears_its_own_cause_and_a_hint_where_a_single_unit_stays():
+    torch.manual_seed(0)
+    model = nn.Sequential(States(), nn.ReLU(), States(), nn.Linear(8, 2)).eval()
+    example = torch.randn(4, 8)
+    _, plan = pj.prune(model, example, ratio=0.8)
+    causes = {s.group: s.cause for s in plan.skipped}
+    assert causes.keys() == {"0.b.weight:0", "2.b.weight:0"}
+    for group, cause in causes.items():
+        assert cause.startswith(f"{group[0]}: runs aten.mul")
+        assert cause.endswith("try min_kept=2")
+    slim, plan = pj.prune(model, example, ratio=0.8, min_kept=2)
+    assert not plan.skipped
+    assert slim[0].b.out_features == 2
