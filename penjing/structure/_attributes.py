@@ -10,6 +10,7 @@ import sys
 import types
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from operator import itemgetter
 from typing import Any
 
 import torch
@@ -22,7 +23,9 @@ from penjing.structure._walk import Named
 
 Step = str | int
 
-_MODULE_INTERNALS = frozenset(nn.Module().__dict__) | {"_flat_weights", "_flat_weights_names", "_all_weights"}
+_MODULE_INTERNALS = frozenset(nn.Module().__dict__) | {
+    "_flat_weights", "_flat_weights_names", "_all_weights", "_reversed_padding_repeated_twice",
+}  # fmt: skip
 _DEPTH = 3  # how deep values lie inside what a module holds
 _LONGEST = 256  # longer lists are data, not sizes
 _PLAIN = (types.SimpleNamespace, argparse.Namespace)
@@ -138,7 +141,7 @@ def _changed(held: Any, before: Any, path: Sequence[Step], value: int, place: st
 
 _INTEGERS = frozenset({int})
 _ATOMIC = frozenset({str, float, bool, type(None)})
-_HOOKS = tuple(name for name in nn.Module().__dict__ if name.endswith(("_hooks", "_hooks_with_kwargs")))
+_HOOKS = itemgetter(*(n for n in nn.Module().__dict__ if n.endswith(("_hooks", "_hooks_with_kwargs"))))
 
 
 class AttributeWatch:
@@ -158,8 +161,11 @@ class AttributeWatch:
         for path, module in self._named:
             attributes = module.__dict__
             self._before.append((attributes, attributes.copy()))
-            for name in _HOOKS:
-                self._keep_hooks(attributes[name])
+            hooks = _HOOKS(attributes)
+            if any(hooks):
+                self._held.extend((kind, kind.copy()) for kind in hooks)
+            else:
+                self._empty.extend(hooks)
             containers = []
             for name, value in attributes.items():
                 kind = type(value)
@@ -182,21 +188,14 @@ class AttributeWatch:
             if len(attributes) != len(before):
                 for name in attributes.keys() - before.keys():
                     del attributes[name]
-        for held in self._empty:
-            if held:
-                held.clear()
+        for held in filter(None, self._empty):
+            held.clear()
         for held, content in self._held:
             held.clear()
             if isinstance(held, (list, deque)):
                 held.extend(content)
             else:
                 held.update(content)
-
-    def _keep_hooks(self, hooks: Any) -> None:
-        if hooks:
-            self._held.append((hooks, hooks.copy()))
-        else:
-            self._empty.append(hooks)
 
     def _remember(self, value: Any, depth: int) -> None:
         """Containers a module keeps, and plain objects (their `__dict__`), down to a small depth; each once."""

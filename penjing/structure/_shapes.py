@@ -3,6 +3,8 @@
 Each function returns None, for the kernel to answer, wherever layouts, dtypes or arguments are anything but plain.
 """
 
+import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -18,6 +20,7 @@ def spec(tensor: torch.Tensor) -> Spec:
     return tensor.shape, tensor.stride(), tensor.dtype
 
 
+@functools.lru_cache(4096)
 def row_major(shape: Sequence[int]) -> tuple[int, ...]:
     """Strides of a contiguous tensor as its kernels write them."""
     strides, step = [1] * len(shape), 1
@@ -28,7 +31,8 @@ def row_major(shape: Sequence[int]) -> tuple[int, ...]:
 
 
 def _one(shape: Sequence[int], dtype: torch.dtype) -> Found:
-    return None, ((tuple(shape), row_major(shape), dtype),)
+    sizes = tuple(shape)
+    return None, ((sizes, row_major(sizes), dtype),)
 
 
 def _like(x: torch.Tensor) -> Spec:
@@ -39,8 +43,7 @@ def _is_plain(*tensors: torch.Tensor) -> bool:
     """Whether all hold one kind of floats, laid out in row-major order, and none is empty."""
     dtype = tensors[0].dtype
     return dtype.is_floating_point and all(
-        t.dtype == dtype and t.is_contiguous() and t.stride() == row_major(t.shape) and 0 not in t.shape
-        for t in tensors
+        t.dtype == dtype and t.stride() == row_major(t.shape) and 0 not in t.shape for t in tensors
     )
 
 
@@ -90,21 +93,17 @@ def _softmax(args: Sequence[Any]) -> Found | None:
 
 
 def _layer_norm(args: Sequence[Any]) -> Found | None:
-    """A layer norm over the last dims of a contiguous tensor."""
+    """A layer norm over the last dims."""
     x, shape, weight, bias = args[:4]
     sizes = tuple(shape)
-    plain = (
-        x.is_contiguous()
-        and x.dtype in (torch.float32, torch.float64)
-        and tuple(x.shape[-len(sizes) :]) == sizes
-    )
-    if not plain or any(
-        t is not None and (tuple(t.shape) != sizes or t.dtype != x.dtype) for t in (weight, bias)
-    ):
+    if x.dtype not in (torch.float32, torch.float64) or tuple(x.shape[-len(sizes) :]) != sizes:
+        return None
+    if any(t is not None and (tuple(t.shape) != sizes or t.dtype != x.dtype) for t in (weight, bias)):
         return None
     rest = (*x.shape[: -len(sizes)], *([1] * len(sizes)))
     statistics = (rest, row_major(rest), x.dtype)
-    return tuple, (spec(x), statistics, statistics)
+    strides = x.stride() if x.is_contiguous() else row_major(x.shape)
+    return tuple, ((x.shape, strides, x.dtype), statistics, statistics)
 
 
 def _product(args: Sequence[Any]) -> Found | None:
@@ -169,6 +168,12 @@ def _cat(args: Sequence[Any]) -> Found | None:
     return _one(shape, first.dtype) if alike else None
 
 
+def _unsafe_view(args: Sequence[Any]) -> Found | None:
+    x, shape = args[:2]
+    whole = _is_plain(x) and all(n > 0 for n in shape) and math.prod(shape) == x.numel()
+    return _one(shape, x.dtype) if whole else None
+
+
 def _embedding(args: Sequence[Any]) -> Found | None:
     table, places = args[:2]
     plain = table.dim() == 2 and _is_plain(table) and places.dtype in (torch.int64, torch.int32)
@@ -185,6 +190,7 @@ QUICK: dict[Any, Callable[[Sequence[Any]], Any]] = {
     _aten.convolution.default: _convolution,
     _aten.mean.dim: _mean,
     _aten.cat.default: _cat,
+    _aten._unsafe_view.default: _unsafe_view,
     _aten.embedding.default: _embedding,
     _aten._softmax.default: _softmax,
     _aten._safe_softmax.default: _softmax,

@@ -1,5 +1,6 @@
 """A network's tensors as stand-ins without data, for the length of a trace."""
 
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -10,6 +11,7 @@ from torch import nn
 from penjing.structure._walk import Named
 
 _REGISTERED = ("_parameters", "_buffers", "_non_persistent_buffers_set")
+_OTHERS = frozenset({bool, int, float, str, type(None), dict, OrderedDict, set})
 _NUMBERS = frozenset({int, float, str, bool})
 _META = torch.device("meta")
 
@@ -76,14 +78,14 @@ def _swap(
 
 def stand_in(tensor: torch.Tensor) -> torch.Tensor:
     """A tensor of the same kind without data; an integer tensor's copy."""
-    if not (tensor.is_floating_point() or tensor.is_complex()):
+    if not (tensor.dtype.is_floating_point or tensor.dtype.is_complex):
         data = tensor.detach()
         return data.to("cpu", copy=True) if not tensor.is_meta else data
     if tensor.layout is torch.strided and tensor.is_contiguous():
         meta = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=_META)
     else:
         meta = torch.empty_like(tensor.detach(), device=_META)
-    learned = isinstance(tensor, nn.Parameter)
+    learned = type(tensor) is nn.Parameter or isinstance(tensor, nn.Parameter)
     return torch.Tensor._make_subclass(nn.Parameter, meta, tensor.requires_grad) if learned else meta
 
 
@@ -94,12 +96,16 @@ def _attributes(
     found: list[tuple[str, torch.Tensor]] = []
     for name, value in held.items():
         kind = type(value)
+        if kind in _OTHERS:
+            continue
         if kind is torch.Tensor:
             if value.is_floating_point() or value.is_complex():
                 found.append((name, value))
-        elif kind is not tuple and kind is not list:
-            continue
-        elif not _NUMBERS.issuperset(map(type, value)) and any(id(v) in twins for v in value):
+        elif (
+            (kind is tuple or kind is list)
+            and not _NUMBERS.issuperset(map(type, value))
+            and any(id(v) in twins for v in value)
+        ):
             undo.append((held, name, value))
             held[name] = kind(twins.get(id(v), v) for v in value)
     return found

@@ -183,6 +183,9 @@ ANSWERED = {
     "channels last mean": (aten.mean.dim, (plain(2, 3, 4, 5).to(memory_format=torch.channels_last), [1])),
     "joined": (aten.cat.default, ([plain(2, 3), plain(2, 5)], -1)),
     "joined with nothing": (aten.cat.default, ([plain(0), plain(2, 5)], 1)),
+    "laid out anew": (aten._unsafe_view.default, (plain(2, 3, 4), [6, 4])),
+    "laid out anew by inference": (aten._unsafe_view.default, (plain(2, 3, 4), [6, -1])),
+    "norm of permuted": (aten.native_layer_norm.default, (plain(2, 4, 3).transpose(1, 2), [4], None, None, 1e-5)),
     "embedding": (aten.embedding.default, (plain(9, 4), plain(2, 3, dtype=torch.int64))),
 }  # fmt: skip
 
