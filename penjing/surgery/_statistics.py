@@ -1,5 +1,6 @@
 """Normalisations over the kept indices alone, by formulas written apart from the kernels under test."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -43,30 +44,47 @@ def _kept(x: torch.Tensor, masks: Sequence[Mask]) -> torch.Tensor:
     return keep
 
 
+def _of_the_kept_in(x: torch.Tensor, masks: Sequence[Mask]) -> torch.Tensor:
+    """The kept indices alone."""
+    kept: dict[int, torch.Tensor] = {}
+    for mask in masks:
+        if mask.dim not in kept:
+            kept[mask.dim] = torch.ones(x.shape[mask.dim], dtype=torch.bool, device=x.device)
+        kept[mask.dim].index_fill_(0, mask.removed, False)
+    for dim, mark in kept.items():
+        x = x.index_select(dim, mark.nonzero().flatten())
+    return x
+
+
 def _moments(x: torch.Tensor, dims: list[int], masks: Sequence[Mask]) -> tuple[torch.Tensor, torch.Tensor]:
-    keep = _kept(x, masks).expand_as(x)
-    count = keep.sum(dims, keepdim=True)
-    mean = (x * keep).sum(dims, keepdim=True) / count
-    variance = ((x - mean) ** 2 * keep).sum(dims, keepdim=True) / count
-    return mean, variance
+    kept = _of_the_kept_in(x, [m for m in masks if m.dim in dims])
+    count = math.prod(kept.shape[d] for d in dims)
+    mean = kept.sum(dims, keepdim=True) / count
+    return mean, (kept - mean).square_().sum(dims, keepdim=True) / count
+
+
+def _normalised(
+    x: torch.Tensor, mean: torch.Tensor, scale: torch.Tensor, weight: Any, bias: Any
+) -> torch.Tensor:
+    y = (x - mean).mul_(scale)
+    y = y.mul_(weight) if weight is not None else y
+    return y.add_(bias) if bias is not None else y
 
 
 def _layer_norm(call: OpCall, args: list[Any], kwargs: Any, masks: Sequence[Mask]) -> Any:
     x, shape, weight, bias, eps = args
-    dims = list(range(x.dim() - len(shape), x.dim()))
-    mean, variance = _moments(x, dims, masks)
+    mean, variance = _moments(x, list(range(x.dim() - len(shape), x.dim())), masks)
     scale = (variance + eps).rsqrt()
-    y = (x - mean) * scale
-    y = y * weight if weight is not None else y
-    return (y + bias if bias is not None else y), mean, scale
+    return _normalised(x, mean, scale, weight, bias), mean, scale
 
 
 def _rms_norm(call: OpCall, args: list[Any], kwargs: Any, masks: Sequence[Mask]) -> Any:
     x, shape, weight, eps = args
     dims = list(range(x.dim() - len(shape), x.dim()))
-    keep = _kept(x, masks).expand_as(x)
+    kept = _of_the_kept_in(x, [m for m in masks if m.dim in dims])
     eps = torch.finfo(torch.float32).eps if eps is None else eps
-    scale = ((x * x * keep).sum(dims, keepdim=True) / keep.sum(dims, keepdim=True) + eps).rsqrt()
+    count = math.prod(kept.shape[d] for d in dims)
+    scale = ((kept * kept).sum(dims, keepdim=True) / count + eps).rsqrt()
     return (x * scale * weight if weight is not None else x * scale), scale
 
 
@@ -96,11 +114,9 @@ def _mean(call: OpCall, args: list[Any], kwargs: Any, masks: Sequence[Mask]) -> 
 def _batch_norm(call: OpCall, args: list[Any], kwargs: Any, masks: Sequence[Mask]) -> Any:
     x, weight, bias, _, _, _, _, eps = args
     mean, variance = _moments(x, [d for d in range(x.dim()) if d != 1], masks)
-    y = (x - mean) * (variance + eps).rsqrt()
-    shape = [1, -1, *([1] * (x.dim() - 2))]
-    y = y * weight.reshape(shape) if weight is not None else y
-    y = y + bias.reshape(shape) if bias is not None else y
-    return y, mean.flatten(), (variance + eps).rsqrt().flatten()
+    scale = (variance + eps).rsqrt()
+    weight, bias = (t if t is None else t.reshape(1, -1, *([1] * (x.dim() - 2))) for t in (weight, bias))
+    return _normalised(x, mean, scale, weight, bias), mean.flatten(), scale.flatten()
 
 
 def _filled(fill: float) -> Callable[..., Any]:
@@ -122,15 +138,6 @@ def _distance(call: OpCall, args: list[Any], kwargs: Any, masks: Sequence[Mask])
     """A loss over the kept indices of both sides."""
     pair = [_of_the_kept_in(x, [m for m in masks if m.position == i]) for i, x in enumerate(args[:2])]
     return call.op(*pair, *args[2:], **kwargs)
-
-
-def _of_the_kept_in(x: torch.Tensor, masks: Sequence[Mask]) -> torch.Tensor:
-    for mask in masks:
-        lost = torch.zeros(x.shape[mask.dim], dtype=torch.bool, device=x.device).index_fill(
-            0, mask.removed, True
-        )
-        x = x.index_select(mask.dim, (~lost).nonzero().flatten())
-    return x
 
 
 _FORMULAS: dict[Any, Callable[..., Any]] = {
