@@ -1,6 +1,7 @@
 """How integer columns vary over the axes of a grid, and how sets of columns compare."""
 
 import itertools
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -83,7 +84,7 @@ def along_one(grid: np.ndarray, varying: Sequence[int]) -> tuple[int, np.ndarray
 def common_grid(columns: Sequence[np.ndarray]) -> tuple[int, ...]:
     """The coarsest grid on which each of the columns varies along whole axes; one axis where there is none.
 
-    A column of 2 halves and one of 4 runs of 4 meet on a grid of 2 x 2 x 4.
+    A column of 2 halves and one of 4 runs of 4 meet on a grid of 2 x 2 x 4; runs of 4 and runs of 6 share runs of 2.
     """
     size = len(columns[0])
     places = {1, size}
@@ -99,5 +100,6 @@ def common_grid(columns: Sequence[np.ndarray]) -> tuple[int, ...]:
         places |= {inner, period}
     steps = sorted(places)
     if any(b % a for a, b in itertools.pairwise(steps)):
-        return (size,)
+        common = math.gcd(*(places - {1}))
+        return (size // common, common) if common > 1 else (size,)
     return tuple(b // a for a, b in itertools.pairwise(steps))[::-1]

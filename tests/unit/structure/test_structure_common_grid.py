@@ -16,6 +16,7 @@ GRIDS = [
     ((2, 2), (4,), (2, 2)),
     ((2, 3), (3, 2), (6,)),
     ((2, 6), (6, 2), (2, 3, 2)),
+    ((6, 4), (4, 6), (12, 2)),
 ]
 
 
@@ -63,6 +64,28 @@ def test_two_group_counts_share_a_stream(options: dict[str, Any], kept: int, gro
     assert not plan.skipped
     assert (slim.stem.out_channels, slim.fine.groups, slim.coarse.groups) == (kept, *groups)
     assert pj.verify(model, slim, plan, torch.randn(2, 3, 9, 9)).passed
+
+
+class Norms(nn.Module):
+    """One stream under norms of 6 and of 4 groups."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.out = nn.Conv1d(3, 24, 3, padding=1), nn.Conv1d(24, 24, 1), nn.Conv1d(24, 2, 1)
+        self.sixths, self.quarters = nn.GroupNorm(6, 24), nn.GroupNorm(4, 24)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(self.sixths(self.a(x)))
+        return self.out(x + torch.relu(self.quarters(self.b(x))))
+
+
+def test_norms_over_different_groups_share_a_stream():
+    torch.manual_seed(0)
+    model, example = Norms().eval(), torch.randn(2, 3, 10)
+    slim, plan = pj.prune(model, example, ratio=0.5)
+    assert not plan.skipped
+    assert (slim.a.out_channels, slim.sixths.num_groups, slim.quarters.num_groups) == (12, 6, 4)
+    assert pj.verify(model, slim, plan, torch.randn(1, 3, 17)).passed
 
 
 def test_what_only_goes_as_a_whole_is_frozen_with_a_cause():
