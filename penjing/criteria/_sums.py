@@ -54,15 +54,15 @@ class Sums:
         step = max(1, _BLOCK // max(1, width))
         made = {"dtype": torch.float64, "device": values.device}
         rows, rest = torch.empty(len(values), **made), torch.zeros(width, **made)
-        across, down = torch.ones(width, **made), torch.ones(min(step, len(values)), **made)
+        ones = torch.ones(min(step, len(values)), **made)
         buffer = self._buffer(min(step, len(values)) * width, values.device)
         for start in range(0, len(values), step):
             part = values[start : start + step]
             block = buffer[: part.numel()]
             self._powers(block.view(part.shape), part)
             block = block.view(len(part), width)
-            torch.mv(block, across, out=rows[start : start + step])
-            rest.addmv_(block.T, down[: len(part)])
+            torch.sum(block, 1, out=rows[start : start + step])
+            rest.addmv_(block.T, ones[: len(part)])
         return rows.cpu().numpy(), rest.view(values.shape[1:]).cpu().numpy()
 
     def _powers(self, into: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
