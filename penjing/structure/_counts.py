@@ -182,9 +182,14 @@ class Owners:
         """The size of a dim as a polynomial of groups' kept counts; None where it depends on which units stay."""
         if not dim:
             return constant(full)
-        if len(dim) == 1 and (of := self._alone(dim[0])) is not None:
-            return of
-        atoms = _distinct_rows(np.stack(dim), self.group)
+        stacked = np.stack(dim)
+        owners = self.group[stacked]
+        alike = owners[:, 0].tolist() if (owners == owners[:, :1]).all() else []
+        held = [owner for owner in alike if owner >= 0]
+        if alike and len(set(held)) == len(held):  # the same groups throughout, each once
+            times = self._times(stacked, owners[:, 0])
+            return None if times is None else _poly({tuple(sorted(held)): times})
+        atoms = _distinct_rows(stacked, self.group)
         owners = np.where(atoms >= 0, self.group[atoms], -1)
         code = np.zeros(atoms.shape[1], dtype=np.int64)
         for row in owners:
@@ -200,16 +205,6 @@ class Owners:
                 return None
             terms[tuple(sorted(combination))] = times
         return _poly(terms)
-
-    def _alone(self, column: np.ndarray) -> Poly | None:
-        """The size of a column that belongs to one group, each unit as often, or to none."""
-        owner = int(self.group[column[0]]) if len(column) else -1
-        if (self.group[column] != owner).any():
-            return None
-        if owner < 0:
-            return constant(len(column))
-        found = np.bincount(self.unit[column], minlength=self.sizes[owner])
-        return Poly((((owner,), int(found[0])),)) if (found == found[0]).all() else None
 
     def _times(self, atoms: np.ndarray, owners: np.ndarray) -> int | None:
         """How often each combination of units occurs; None unless all occur equally often."""

@@ -137,7 +137,11 @@ def find_couplings(
     numbers = {a: len(groups) + i for i, a in enumerate(attributes)}
     read = _Reader(_owners(groups, count), numbers)
     sides = [(item, read.sides(item)) for item in live]
-    raw = [Constraint.of(*both, item) for item, both in sides if both is not None]
+    said: dict[tuple[Count, Count], Live] = {}  # layers that are alike say the same again and again
+    for item, both in sides:
+        if both is not None:
+            said.setdefault(both, item)
+    raw = [Constraint.of(*both, item) for both, item in said.items()]
     defined = _definitions(raw, len(groups))
     full = {i: len(g) for i, g in enumerate(groups)} | {numbers[a]: n for a, n in attributes.items()}
     constraints = _distinct(
