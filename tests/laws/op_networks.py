@@ -85,6 +85,8 @@ FOLLOWED: dict[str, Step] = {
     "diagonal of channels": lambda m, h: (
         h * (h.flatten(2) @ h.flatten(2).mT).diagonal(dim1=1, dim2=2)[..., None, None]
     ),
+    "diagonal matrix of channels": lambda m, h: (h.mean((2, 3)).diag_embed() @ h.flatten(2)).view_as(h),
+    "trace of channels": lambda m, h: h * torch.trace(h[0].flatten(1) @ h[1].flatten(1).mT) / 36,
     "triangle of channels": lambda m, h: (
         (h.flatten(2) @ h.flatten(2).mT / 36).tril() @ h.flatten(2)
     ).view_as(h),

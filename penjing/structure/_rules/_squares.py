@@ -38,6 +38,27 @@ def diagonal(site: Site) -> list[Labels]:
     return [[*(d for a, d in enumerate(labels) if a not in (one, other)), last]]
 
 
+@rule(aten.diag_embed)
+def diagonal_matrix(site: Site) -> list[Labels]:
+    """(.., n) -> (.., n, n), with the new dims where they are asked for."""
+    labels = list(site.labels(site.arg(0)))
+    own, rank = labels.pop(), len(site.output_shape())
+    if site.arg(1, 0):
+        site.freeze(own, "lays out a diagonal beside the main one")
+        own = FIXED
+    for axis in sorted(a % rank for a in (site.arg(2, -2), site.arg(3, -1))):
+        labels.insert(axis, own)
+    return [labels]
+
+
+@rule(aten.trace)
+def trace(site: Site) -> list[Labels]:
+    x = site.arg(0)
+    _tied(site, *site.labels(x), site.shape(x))
+    site.reduce(x, 0)
+    return [[]]
+
+
 def _tied(site: Site, rows: Dim, columns: Dim, sizes: tuple[int, ...]) -> tuple[Dim, Dim]:
     if not rows and not columns:
         return FIXED, FIXED
