@@ -19,6 +19,7 @@ from penjing.structure._collector import collector_paused as collector_paused
 from penjing.structure._containers import map_tensors as map_tensors
 from penjing.structure._containers import tensors_of as tensors_of
 from penjing.structure._copying import copied as copied
+from penjing.structure._copying import marked_like as marked_like
 from penjing.structure._fast_paths import fast_paths_off as fast_paths_off
 from penjing.structure._fingerprint import fingerprint as fingerprint
 from penjing.structure._leftovers import no_leftovers as no_leftovers

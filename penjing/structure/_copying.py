@@ -30,8 +30,8 @@ def copied(model: nn.Module, memo: dict[int, Any]) -> nn.Module:
         return made
     except (RuntimeError, TypeError) as error:
         raise PlanError(
-            f"this {type(model).__name__} cannot be copied: {error}. Remove what it keeps from earlier forwards "
-            "(tensors with a graph, locks, open files) before pruning"
+            f"this {type(model).__name__} cannot be copied: {error}. Remove what it keeps that belongs to one "
+            "process (locks, open files, connections) before pruning"
         ) from error
 
 
@@ -59,7 +59,18 @@ def _copy(value: Any, memo: dict[int, Any]) -> Any:
         return value
     if isinstance(value, nn.Module) and _plain(value):
         return _twin(value, memo)
-    return copy.deepcopy(value, memo)
+    if isinstance(value, torch.Tensor) and value.grad_fn is not None:  # left over from a forward that learned
+        made = memo[id(value)] = value.detach().clone()
+        return made
+    made = copy.deepcopy(value, memo)
+    return marked_like(made, value) if isinstance(value, nn.Parameter) else made
+
+
+def marked_like(made: torch.Tensor, original: torch.Tensor) -> torch.Tensor:
+    """The tensor with what the original's owner wrote on it (`weight.no_decay = True`)."""
+    if vars(original):
+        vars(made).update(vars(original))
+    return made
 
 
 def _twin(module: nn.Module, memo: dict[int, Any]) -> nn.Module:

@@ -23,7 +23,7 @@ from penjing.structure import (
 from penjing.surgery._components import replace_component
 from penjing.surgery._records import rebuild_records
 from penjing.surgery._rescale import scaled, scalings
-from penjing.surgery._slices import slice_tensor
+from penjing.surgery._slices import as_parameter, slice_tensor
 
 
 def apply(model: nn.Module, plan: Plan) -> nn.Module:
@@ -129,7 +129,7 @@ def rescaled(
 ) -> torch.Tensor:
     """The twin of a tensor with its scalings done; a parameter stays a parameter."""
     data = scaled(twin.detach(), edits, removed)
-    return nn.Parameter(data, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else data
+    return as_parameter(data, tensor) if isinstance(tensor, nn.Parameter) else data
 
 
 def _size(tensor: torch.Tensor, dim: int) -> int:

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from penjing.core import PlanError
+from penjing.structure import marked_like
 
 _BLOCK = 1 << 16  # elements: what is cut twice is cut a block at a time, in the processor's cache
 
@@ -17,13 +18,15 @@ def slice_tensor(tensor: torch.Tensor, dims: Mapping[int, tuple[int, ...]], name
     _check(tensor, dims, name)
     rows = {dim: _left(indices, tensor.shape[dim]).to(tensor.device) for dim, indices in dims.items()}
     kept = _taken(tensor.detach(), sorted(rows.items())) if rows else tensor.detach().clone()
-    if (
-        tensor.dim() == 4
-        and not tensor.is_contiguous()
-        and tensor.is_contiguous(memory_format=torch.channels_last)
-    ):
-        kept = kept.contiguous(memory_format=torch.channels_last)
-    return nn.Parameter(kept, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else kept
+    last = {4: torch.channels_last, 5: torch.channels_last_3d}.get(tensor.dim())
+    if last is not None and not tensor.is_contiguous() and tensor.is_contiguous(memory_format=last):
+        kept = kept.contiguous(memory_format=last)
+    return as_parameter(kept, tensor) if isinstance(tensor, nn.Parameter) else kept
+
+
+def as_parameter(data: torch.Tensor, original: nn.Parameter) -> torch.Tensor:
+    """A parameter that learns if the original does, with what its owner wrote on it."""
+    return marked_like(nn.Parameter(data, original.requires_grad), original)
 
 
 def _check(tensor: torch.Tensor, dims: Mapping[int, tuple[int, ...]], name: str) -> None:

@@ -1,6 +1,7 @@
 """Copies of networks are what `copy.deepcopy` makes, whatever modules hold and however they ask to be copied."""
 
 import copy
+import threading
 from collections import OrderedDict
 from typing import Any
 
@@ -94,6 +95,6 @@ def test_nothing_of_a_copy_is_the_original():
 
 def test_a_network_that_cannot_be_copied_says_so():
     model = nn.Sequential(nn.Linear(2, 2))
-    model.kept = model(torch.ones(1, 2))  # type: ignore[assignment]
+    model.kept = threading.Lock()  # type: ignore[assignment]
     with pytest.raises(pj.PlanError, match="cannot be copied"):
         copied(model, {})

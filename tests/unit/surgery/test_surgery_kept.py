@@ -141,3 +141,36 @@ def test_factors_planned_on_meta_are_applied_to_weights_that_come_later():
     factor = (slim.q.weight / model.q.weight[kept]).mean().item()
     assert factor == pytest.approx(0.5**0.25)  # half of the factor on q, half on k: sdpa scales both
     assert pj.verify(model, slim, plan, x).passed
+
+
+class Remembering(nn.Module):
+    """Keeps the features of its last forward."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv3d(3, 8, 1), nn.Conv3d(8, 2, 1)
+        self.seen: list[torch.Tensor] = []
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.features = self.a(x)
+        self.seen.append(self.features)
+        return self.b(self.features.relu())
+
+
+def test_what_a_learning_forward_left_behind_is_no_obstacle():
+    model, example = Remembering(), torch.randn(1, 3, 4, 4, 4)
+    model(example).sum().backward()
+    slim, plan = pj.prune(model, example, ratio=0.5)
+    assert pj.verify(model, slim, plan, example).passed
+    assert model.features.grad_fn is not None
+    assert slim.features.grad_fn is None
+    assert slim.seen[0] is slim.features
+
+
+def test_volumes_stay_channels_last_and_marks_on_parameters_come_along():
+    model, example = Remembering().to(memory_format=torch.channels_last_3d), torch.randn(1, 3, 4, 4, 4)
+    model.a.weight.no_decay = model.b.bias.no_decay = True
+    slim, _ = pj.prune(model, example, ratio=0.5)
+    assert slim.b.weight.is_contiguous(memory_format=torch.channels_last_3d)
+    assert slim.a.weight.no_decay
+    assert slim.b.bias.no_decay

@@ -1,6 +1,7 @@
 """Computed weights are merged by the plan; what can be neither merged nor sliced is refused with the way out."""
 
 import dataclasses
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -252,6 +253,6 @@ def test_what_cannot_be_sliced_is_refused_with_the_way_out(case: str):
 
 def test_what_cannot_be_copied_is_told():
     model = network().eval()
-    model[0].kept = model[0](X)  # type: ignore[assignment]
+    model[0].kept = threading.Lock()  # type: ignore[assignment]
     with pytest.raises((pj.PlanError, pj.VerificationError), match="cannot be copied"):
         pj.prune(model, X, ratio=0.5)
