@@ -76,13 +76,32 @@ def _binary(args: Sequence[Any]) -> Found | None:
     x, y = args[:2]
     if not isinstance(y, torch.Tensor):
         return _unary(args)
-    if not _is_plain(x, y):
-        return None
-    rank = max(x.dim(), y.dim())
-    a, b = ((1,) * (rank - t.dim()) + tuple(t.shape) for t in (x, y))
-    if any(n != m and 1 not in (n, m) for n, m in zip(a, b, strict=True)):
-        return None
-    return _one([max(n, m) for n, m in zip(a, b, strict=True)], x.dtype)
+    return _broadcast((x, y), x.dtype) if _is_plain(x, y) else None
+
+
+def _broadcast(tensors: Sequence[torch.Tensor], dtype: torch.dtype) -> Found | None:
+    """Tensors without empty dims, aligned at their last."""
+    rank = max(t.dim() for t in tensors)
+    sizes = [(1,) * (rank - t.dim()) + tuple(t.shape) for t in tensors]
+    shape = [max(several) for several in zip(*sizes, strict=True)]
+    fits = all(n in (1, whole) for several in sizes for n, whole in zip(several, shape, strict=True))
+    return _one(shape, dtype) if fits else None
+
+
+def _where(args: Sequence[Any]) -> Found | None:
+    chosen, x, y = args
+    return _broadcast((chosen, x, y), x.dtype) if _is_mask(chosen) and _is_plain(x, y) else None
+
+
+def _masked_fill(args: Sequence[Any]) -> Found | None:
+    x, mask, value = args
+    plain = _is_plain(x) and _is_mask(mask) and not isinstance(value, (complex, torch.Tensor))
+    return _broadcast((x, mask), x.dtype) if plain else None
+
+
+def _is_mask(tensor: torch.Tensor) -> bool:
+    rows = tensor.stride() == row_major(tensor.shape)
+    return tensor.dtype == torch.bool and rows and 0 not in tensor.shape
 
 
 def _softmax(args: Sequence[Any]) -> Found | None:
@@ -190,6 +209,8 @@ QUICK: dict[Any, Callable[[Sequence[Any]], Any]] = {
     _aten.convolution.default: _convolution,
     _aten.mean.dim: _mean,
     _aten.cat.default: _cat,
+    _aten.where.self: _where,
+    _aten.masked_fill.Scalar: _masked_fill,
     _aten._unsafe_view.default: _unsafe_view,
     _aten.embedding.default: _embedding,
     _aten._softmax.default: _softmax,

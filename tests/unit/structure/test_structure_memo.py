@@ -183,6 +183,9 @@ ANSWERED = {
     "channels last mean": (aten.mean.dim, (plain(2, 3, 4, 5).to(memory_format=torch.channels_last), [1])),
     "joined": (aten.cat.default, ([plain(2, 3), plain(2, 5)], -1)),
     "joined with nothing": (aten.cat.default, ([plain(0), plain(2, 5)], 1)),
+    "chosen": (aten.where.self, (plain(2, 1, 4, dtype=torch.bool), plain(3, 1), plain())),
+    "chosen of two dtypes": (aten.where.self, (plain(4, dtype=torch.bool), plain(4), plain(dtype=torch.float64))),
+    "masked": (aten.masked_fill.Scalar, (plain(2, 3, 4), plain(3, 1, dtype=torch.bool), -1.0)),
     "laid out anew": (aten._unsafe_view.default, (plain(2, 3, 4), [6, 4])),
     "laid out anew by inference": (aten._unsafe_view.default, (plain(2, 3, 4), [6, -1])),
     "norm of permuted": (aten.native_layer_norm.default, (plain(2, 4, 3).transpose(1, 2), [4], None, None, 1e-5)),
@@ -202,6 +205,7 @@ def test_shapes_are_those_of_the_kernels(name: str):
 ONCE = ([1], [0], [1], False, [0], 1)
 REFUSED = {
     "sum that does not broadcast": (aten.add.Tensor, (plain(2, 3), plain(2))),
+    "chosen of other sizes": (aten.where.self, (plain(3, dtype=torch.bool), plain(2), plain(2))),
     "other channels": (aten.convolution.default, (plain(2, 5, 7), plain(6, 4, 3), None, *ONCE)),
     "kernel too large": (aten.convolution.default, (plain(2, 4, 2), plain(6, 4, 3), None, *ONCE)),
     "joined across": (aten.cat.default, ([plain(2, 3), plain(3, 3)], 1)),
