@@ -47,11 +47,10 @@ def _is_plain(*tensors: torch.Tensor) -> bool:
     )
 
 
-def _evaluating_batch_norm(args: Sequence[Any]) -> Found | None:
-    """The slowest meta kernel of convolutional networks, when it does not train."""
-    x, weight, bias, mean, variance, training = args[:6]
-    channels = tuple(x.shape[1:2])
-    if training or any(t is not None and t.shape != channels for t in (weight, bias, mean, variance)):
+def _batch_norm(args: Sequence[Any]) -> Found | None:
+    """The slowest meta kernel of convolutional networks."""
+    x, channels = args[0], tuple(args[0].shape[1:2])
+    if any(t is not None and t.shape != channels for t in args[1:5]):
         return None
     own = torch.float32 if x.dtype in (torch.float16, torch.bfloat16) else x.dtype
     statistics = (channels, (1,), own)
@@ -204,7 +203,7 @@ UNARY = (
     "softplus", "exp", "log", "sqrt", "rsqrt", "neg", "sin", "cos", "erf",
 )  # fmt: skip
 QUICK: dict[Any, Callable[[Sequence[Any]], Any]] = {
-    _aten.native_batch_norm.default: _evaluating_batch_norm,
+    _aten.native_batch_norm.default: _batch_norm,
     _aten.native_layer_norm.default: _layer_norm,
     _aten.convolution.default: _convolution,
     _aten.mean.dim: _mean,

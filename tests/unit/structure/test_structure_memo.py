@@ -63,10 +63,11 @@ def test_a_remembered_result_is_the_kernels(case: Case):
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_batch_norm_without_its_kernel(dtype: torch.dtype, layout: torch.memory_format):
+@pytest.mark.parametrize("training", [False, True])
+def test_batch_norm_without_its_kernel(dtype: torch.dtype, layout: torch.memory_format, training: bool):
     x = torch.empty(2, 6, 4, 4, device="meta", dtype=dtype).to(memory_format=layout)
     mean = torch.empty(6, device="meta")
-    args = (x, None, mean, mean, mean, False, 0.1, 1e-5)
+    args = (x, None, mean, mean, mean, training, 0.1, 1e-5)
     assert spec(MetaMemo()(aten.native_batch_norm.default, [x], args, {})) == spec(
         aten.native_batch_norm(*args)
     )
