@@ -17,7 +17,8 @@ def check_answer(name: str, model: nn.Module, example: torch.Tensor, *, classes:
         why = f"{type(error).__name__}: {error}".splitlines()[0].rstrip(".")
         raise SourceError(
             f"{name} fails on pictures of {size}: {why}. "
-            "Fix: give a size it takes (--image-size; without it the network's own is used)"
+            "Fix: give a size it takes (--image-size; without it the network's own is used), or, to inspect a network "
+            "that reads something else, set its attribute example_inputs to a tensor, a tuple or a dict"
         ) from error
     if not isinstance(answer, torch.Tensor):
         raise SourceError(

@@ -9,7 +9,7 @@ from torch import nn
 from penjing.measure import count_params, macs_by_module, state_bytes
 from penjing.pipeline._answer import check_answer
 from penjing.pipeline._open import open_network
-from penjing.structure import Structure, trace
+from penjing.structure import Structure, tensors_of, trace
 
 
 def inspect(
@@ -17,16 +17,20 @@ def inspect(
 ) -> dict[str, Any]:
     """Everything that a trace shows about a source, a saved network, or the slim network of a run.
 
-    `model` names the code (file:PATH.py:FACTORY) that a saved network was made from, where it was.
+    `model` names the code (file:PATH.py:FACTORY) that a saved network was made from, where it was. A network that reads
+    something else than one picture says so by an attribute `example_inputs`: a tensor, a tuple or a dict of them.
 
     Keys: source, input_size, params, macs (of one example), size_bytes, layers, groups, frozen, unknown_ops.
     """
     opened = open_network(spec, trust=trust, original=model)
-    network, size = opened.model, opened.frame.size
-    if image_size:
-        size = (size[0], image_size, image_size)
-    example = torch.randn(1, *size, generator=torch.Generator().manual_seed(0))
-    check_answer(spec, network, example)
+    network = opened.model.eval()
+    example = network.__dict__.pop("example_inputs", None)
+    if example is None:
+        size = opened.frame.size if not image_size else (opened.frame.size[0], image_size, image_size)
+        example = torch.randn(1, *size, generator=torch.Generator().manual_seed(0))
+        check_answer(spec, network, example)
+    else:
+        size = tuple(tensors_of(example)[0].shape[1:]) if tensors_of(example) else ()
     structure, macs = trace(network, example), macs_by_module(network, example)
     return {
         "source": spec,

@@ -114,3 +114,24 @@ def test_folders_that_hold_no_network_are_refused(tmp_path: Path, folders: dict[
     (tmp_path / "structure.json").write_text("{")
     with pytest.raises(ArtifactError, match=r"structure\.json"):
         inspect(str(tmp_path))
+
+
+def test_inspect_takes_networks_that_read_something_else_than_pictures(tmp_path: Path):
+    code = """
+import torch
+from torch import nn
+
+class Tagger(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.words, self.body, self.out = nn.Embedding(20, 8), nn.GRU(8, 6, batch_first=True), nn.Linear(6, 3)
+        self.example_inputs = {"ids": torch.zeros(1, 7, dtype=torch.long)}
+
+    def forward(self, ids):
+        return self.out(self.body(self.words(ids))[0]), None
+"""
+    (tmp_path / "tagger.py").write_text(code, encoding="utf-8")
+    found = inspect(f"file:{tmp_path / 'tagger.py'}:Tagger", trust=True)
+    assert found["input_size"] == [7]
+    assert {group["granularity"] for group in found["groups"]} == {"embed", "hidden"}
+    assert found["unknown_ops"] == []
