@@ -7,7 +7,7 @@ import pytest
 
 import penjing as pj
 from benchmarks.networks import PACKAGES, build
-from benchmarks.zoo_worker import shape_of
+from benchmarks.zoo_worker import measure_one, shape_of
 from penjing.measure import count_params
 
 SAMPLE = """
@@ -55,3 +55,11 @@ def test_nearly_all_of_a_network_can_shrink(spec: str):
     pytest.importorskip(PACKAGES.get(spec.partition(":")[0], spec.partition(":")[0]))
     model, example = build(spec)
     assert shape_of(pj.trace(model, example))["shrinkable"] > 0.9
+
+
+def test_a_row_of_the_table_times_every_stage():
+    row = measure_one("own:u_net")
+    assert row["status"] == "verified"
+    assert 0.9 < row["shrinkable"] <= 1
+    assert row["params_kept"] < 0.5
+    assert all(row["seconds"][stage] > 0 for stage in ("trace", "plan", "surgery", "verify"))
