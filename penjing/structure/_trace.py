@@ -282,6 +282,12 @@ class _Recorder(TorchDispatchMode):
         return value
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        with (
+            torch._C.DisableTorchFunction()
+        ):  # on inside scripted functions, it would take our own reads for the user's
+            return self._record(func, args, kwargs)
+
+    def _record(self, func: Any, args: Any, kwargs: Any) -> Any:
         kwargs, traits = kwargs or {}, traits_of(func)
         if traits.masked and has_mask(func, args) and self._reads_unknown(args):
             with self:

@@ -1,5 +1,6 @@
 """What code compares is answered alike after pruning."""
 
+import warnings
 from collections.abc import Callable
 
 import pytest
@@ -93,3 +94,25 @@ def test_the_forward_of_a_whole_transformer_keeps_its_width_check():
     assert not plan.skipped
     assert slim.embed.out_features == slim.body.d_model == 16
     assert pj.verify(network, slim, plan, x).passed
+
+
+def _gated(x: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    return torch.sigmoid(x + bias) * (x + bias)
+
+
+def test_what_a_trace_itself_compares_in_a_scripted_function_is_not_heard():
+    class Gated(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.bias, self.out = nn.Linear(5, 16), nn.Parameter(torch.randn(16)), nn.Linear(16, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.out(scripted(self.a(x), self.bias))
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # deprecated, and still in many forwards
+        scripted = torch.jit.script(_gated)
+    model, x = Gated().eval(), torch.randn(4, 5)
+    slim, plan = pj.prune(model, x, ratio=0.5)
+    assert slim.a.out_features == 8
+    assert pj.verify(model, slim, plan, x).passed
