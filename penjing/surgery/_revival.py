@@ -59,17 +59,18 @@ _NORMS = {
 
 class Deaf:
     """Which second factors of contractions (by their memory) have met nothing but zeros so far, and whether tokens
-    were all the same.
+    were all the same (in every table that is looked up for them: segment ids often are, beside words that are not).
     """
 
     def __init__(self) -> None:
         self._heard: dict[int, bool] = {}
-        self._alike = False
+        self._alike: dict[torch.Size, bool] = {}
 
     def meet(self, packet: object, args: Sequence[Any]) -> None:
         if packet is aten.embedding:
             ids = args[1]
-            self._alike |= ids.numel() > 1 and bool((ids == ids.reshape(-1)[0]).all())
+            if self._alike.get(ids.shape, True):
+                self._alike[ids.shape] = ids.numel() > 1 and bool((ids == ids.reshape(-1)[0]).all())
         elif packet in CONTRACTIONS:
             x, weight = args[CONTRACTIONS[packet] :][:2]
             place = weight.data_ptr()
@@ -77,7 +78,7 @@ class Deaf:
                 self._heard[place] = _alive(x)
 
     def __bool__(self) -> bool:
-        return self._alike or not all(self._heard.values())
+        return any(self._alike.values()) or not all(self._heard.values())
 
 
 def _alive(tensor: torch.Tensor) -> bool:

@@ -9,6 +9,7 @@ import penjing as pj
 from penjing.core import VerificationError
 from penjing.structure._rules import RULES
 from penjing.structure._rules._elementwise import factory
+from penjing.surgery._revival import Deaf
 
 aten = torch.ops.aten
 
@@ -68,3 +69,16 @@ def test_scores_between_equal_tokens_are_compared_too(monkeypatch: pytest.Monkey
     wide = {"ratio": {"q*": 0.5}, "granularity": ("neuron", "head_dim", "embed")}
     with pytest.raises(VerificationError, match="differ"):
         pj.prune(Attending(), ids, **wide)
+
+
+@pytest.mark.parametrize(
+    ("words", "segments", "silent"),
+    [([3, 4, 3], [0, 0, 0], False), ([3, 3, 3], [0, 0, 0], True), ([3, 3, 3], [0, 1, 0], False)],
+)
+def test_tokens_are_alike_only_where_every_table_gives_them_the_same(
+    words: list[int], segments: list[int], silent: bool
+):
+    deaf, table = Deaf(), torch.randn(5, 2)
+    for ids in (words, segments):
+        deaf.meet(aten.embedding, (table, torch.tensor([ids])))
+    assert bool(deaf) is silent
