@@ -1,6 +1,7 @@
 """Indices that the example inputs cut away before anything reads them stay: another input may read them.
 
-Position tables and causal masks are longer than the sequences they are cut for (`table[:, :n]`).
+Position tables and causal masks are longer than the sequences they are cut for (`table[:, :n]`). Channels flattened
+with their places and cut where no size says (`x.flatten(1)[:, :24]`) are others at another extent.
 """
 
 from collections.abc import Callable, Sequence
@@ -9,7 +10,7 @@ import numpy as np
 import torch
 
 from penjing.core._graph import Graph, OpCall
-from penjing.structure._atoms import Dim
+from penjing.structure._atoms import Atoms, Dim
 from penjing.structure._rules import Facts
 
 aten = torch.ops.aten
@@ -23,12 +24,10 @@ CAUSE = (
 def freeze_unread(all_facts: Sequence[Facts], graphs: Sequence[Graph]) -> None:
     """Freeze what slices left out and no call of any trace reads. One walk over the calls, less where all is read."""
     atoms = all_facts[0].atoms
-    unread = np.zeros(len(atoms), dtype=bool)
-    for facts in all_facts:
-        for dim, first, last in facts.cuts:
-            for column in atoms.expand(dim):
-                unread[column[:first]] = unread[column[last:]] = True
-    unread[: atoms.first] = False
+    unread = _left_out(atoms, [cut for facts in all_facts for cut in facts.cuts])
+    of_data = _left_out(atoms, [cut for facts in all_facts for cut in facts.data_cuts])
+    if of_data.any():
+        unread |= of_data & _held(atoms, [dim for facts in all_facts for dim in facts.flattened])
     if not unread.any():
         return
     for facts, graph in zip(all_facts, graphs, strict=True):
@@ -37,6 +36,25 @@ def freeze_unread(all_facts: Sequence[Facts], graphs: Sequence[Graph]) -> None:
     rest = np.flatnonzero(unread)
     if rest.size:
         atoms.freeze((rest,), CAUSE)
+
+
+def _left_out(atoms: Atoms, cuts: Sequence[tuple[Dim, int, int]]) -> np.ndarray:
+    """Which atoms these cuts leave out."""
+    found = np.zeros(len(atoms), dtype=bool)
+    for dim, first, last in cuts:
+        for column in atoms.expand(dim):
+            found[column[:first]] = found[column[last:]] = True
+    found[: atoms.first] = False
+    return found
+
+
+def _held(atoms: Atoms, dims: Sequence[Dim]) -> np.ndarray:
+    """Which atoms these dims hold."""
+    found = np.zeros(len(atoms), dtype=bool)
+    for dim in dims:
+        for column in atoms.expand(dim):
+            found[column] = True
+    return found
 
 
 def _strike_read(facts: Facts, graph: Graph, unread: np.ndarray) -> bool:

@@ -137,10 +137,14 @@ def _runs(site: Site, own: Dim, count: int, step: int) -> Dim:
 
 
 def _leave_out(site: Site, own: Dim, *places: tuple[int, int | None]) -> None:
-    """Other inputs may read what this slice leaves out: of tables, or where a size says how much it keeps."""
+    """Other inputs may read what this slice leaves out: of tables, or where a size says how much it keeps.
+
+    Of data cut elsewhere, they may where channels were flattened with their places.
+    """
     sized = (leaf for _, given in places if given for leaf in leaves(site.size_expr(given)))
-    if site.arg(0).value not in site.facts.data or any(isinstance(leaf, Size) for leaf in sized):
-        site.facts.cuts.append((own, places[0][0], places[1][0]))
+    moves = site.arg(0).value not in site.facts.data or any(isinstance(leaf, Size) for leaf in sized)
+    cuts = site.facts.cuts if moves else site.facts.data_cuts
+    cuts.append((own, places[0][0], places[1][0]))
 
 
 def _keep_place(site: Site, own: Dim, size: int, place: int, given: int | None) -> None:

@@ -85,6 +85,8 @@ class Facts:
     cuts: list[tuple[Dim, int, int]] = field(
         default_factory=list
     )  # dims of which slices keep first .. last - 1
+    data_cuts: list[tuple[Dim, int, int]] = field(default_factory=list)  # of data, where no size says
+    flattened: list[Dim] = field(default_factory=list)  # of data: channels times places, and such
 
 
 class Site:

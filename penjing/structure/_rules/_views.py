@@ -32,6 +32,8 @@ def reshape(site: Site) -> list[Labels]:
                 site.hold(_asked(site, new, axis), new[axis])
             continue
         flat = site.atoms.merge(dims, sizes)
+        if len(ins) > 1 and x.value in site.facts.data and not all(map(site.atoms.is_free, dims)):
+            site.facts.flattened.append(flat)
         parts = [flat] if len(outs) == 1 else site.atoms.reshape(flat, [new[a] for a in outs])
         for axis, part in zip(outs, parts, strict=True):
             output[axis] = part

@@ -70,3 +70,56 @@ def test_rows_of_a_weight_that_no_slice_reads_stay():
     structure = pj.trace(Part().eval(), torch.randn(2, 6))
     assert [len(g) for g in structure.groups] == [5]
     assert {f.count for f in structure.frozen if (f.parameter, f.dim) == ("into", 0)} == {3}
+
+
+class Prefix(nn.Module):
+    """Reads the first values of channels times places; which channels these are depends on the extent."""
+
+    def __init__(self, capsules: bool) -> None:
+        super().__init__()
+        self.capsules, self.body = capsules, nn.Conv2d(3, 16, 1)
+        self.out = nn.Linear(24, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.body(x).relu()
+        if self.capsules:
+            return self.out(y.view(y.shape[0], -1, 8)[:, :3].flatten(1))
+        return self.out(y.flatten(1)[:, :24])
+
+
+@pytest.mark.parametrize("capsules", [False, True])
+def test_channels_behind_a_cut_of_channels_times_places_stay(capsules: bool):
+    structure = pj.trace(Prefix(capsules).eval(), torch.randn(2, 3, 2, 2))
+    assert not structure.groups
+    causes = {f.cause for f in structure.frozen if f.parameter == "body.bias"}
+    assert any("cut away before it is read" in cause for cause in causes)
+
+
+def test_channels_that_no_slice_of_channels_reads_are_free():
+    class Part(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.out = nn.Conv2d(3, 16, 1), nn.Linear(24, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.out(self.body(x)[:, :6].relu().flatten(1))
+
+    structure = pj.trace(Part().eval(), torch.randn(2, 3, 2, 2))
+    assert sum(len(g) for g in structure.groups) == 10
+
+
+def test_halves_of_channels_flattened_with_their_places_shrink():
+    class Halves(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.out = nn.Conv2d(3, 16, 1), nn.Linear(32, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = self.body(x).flatten(1)
+            half = y.shape[1] // 2
+            return self.out(y[:, :half] * y[:, half:].sigmoid())
+
+    model, x = Halves().eval(), torch.randn(2, 3, 2, 2)
+    slim, plan = pj.prune(model, x, ratio=0.5)
+    assert slim.body.out_channels == 8
+    assert pj.verify(model, slim, plan, x).passed
