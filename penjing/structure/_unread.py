@@ -19,11 +19,16 @@ CAUSE = (
     "cut away before it is read: the example inputs read a part of this dim only; add an input that reads all "
     "of it (a longer one, where it holds positions)"
 )
+SHIFTING = (
+    "cut at a place that no size says, where channels are flattened with their places: which channels lie there "
+    "depends on how many places the input has"
+)
 
 
 def freeze_unread(all_facts: Sequence[Facts], graphs: Sequence[Graph]) -> None:
     """Freeze what slices left out and no call of any trace reads. One walk over the calls, less where all is read."""
     atoms = all_facts[0].atoms
+    _freeze_shifting(all_facts, graphs[0])
     unread = _left_out(atoms, [cut for facts in all_facts for cut in facts.cuts])
     of_data = _left_out(atoms, [cut for facts in all_facts for cut in facts.data_cuts])
     if of_data.any():
@@ -36,6 +41,30 @@ def freeze_unread(all_facts: Sequence[Facts], graphs: Sequence[Graph]) -> None:
     rest = np.flatnonzero(unread)
     if rest.size:
         atoms.freeze((rest,), CAUSE)
+
+
+def _freeze_shifting(all_facts: Sequence[Facts], graph: Graph) -> None:
+    """Freeze channels flattened with places and cut, unless a weight says how many places there are."""
+    atoms = all_facts[0].atoms
+    cut = _repeated(atoms, [dim for facts in all_facts for dim, *_ in facts.data_cuts])
+    if cut.any():
+        cut &= _held(atoms, [dim for facts in all_facts for dim in facts.flattened])
+    if cut.any():
+        labels = all_facts[0].labels
+        cut &= ~_repeated(atoms, [dim for value in graph.names for dim in labels[value]])
+    if cut.any():
+        atoms.freeze((np.flatnonzero(cut),), SHIFTING)
+
+
+def _repeated(atoms: Atoms, dims: Sequence[Dim]) -> np.ndarray:
+    """Which atoms hold several indices of one of these dims."""
+    found = np.zeros(len(atoms), dtype=bool)
+    for dim in dims:
+        for column in atoms.expand(dim):
+            own, count = np.unique(column, return_counts=True)
+            found[own[count > 1]] = True
+    found[: atoms.first] = False
+    return found
 
 
 def _left_out(atoms: Atoms, cuts: Sequence[tuple[Dim, int, int]]) -> np.ndarray:
