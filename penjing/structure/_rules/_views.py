@@ -32,13 +32,19 @@ def reshape(site: Site) -> list[Labels]:
                 site.hold(_asked(site, new, axis), new[axis])
             continue
         flat = site.atoms.merge(dims, sizes)
-        if len(ins) > 1 and x.value in site.facts.data and not all(map(site.atoms.is_free, dims)):
+        if len(ins) > 1 and x.value in site.facts.data and _shifts(site, dims):
             site.facts.flattened.append(flat)
         parts = [flat] if len(outs) == 1 else site.atoms.reshape(flat, [new[a] for a in outs])
         for axis, part in zip(outs, parts, strict=True):
             output[axis] = part
             site.require(_asked(site, new, axis), part, f"reshapes to {list(new)}")
     return [output]
+
+
+def _shifts(site: Site, dims: Sequence[Dim]) -> bool:
+    """Whether where an index lies, once merged, depends on dims without labels: on those inside its own."""
+    free = [site.atoms.is_free(d) for d in dims]
+    return True in free and not all(free[free.index(True) :])
 
 
 def _segments(old: Sequence[int], new: Sequence[int]) -> list[tuple[list[int], list[int]]] | None:

@@ -149,3 +149,16 @@ class Open(nn.Module):
 def test_literal_cuts_of_channels_times_places_shrink_where_a_weight_sizes_them(kind: str, free: int):
     structure = pj.trace(Open(kind).eval(), torch.randn(2, 3, 2, 2))
     assert sum(len(g) for g in structure.groups) == free
+
+
+def test_channels_inside_the_places_they_are_flattened_with_shrink():
+    class Last(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = nn.Linear(3, 16)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.body(x).relu().flatten(1)[:, :8].sum(1)
+
+    structure = pj.trace(Last().eval(), torch.randn(2, 4, 3))
+    assert sum(len(g) for g in structure.groups) == 8
