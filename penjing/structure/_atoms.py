@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from penjing.structure._causes import MOST, Causes
 from penjing.structure._columns import ATOM, CUT, FROZEN, MIXED, SPLIT, WHOLE, Block, Pattern, lay_out
 from penjing.structure._expansion import Expanded, distinct
 from penjing.structure._factors import (
@@ -28,21 +29,19 @@ from penjing.structure._factors import (
 
 Dim = tuple[np.ndarray, ...]
 FIXED: Dim = ()
-_CAUSES = 4096
 
 
 class Atoms:
     """The union-find over atoms. Every loop is bounded by the number of atoms."""
 
-    first = _CAUSES
+    first = MOST
 
     def __init__(self) -> None:
-        self._parent = np.arange(2 * _CAUSES, dtype=ATOM)
-        self._left, self._right = (np.full(2 * _CAUSES, -1, dtype=ATOM) for _ in range(2))
-        self._count = _CAUSES
-        self._causes: dict[str, int] = {}
-        self._texts: list[str] = []
-        self._owner = np.full(2 * _CAUSES, -1, dtype=ATOM)  # atom -> position of its innermost block
+        self._parent = np.arange(2 * MOST, dtype=ATOM)
+        self._left, self._right = (np.full(2 * MOST, -1, dtype=ATOM) for _ in range(2))
+        self._count = MOST
+        self._causes = Causes()
+        self._owner = np.full(2 * MOST, -1, dtype=ATOM)  # atom -> position of its innermost block
         self._blocks: list[Block] = []
         self._known: dict[int, Pattern] = {}  # by id of the column, which the pattern keeps alive
         self._changes = 0  # how often what atoms share changed, and what columns were by then
@@ -61,9 +60,9 @@ class Atoms:
             size = max(self._count + n, known + known // 4)
             none = np.full(size - known, -1, dtype=ATOM)
             self._parent = np.concatenate([self._parent, np.arange(known, size, dtype=ATOM)])
-            self._left = np.concatenate([self._left, none])
-            self._right = np.concatenate([self._right, none])
-            self._owner = np.concatenate([self._owner, none])
+            self._left, self._right, self._owner = (
+                np.concatenate([table, none]) for table in (self._left, self._right, self._owner)
+            )
         self._count += n
         return self._own(Block(self._count - n, n))
 
@@ -97,14 +96,10 @@ class Atoms:
 
     def frozen(self, cause: str) -> int:
         """The frozen atom that stands for a cause."""
-        atom = self._causes.get(cause)
-        if atom is None:
-            atom = self._causes[cause] = min(len(self._causes), _CAUSES - 1)
-            self._texts.append(cause)
-        return atom
+        return self._causes.atom(cause)
 
     def cause(self, atom: int) -> str:
-        return self._texts[atom] if atom < len(self._texts) else "frozen"
+        return self._causes.text(atom)
 
     def find(self, atoms: np.ndarray) -> np.ndarray:
         """Roots of atoms (bindings are not followed)."""

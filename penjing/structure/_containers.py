@@ -21,7 +21,7 @@ def map_tensors(change: Callable[[torch.Tensor], torch.Tensor], item: Any) -> An
     parts = {key: map_tensors(change, part) for key, part in parts_of(item)}
     if type(item) is dict or (isinstance(item, Mapping) and not hasattr(item, "__setitem__")):
         return parts
-    made = copy.copy(item)
+    made: Any = copy.copy(item)
     for key, part in parts.items():
         if isinstance(item, Mapping):
             made[key] = part

@@ -62,7 +62,7 @@ def _copy(value: Any, memo: dict[int, Any]) -> Any:
     if isinstance(value, torch.Tensor) and value.grad_fn is not None:  # left over from a forward that learned
         made = memo[id(value)] = value.detach().clone()
         return made
-    made = copy.deepcopy(value, memo)
+    made = cast(Any, copy.deepcopy(value, memo))
     return marked_like(made, value) if isinstance(value, nn.Parameter) else made
 
 

@@ -75,7 +75,8 @@ class _Place:
             if type(inner) is not _Memoised:
                 return False
             self._held, self._forgetful = held, _Forgetful(inner)
-            self._bound = self._forgetful if inner is held else type(held)(self._forgetful)
+            wrap: Any = type(held)
+            self._bound = self._forgetful if inner is held else wrap(self._forgetful)
         self._put(self._bound)
         return True
 

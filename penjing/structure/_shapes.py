@@ -104,7 +104,8 @@ def _is_mask(tensor: torch.Tensor) -> bool:
 
 
 def _softmax(args: Sequence[Any]) -> Found | None:
-    x, dim, other = (*args, None)[:3]
+    x, dim = args[:2]
+    other = args[2] if len(args) > 2 else None
     if other or not _is_plain(x) or not isinstance(dim, int) or not -x.dim() <= dim < x.dim():
         return None
     return None, (spec(x),)
@@ -161,7 +162,8 @@ def _convolution(args: Sequence[Any]) -> Found | None:
 
 
 def _mean(args: Sequence[Any]) -> Found | None:
-    x, dims, keep = (*args, False)[:3]
+    x, dims = args[:2]
+    keep = len(args) > 2 and args[2]
     if not _is_plain(x) or not dims or not all(-x.dim() <= d < x.dim() for d in dims):
         return None
     gone = {d % x.dim() for d in dims}
@@ -172,7 +174,7 @@ def _mean(args: Sequence[Any]) -> Found | None:
 
 
 def _cat(args: Sequence[Any]) -> Found | None:
-    tensors, dim = (*args, 0)[:2]
+    tensors, dim = args[0], args[1] if len(args) > 1 else 0
     first = tensors[0]
     if not _is_plain(*tensors) or not -first.dim() <= dim < first.dim():
         return None

@@ -66,7 +66,7 @@ class Deaf:
         self._heard: dict[int, bool] = {}
         self._alike: dict[torch.Size, bool] = {}
 
-    def meet(self, packet: object, args: Sequence[Any]) -> None:
+    def meet(self, packet: Any, args: Sequence[Any]) -> None:
         if packet is aten.embedding:
             ids = args[1]
             if self._alike.get(ids.shape, True):

@@ -54,7 +54,8 @@ def diagonal_matrix(site: Site) -> list[Labels]:
 @rule(aten.trace)
 def trace(site: Site) -> list[Labels]:
     x = site.arg(0)
-    _tied(site, *site.labels(x), site.shape(x))
+    rows, columns = site.labels(x)
+    _tied(site, rows, columns, site.shape(x))
     site.reduce(x, 0)
     return [[]]
 
