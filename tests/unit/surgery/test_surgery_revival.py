@@ -82,3 +82,16 @@ def test_tokens_are_alike_only_where_every_table_gives_them_the_same(
     for ids in (words, segments):
         deaf.meet(aten.embedding, (table, torch.tensor([ids])))
     assert bool(deaf) is silent
+
+
+def test_an_order_that_is_drawn_is_the_same_on_both_sides():
+    class Shuffled(Attending):
+        def forward(self, ids: torch.Tensor) -> torch.Tensor:
+            order = torch.multinomial(torch.ones(ids.shape[1]), ids.shape[1])
+            x = (self.table(ids) + torch.arange(ids.shape[1])[:, None])[:, order]
+            return self.out((self.q(x) @ self.k(x).transpose(1, 2)).softmax(-1) @ self.v(x)).sum(1)
+
+    torch.manual_seed(0)
+    model, ids = Shuffled(), torch.ones(2, 9, dtype=torch.long)
+    slim, plan = pj.prune(model, ids, ratio=0.5)
+    assert pj.verify(model, slim, plan, ids).passed
