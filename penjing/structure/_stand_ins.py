@@ -10,7 +10,7 @@ from torch import nn
 
 from penjing.structure._walk import Named
 
-_REGISTERED = ("_parameters", "_buffers", "_non_persistent_buffers_set")
+_REGISTERED = ("_parameters", "_buffers", "_non_persistent_buffers_set", "_modules")
 _OTHERS = frozenset({bool, int, float, str, type(None), dict, OrderedDict, set})
 _NUMBERS = frozenset({int, float, str, bool})
 _META = torch.device("meta")
@@ -54,7 +54,7 @@ def on_meta(named: Named, training: bool) -> Iterator[dict[str, torch.Tensor]]:
     try:
         yield states
     finally:
-        for part, content in registered:  # buffers that the forward registers go again
+        for part, content in registered:  # buffers and modules that the forward registers go again
             if part or content:
                 part.clear()
                 part.update(content or ())

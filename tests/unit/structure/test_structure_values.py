@@ -91,3 +91,17 @@ def test_hooks_that_a_forward_registers_go_when_the_trace_ends():
     pj.trace(model, torch.randn(2, 3, 6))
     assert not model.ready
     assert not model.b._forward_hooks
+
+
+def test_modules_that_a_forward_swaps_come_back_when_the_trace_ends():
+    def once(model: nn.Module, h: torch.Tensor) -> torch.Tensor:
+        fresh = nn.Sequential(model.b)
+        model.b, model.extra = fresh, nn.Identity()
+        return h
+
+    model = Net(once).eval()
+    before = dict(model.named_modules())
+    pj.trace(model, torch.randn(2, 3, 6))
+    after = dict(model.named_modules())
+    assert list(after) == list(before)
+    assert all(after[path] is module for path, module in before.items())
