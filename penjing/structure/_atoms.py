@@ -38,10 +38,10 @@ class Atoms:
 
     def __init__(self) -> None:
         self._parent = np.arange(2 * MOST, dtype=ATOM)
-        self._left, self._right = (np.full(2 * MOST, -1, dtype=ATOM) for _ in range(2))
+        # atom -> the two it is bound to, and the position of its innermost block
+        self._left, self._right, self._owner = (np.full(2 * MOST, -1, dtype=ATOM) for _ in range(3))
         self._count = MOST
         self._causes = Causes()
-        self._owner = np.full(2 * MOST, -1, dtype=ATOM)  # atom -> position of its innermost block
         self._blocks: list[Block] = []
         self._known: dict[int, Pattern] = {}  # by id of the column, which the pattern keeps alive
         self._changes = 0  # how often what atoms share changed, and what columns were by then
@@ -57,12 +57,10 @@ class Atoms:
     def _block(self, n: int) -> Block:
         known = len(self._parent)
         if self._count + n > known:
-            size = max(self._count + n, known + known // 4)
-            none = np.full(size - known, -1, dtype=ATOM)
-            self._parent = np.concatenate([self._parent, np.arange(known, size, dtype=ATOM)])
-            self._left, self._right, self._owner = (
-                np.concatenate([table, none]) for table in (self._left, self._right, self._owner)
-            )
+            none = np.full(max(self._count + n - known, known // 4), -1, dtype=ATOM)
+            self._parent = np.append(self._parent, np.arange(known, known + len(none), dtype=ATOM))
+            tables = (self._left, self._right, self._owner)
+            self._left, self._right, self._owner = (np.append(table, none) for table in tables)
         self._count += n
         return self._own(Block(self._count - n, n))
 
