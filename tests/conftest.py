@@ -6,12 +6,16 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MKL_NUM_THREADS", "1")
 
 import random
+import signal
 
 import numpy as np
 import pytest
 import torch
 
 torch.set_num_threads(1)
+# Where this runs in the background, what tests start would inherit that Ctrl-C is ignored.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
