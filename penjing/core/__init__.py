@@ -3,6 +3,10 @@
 from penjing.core._budget import Budget as Budget
 from penjing.core._budget import Limit as Limit
 from penjing.core._budget import Margin as Margin
+from penjing.core._edits import DropBlock as DropBlock
+from penjing.core._edits import RemoveUnits as RemoveUnits
+from penjing.core._edits import ReplaceComponent as ReplaceComponent
+from penjing.core._edits import SetAttribute as SetAttribute
 from penjing.core._errors import ArtifactError as ArtifactError
 from penjing.core._errors import BudgetError as BudgetError
 from penjing.core._errors import DataError as DataError
@@ -22,11 +26,7 @@ from penjing.core._groups import Slice as Slice
 from penjing.core._measurement import Measurement as Measurement
 from penjing.core._measurement import compare as compare
 from penjing.core._online import reachable as reachable
-from penjing.core._plan import DropBlock as DropBlock
 from penjing.core._plan import Plan as Plan
-from penjing.core._plan import RemoveUnits as RemoveUnits
-from penjing.core._plan import ReplaceComponent as ReplaceComponent
-from penjing.core._plan import SetAttribute as SetAttribute
 from penjing.core._recipe import Recipe as Recipe
 from penjing.core._recipe import refuse_code as refuse_code
 from penjing.core._recipe import runs_code as runs_code

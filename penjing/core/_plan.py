@@ -1,94 +1,16 @@
-"""Edits of structure, and the plan: the ordered, replayable list of them."""
+"""The plan: an ordered, replayable list of edits."""
 
 import json
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from types import MappingProxyType
-from typing import Any
 
+from penjing.core._edit_json import edit_from_dict, edit_to_dict, list_of, text_of
+from penjing.core._edits import DropBlock, Edit, Removal, RemoveUnits, ScaleTensor
 from penjing.core._errors import PlanError
 
 SCHEMA = 1
-MAX_INDEX = 2**40
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Removal:
-    """Indices taken out of one dim of one tensor, in the original's coordinates, sorted."""
-
-    name: str
-    dim: int
-    indices: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RemoveUnits:
-    """Units of one group, with every slice that goes with them (all aliases of tied tensors named)."""
-
-    group: str
-    granularity: str
-    units: tuple[int, ...]
-    removals: tuple[Removal, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SetAttribute:
-    """An integer a module keeps about sizes; `path` leads on from the attribute into the object it holds."""
-
-    module: str
-    attribute: str
-    path: tuple[str | int, ...] = ()
-    value: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DropBlock:
-    """A module that becomes the identity; `tensors` are the names that vanish, with their first dim."""
-
-    module: str
-    tensors: tuple[tuple[str, int], ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReplaceComponent:
-    """A module that becomes a twin of ours with the same tensors; `kind` is a name in surgery's registry."""
-
-    module: str
-    kind: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MergeWeight:
-    """A weight that the module computes in its forward (weight_norm, spectral_norm, any parametrization; `kind` says
-    which) becomes a plain parameter of the name `tensor`, as it is in eval mode. Later edits speak of that parameter.
-    """
-
-    module: str
-    tensor: str
-    kind: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ScaleTensor:
-    """A tensor multiplied by `factor` at `indices` of one dim (None: everywhere), to make up for a constant that the
-    code computes from a size. Named once however many names the tensor has.
-    """
-
-    name: str
-    dim: int
-    indices: tuple[int, ...] | None
-    factor: float
-
-    def __post_init__(self) -> None:
-        if not (math.isfinite(self.factor) and self.factor > 0):
-            raise PlanError(
-                f"{self.name!r} is to be scaled by {self.factor}: a factor is positive and finite"
-            )
-
-
-Edit = RemoveUnits | SetAttribute | DropBlock | ReplaceComponent | ScaleTensor | MergeWeight
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,7 +63,7 @@ class Plan:
         body = {
             "schema": SCHEMA,
             "fingerprint": self.fingerprint,
-            "edits": [_edit_to_dict(e) for e in self.edits],
+            "edits": [edit_to_dict(e) for e in self.edits],
             "skipped": [{"group": s.group, "cause": s.cause} for s in self.skipped],
             "policies": list(self.policies),
         }
@@ -157,13 +79,13 @@ class Plan:
                     f"plan schema {body.get('schema')!r} is not {SCHEMA}: write it again with this version"
                 )
             return Plan(
-                edits=tuple(_edit_from_dict(e) for e in _listed(body["edits"])),
-                fingerprint=_text(body["fingerprint"]),
+                edits=tuple(edit_from_dict(e) for e in list_of(body["edits"])),
+                fingerprint=text_of(body["fingerprint"]),
                 skipped=tuple(
-                    Skipped(group=_text(s["group"]), cause=_text(s["cause"]))
-                    for s in _listed(body["skipped"])
+                    Skipped(group=text_of(s["group"]), cause=text_of(s["cause"]))
+                    for s in list_of(body["skipped"])
                 ),
-                policies=tuple(_text(p) for p in _listed(body["policies"])),
+                policies=tuple(text_of(p) for p in list_of(body["policies"])),
             )
         except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
             raise PlanError(
@@ -235,137 +157,3 @@ class _KeptIndices:
                 nearest = next(following)
             moved.append(index + shift)
         return tuple(moved)
-
-
-def _edit_to_dict(edit: Edit) -> dict[str, Any]:
-    if isinstance(edit, RemoveUnits):
-        tensors = [{"name": r.name, "dim": r.dim, "indices": _pack(r.indices)} for r in edit.removals]
-        return {
-            "kind": "remove_units",
-            "group": edit.group,
-            "granularity": edit.granularity,
-            "units": _pack(edit.units),
-            "tensors": tensors,
-        }
-    if isinstance(edit, SetAttribute):
-        return {
-            "kind": "set_attribute",
-            "module": edit.module,
-            "attribute": edit.attribute,
-            "path": list(edit.path),
-            "value": edit.value,
-        }
-    if isinstance(edit, ReplaceComponent):
-        return {"kind": "replace_component", "module": edit.module, "component": edit.kind}
-    if isinstance(edit, MergeWeight):
-        return {"kind": "merge_weight", "module": edit.module, "tensor": edit.tensor, "merged": edit.kind}
-    if isinstance(edit, ScaleTensor):
-        indices = None if edit.indices is None else _pack(edit.indices)
-        return {
-            "kind": "scale_tensor",
-            "name": edit.name,
-            "dim": edit.dim,
-            "indices": indices,
-            "factor": edit.factor,
-        }
-    return {"kind": "drop_block", "module": edit.module, "tensors": [list(t) for t in edit.tensors]}
-
-
-def _edit_from_dict(body: Mapping[str, Any]) -> Edit:
-    kind = body["kind"]
-    if kind == "remove_units":
-        return RemoveUnits(
-            group=_text(body["group"]),
-            granularity=_text(body["granularity"]),
-            units=_unpack(body["units"]),
-            removals=tuple(
-                Removal(name=_text(t["name"]), dim=_size(t["dim"]), indices=_unpack(t["indices"]))
-                for t in _listed(body["tensors"])
-            ),
-        )
-    if kind == "set_attribute":
-        steps = _listed(body["path"]) if "path" in body else [i for i in (body["item"],) if i is not None]
-        return SetAttribute(
-            module=_text(body["module"]),
-            attribute=_text(body["attribute"]),
-            path=tuple(step if isinstance(step, str) else _size(step) for step in steps),
-            value=_size(body["value"]),
-        )
-    if kind == "drop_block":
-        return DropBlock(
-            module=_text(body["module"]),
-            tensors=tuple((_text(n), _size(s)) for n, s in _listed(body["tensors"])),
-        )
-    if kind == "replace_component":
-        return ReplaceComponent(module=_text(body["module"]), kind=_text(body["component"]))
-    if kind == "merge_weight":
-        return MergeWeight(
-            module=_text(body["module"]), tensor=_text(body["tensor"]), kind=_text(body["merged"])
-        )
-    if kind == "scale_tensor":
-        indices = body["indices"]
-        return ScaleTensor(
-            name=_text(body["name"]),
-            dim=_size(body["dim"]),
-            indices=None if indices is None else _unpack(indices),
-            factor=_number(body["factor"]),
-        )
-    known = "remove_units, set_attribute, drop_block, replace_component, scale_tensor, merge_weight"
-    raise PlanError(f"plan has an edit of unknown kind {kind!r}; known: {known}")
-
-
-def _pack(indices: tuple[int, ...]) -> str:
-    """Sorted indices as runs.
-
-    >>> _pack((0, 1, 2, 7, 9, 10))
-    '0-2,7,9-10'
-    """
-    runs: list[list[int]] = []
-    for index in indices:
-        if runs and index == runs[-1][1] + 1:
-            runs[-1][1] = index
-        else:
-            runs.append([index, index])
-    return ",".join(f"{a}-{b}" if b > a else f"{a}" for a, b in runs)
-
-
-def _unpack(text: Any) -> tuple[int, ...]:
-    """The inverse of `_pack`; refuses unsorted, negative or giant runs.
-
-    >>> _unpack("0-2,7,9-10")
-    (0, 1, 2, 7, 9, 10)
-    """
-    if not isinstance(text, str):
-        raise PlanError(f"plan indices must be text such as '0-2,7', not {text!r}")
-    found: list[int] = []
-    for run in text.split(",") if text else ():
-        first, _, last = run.partition("-")
-        start, stop = _size(int(first)), _size(int(last or first))
-        if stop < start or (found and start <= found[-1]) or len(found) + stop - start > 10_000_000:
-            raise PlanError(f"plan indices {run!r} are unsorted or too many")
-        found.extend(range(start, stop + 1))
-    return tuple(found)
-
-
-def _number(value: Any) -> float:
-    if not isinstance(value, float):
-        raise PlanError(f"plan holds {value!r} where a number is meant")
-    return value
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise PlanError(f"plan holds {value!r} where text is meant")
-    return value
-
-
-def _listed(value: Any) -> list[Any]:
-    if not isinstance(value, list):
-        raise PlanError(f"plan holds {value!r} where a list is meant")
-    return value
-
-
-def _size(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < MAX_INDEX:
-        raise PlanError(f"plan holds {value!r} where a size or an index is meant")
-    return value

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from torch import nn
 
 from penjing.core import Budget, BudgetError, UsageError, VerificationError
-from penjing.core._plan import DropBlock, Plan
+from penjing.core._edits import DropBlock
+from penjing.core._plan import Plan
 from penjing.search._cost import CostModel
 from penjing.structure import Block, ExampleInputs, merge_weights, refuse_unsupported, residual_blocks, trace
 from penjing.surgery import apply, verify

@@ -14,7 +14,8 @@ from torch.nn.utils.parametrize import ParametrizationList
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
-from penjing.core._plan import MergeWeight, Plan
+from penjing.core._edits import MergeWeight
+from penjing.core._plan import Plan
 from penjing.structure._copying import copied
 from penjing.structure._fingerprint import fingerprint
 from penjing.structure._walk import each_path

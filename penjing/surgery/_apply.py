@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from penjing.core import PlanError, UsageError
-from penjing.core._plan import DropBlock, MergeWeight, Plan, ReplaceComponent, ScaleTensor, SetAttribute
+from penjing.core._edits import DropBlock, MergeWeight, ReplaceComponent, ScaleTensor, SetAttribute
+from penjing.core._plan import Plan
 from penjing.structure import (
     copied,
     drop_caches,

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from torch import nn
 
 from penjing.core import PlanError
-from penjing.core._plan import ReplaceComponent
+from penjing.core._edits import ReplaceComponent
 from penjing.structure import ATTENTION, free_attention, is_stock_attention
 
 REPLACEMENTS: dict[str, tuple[Callable[[nn.Module], bool], Callable[[nn.Module], None]]] = {

@@ -6,7 +6,8 @@ from typing import Any
 
 from torch import nn
 
-from penjing.core._plan import Plan, ScaleTensor
+from penjing.core._edits import ScaleTensor
+from penjing.core._plan import Plan
 from penjing.structure import Structure, Trace, trace_forward
 from penjing.surgery._apply import carry_out
 from penjing.surgery._rescale import rescaling

@@ -1,6 +1,7 @@
 """Optimizer state follows the kept slices."""
 
 import copy
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -19,11 +20,29 @@ def remap_optimizer(optimizer: Optimizer, model: nn.Module, slim: nn.Module, pla
     are sliced like the parameter; parameters of dropped blocks vanish. Raises `UsageError` when the optimizer holds
     parameters that are not `model`'s.
     """
-    theirs = {id(p): name for name, p in model.named_parameters()}
+    names = {id(p): name for name, p in model.named_parameters()}
     ours = dict(slim.named_parameters(remove_duplicate=False))
-    removed = plan.removed
     held = [p for group in optimizer.param_groups for p in group["params"]]
-    foreign = sum(id(p) not in theirs for p in held)
+    _refuse(optimizer, held, names, ours.keys(), plan)
+    memo: dict[int, Any] = {}
+    for parameter in held:
+        name = names[id(parameter)]
+        memo[id(parameter)] = ours.get(name, parameter)
+        if name in ours:
+            memo.update(_sliced(optimizer, parameter, plan.removed.get(name, {}), name))
+    mapped = copy.deepcopy(optimizer, memo)
+    return _without(mapped, [p for p in held if names[id(p)] not in ours])
+
+
+def _refuse(
+    optimizer: Optimizer,
+    held: Sequence[torch.Tensor],
+    names: Mapping[int, str],
+    ours: Container[str],
+    plan: Plan,
+) -> None:
+    """Raises `UsageError` where state cannot follow the parameters."""
+    foreign = sum(id(p) not in names for p in held)
     if foreign:
         raise UsageError(
             f"{foreign} of the optimizer's {len(held)} parameters are not this model's: pass the model it trains"
@@ -33,36 +52,36 @@ def remap_optimizer(optimizer: Optimizer, model: nn.Module, slim: nn.Module, pla
             f"{type(optimizer).__name__} keeps its state across parameters: make a new one over slim"
         )
     dropped = tuple(f"{path}." for path in plan.dropped)
-    merged = [
-        theirs[id(p)] for p in held if theirs[id(p)] not in ours and not theirs[id(p)].startswith(dropped)
-    ]
+    vanished = [names[id(p)] for p in held if names[id(p)] not in ours]
+    merged = [name for name in vanished if not name.startswith(dropped)]
     if merged:
         raise UsageError(
             f"{merged[0]!r} is merged into a plain weight in slim, and its state cannot follow: make a new optimizer "
             "over slim.parameters()"
         )
-    memo: dict[int, Any] = {}
-    vanished: list[torch.Tensor] = []
-    for parameter in held:
-        name = theirs[id(parameter)]
-        if name not in ours:
-            vanished.append(parameter)
+
+
+def _sliced(
+    optimizer: Optimizer, parameter: torch.Tensor, lost: Mapping[int, tuple[int, ...]], name: str
+) -> dict[int, torch.Tensor]:
+    """What stands for each state tensor of a parameter, by identity."""
+    found: dict[int, torch.Tensor] = {}
+    for value in optimizer.state.get(parameter, {}).values():
+        if not isinstance(value, torch.Tensor) or value.numel() == 1:
             continue
-        memo[id(parameter)] = ours[name]
-        for value in optimizer.state.get(parameter, {}).values():
-            if not isinstance(value, torch.Tensor) or value.numel() == 1:
-                continue
-            if value.shape != parameter.shape:
-                raise UsageError(
-                    f"{type(optimizer).__name__} keeps a state of shape {tuple(value.shape)} for {name!r}, which "
-                    "cannot follow its slices: make a new optimizer over slim"
-                )
-            memo[id(value)] = slice_tensor(value, removed.get(name, {}), name)
-    memo.update({id(p): p for p in vanished})
-    mapped = copy.deepcopy(optimizer, memo)
+        if value.shape != parameter.shape:
+            raise UsageError(
+                f"{type(optimizer).__name__} keeps a state of shape {tuple(value.shape)} for {name!r}, which "
+                "cannot follow its slices: make a new optimizer over slim"
+            )
+        found[id(value)] = slice_tensor(value, lost, name)
+    return found
+
+
+def _without(optimizer: Optimizer, vanished: Sequence[torch.Tensor]) -> Optimizer:
     gone = {id(p) for p in vanished}
-    for group in mapped.param_groups:
+    for group in optimizer.param_groups:
         group["params"] = [p for p in group["params"] if id(p) not in gone]
     for parameter in vanished:
-        mapped.state.pop(parameter, None)
-    return mapped
+        optimizer.state.pop(parameter, None)
+    return optimizer

@@ -5,8 +5,9 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from penjing.core import PlanError, UsageError
+from penjing.core._edits import Removal, RemoveUnits, ReplaceComponent, SetAttribute
 from penjing.core._groups import PruneGroup
-from penjing.core._plan import Plan, Removal, RemoveUnits, ReplaceComponent, SetAttribute, Skipped
+from penjing.core._plan import Plan, Skipped
 from penjing.structure import Structure
 
 

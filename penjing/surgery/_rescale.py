@@ -5,7 +5,8 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 
 from penjing.core import PlanError
-from penjing.core._plan import Plan, ScaleTensor
+from penjing.core._edits import ScaleTensor
+from penjing.core._plan import Plan
 from penjing.structure import Structure, Trace
 from penjing.surgery._constants import Difference, differing_constants
 from penjing.surgery._folding import fold

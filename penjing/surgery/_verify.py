@@ -9,8 +9,9 @@ import torch
 from torch import nn
 
 from penjing.core import PenjingError, PlanError, TraceError
+from penjing.core._edits import DropBlock, MergeWeight
 from penjing.core._groups import PruneGroup
-from penjing.core._plan import DropBlock, MergeWeight, Plan
+from penjing.core._plan import Plan
 from penjing.structure import ExampleInputs, Structure, Trace, trace
 from penjing.surgery._apply import apply, named_states
 from penjing.surgery._compare import constant_difference, structural_difference

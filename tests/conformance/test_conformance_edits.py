@@ -8,7 +8,7 @@ import pytest
 
 import penjing as pj
 from penjing.core import _plan
-from penjing.core._plan import (
+from penjing.core._edits import (
     DropBlock,
     MergeWeight,
     Removal,
@@ -16,8 +16,8 @@ from penjing.core._plan import (
     ReplaceComponent,
     ScaleTensor,
     SetAttribute,
-    Skipped,
 )
+from penjing.core._plan import Skipped
 
 EXAMPLES = {
     RemoveUnits: RemoveUnits(

@@ -14,8 +14,8 @@ import torch
 from small_networks import BUILDERS
 
 import penjing as pj
+from penjing.core._edits import RemoveUnits
 from penjing.core._graph import Graph, OpCall, Ref
-from penjing.core._plan import RemoveUnits
 from penjing.structure import Structure, trace_forward
 
 COPIES = (torch.ops.aten.clone, torch.ops.aten.alias)

@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 import penjing as pj
-from penjing.core._plan import DropBlock, Plan, Removal, RemoveUnits, _pack, _unpack
+from penjing.core._edit_json import _pack, _unpack
+from penjing.core._edits import DropBlock, Removal, RemoveUnits
+from penjing.core._plan import Plan
 
 FEW = settings(
     max_examples=60,

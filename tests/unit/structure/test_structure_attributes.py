@@ -13,7 +13,7 @@ from torch import nn
 
 import penjing as pj
 from penjing.core import PlanError
-from penjing.core._plan import SetAttribute
+from penjing.core._edits import SetAttribute
 from penjing.structure._attributes import AttributeWatch, set_attribute
 from penjing.structure._provenance import Attr, TracedInt, expression
 

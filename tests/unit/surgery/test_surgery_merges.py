@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn.utils import parametrizations, parametrize
 
 import penjing as pj
-from penjing.core._plan import MergeWeight
+from penjing.core._edits import MergeWeight
 
 X = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import penjing as pj
-from penjing.core._plan import ScaleTensor
+from penjing.core._edits import ScaleTensor
 
 WIDTH, HEADS, TOKENS = 32, 4, 6
 X = torch.randn(2, TOKENS, WIDTH, generator=torch.Generator().manual_seed(0))

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import penjing as pj
-from penjing.core._plan import DropBlock, Removal, RemoveUnits, SetAttribute
+from penjing.core._edits import DropBlock, Removal, RemoveUnits, SetAttribute
 
 
 class Net(nn.Module):
