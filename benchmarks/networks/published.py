@@ -57,6 +57,9 @@ def _transformers(name: str) -> tuple[nn.Module, Any] | None:
     config = head.config_class()
     if row.attention is not None:
         config._attn_implementation = row.attention
+    padding = row.config.get("pad_token_id")  # classifiers of several texts insist on one
+    if getattr(config, "pad_token_id", None) is None and padding is not None and "Classification" in row.head:
+        config.pad_token_id = padding
     with torch.device("meta"):
         if sum(p.numel() for p in head(config).parameters()) > MOST:
             return None

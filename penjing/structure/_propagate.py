@@ -50,6 +50,8 @@ def propagate(facts: Facts, graph: Graph) -> None:
                 )
             facts.labels[value] = labels
             facts.makers[value] = position
+    if len(facts.labels) < len(graph.values):  # what a forward made in vain
+        facts.labels.update({v.id: [FIXED] * len(v.shape) for v in graph.values if v.id not in facts.labels})
     for value in (v for v in graph.outputs if v in facts.places):
         facts.atoms.freeze(facts.places[value], "network output: it numbers the indices of this dim")
     cause = _CONTRACT if graph.ending is None else _READ.format(graph.ending or "the network")

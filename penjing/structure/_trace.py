@@ -17,6 +17,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 from penjing.core import TraceError
 from penjing.core._graph import Graph, ModuleCall, OpCall, Ref, Value
+from penjing.structure._aliases import Aliases, alias
 from penjing.structure._attention import attention_freed
 from penjing.structure._attributes import AttributeWatch
 from penjing.structure._caches import caches_dropped
@@ -33,6 +34,7 @@ from penjing.structure._comparisons import Comparisons
 from penjing.structure._containers import map_tensors, tensors_of
 from penjing.structure._endings import Ending, ValueRead, held
 from penjing.structure._fast_paths import fast_paths_off
+from penjing.structure._idle import without_idle
 from penjing.structure._leftovers import no_leftovers
 from penjing.structure._mixing import Mixing, result_tensors
 from penjing.structure._provenance import Arith, Expr
@@ -158,6 +160,7 @@ class _Recorder(TorchDispatchMode):
         self.sizes: tuple[tuple[int, Expr], ...] = ()
         self.example: ExampleInputs = None
         self._alive: list[torch.Tensor] = []
+        self._aliases = Aliases(self._alive)
         self._chosen: dict[int, torch.Tensor] = {}
         self._run = Mixing()
         self._shadows = Shadows(self.calls, self.values)
@@ -194,7 +197,7 @@ class _Recorder(TorchDispatchMode):
         return value
 
     def value_of(self, tensor: torch.Tensor) -> torch.Tensor:
-        """What a tensor holds. Raises `TraceError` where float data decides it."""
+        """What a tensor holds; `TraceError` where float data decides it."""
         if not self._run.is_unknown(tensor):
             return tensor
         found = self._shadows.read([self._known(tensor)])
@@ -246,12 +249,13 @@ class _Recorder(TorchDispatchMode):
             raise TraceError(
                 f"the forward returned no tensor (a {type(output).__name__}): nothing can be followed"
             )
-        ending = self._ending
         outputs = tuple(self.ids[id(t)] for t in leaves if id(t) in self.ids)
-        calls, values, modules = self.calls, self.values, self._modules
+        ending, calls, values, modules = self._ending, self.calls, self.values, self._modules
         if ending is not None:
             calls, values, outputs = calls[: ending.calls], values[: ending.values], ending.outputs
             modules = [ending.cut(m) for m in modules if m.first_op < ending.calls]
+        elif self._aliases.found:
+            calls, modules = without_idle(calls, modules, outputs)
         names: dict[int, list[str]] = {}
         for name, value in self._states.items():
             names.setdefault(value, []).append(name)
@@ -282,9 +286,8 @@ class _Recorder(TorchDispatchMode):
         return value
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        with (
-            torch._C.DisableTorchFunction()
-        ):  # on inside scripted functions, it would take our own reads for the user's
+        # on inside scripted functions, it would take our own reads for the user's
+        with torch._C.DisableTorchFunction():
             return self._record(func, args, kwargs)
 
     def _record(self, func: Any, args: Any, kwargs: Any) -> Any:
@@ -383,7 +386,10 @@ class _Recorder(TorchDispatchMode):
     def _known(self, tensor: torch.Tensor) -> int:
         value = self.ids.get(id(tensor))
         if value is None:
-            value = self._new(tensor)
+            source, value = self._aliases.source(tensor), self._new(tensor)
+            if source is not None:
+                self.calls.append(alias(self.ids[source], value, self.module))
+                return value
             self.constants[value] = tensor
             if not tensor.is_meta:
                 self._shadows.hold(value, tensor)
