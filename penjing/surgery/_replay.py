@@ -88,6 +88,10 @@ _VIEWS = {
     aten.alias, aten.expand, aten.select, aten.slice, aten.split, aten.split_with_sizes, aten.unbind, aten.unsafe_split,
     aten.unsafe_split_with_sizes, aten.as_strided_,
 }  # fmt: skip
+_UNCAST = _VIEWS | {
+    aten.embedding,
+    aten.index_select,
+}  # they take rows, and what they take is cast where it is used
 
 
 def _select(
@@ -109,7 +113,7 @@ def _step(
     device: torch.device,
     precision: Precision,
 ) -> Any:
-    if call.op.overloadpacket not in _VIEWS:
+    if call.op.overloadpacket not in _UNCAST:
         held.update({value: precision.cast(held[value]) for value in call.inputs})
     inputs = {value: held[value] for value in call.inputs}
     renormalized = [m for m in masks if m.renormalized]

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from penjing.core import PlanError
-from penjing.structure import marked_like
+from penjing.structure import cloned, fresh, marked_like
 
 _BLOCK = 1 << 16  # elements: what is cut twice is cut a block at a time, in the processor's cache
 
@@ -17,7 +17,7 @@ def slice_tensor(tensor: torch.Tensor, dims: Mapping[int, tuple[int, ...]], name
     """The tensor without the given indices; a parameter stays a parameter, channels-last stays channels-last."""
     _check(tensor, dims, name)
     rows = {dim: _left(indices, tensor.shape[dim]).to(tensor.device) for dim, indices in dims.items()}
-    kept = _taken(tensor.detach(), sorted(rows.items())) if rows else tensor.detach().clone()
+    kept = _taken(tensor.detach(), sorted(rows.items())) if rows else cloned(tensor)
     last = {4: torch.channels_last, 5: torch.channels_last_3d}.get(tensor.dim())
     if last is not None and not tensor.is_contiguous() and tensor.is_contiguous(memory_format=last):
         kept = kept.contiguous(memory_format=last)
@@ -49,15 +49,18 @@ def _left(removed: tuple[int, ...], size: int) -> torch.Tensor:
 
 def _taken(tensor: torch.Tensor, rows: Sequence[tuple[int, torch.Tensor]]) -> torch.Tensor:
     """The given rows of each dim. Fresh memory costs more than reading: it is taken once, for the result."""
-    if len(rows) == 1 or tensor.is_meta or tensor.numel() <= _BLOCK:
+    if tensor.is_meta or tensor.numel() <= _BLOCK:
         for dim, kept in rows:
             tensor = tensor.index_select(dim, kept)
         return tensor
-    (first, outer), *inner, (last, kept) = rows
     shape = list(tensor.shape)
     for dim, left in rows:
         shape[dim] = len(left)
-    found = tensor.new_empty(shape)
+    found = fresh(shape, tensor.dtype, tensor.device)
+    last, kept = rows[-1]
+    if len(rows) == 1:
+        return torch.index_select(tensor, last, kept, out=found)
+    (first, outer), *inner = rows[:-1]
     step = max(1, _BLOCK * tensor.shape[first] // tensor.numel())
     for start in range(0, len(outer), step):
         part = tensor.index_select(first, outer[start : start + step])

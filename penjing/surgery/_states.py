@@ -8,12 +8,13 @@ import torch
 from torch import nn
 
 from penjing.core._plan import Plan
-from penjing.structure import copied, drop_caches, every_path, first_paths, loose_modules
+from penjing.structure import copied, drop_caches, every_path, first_paths, loose_modules, together
 from penjing.surgery._precision import Precision
 from penjing.surgery._rescale import scaled, scalings
 from penjing.surgery._slices import slice_tensor
 
-SAMPLE = 512
+SAMPLE = 512  # elements of a tensor that are looked at first
+BLOCK = 1 << 16  # elements that are looked at together where those are alike
 _FLOATS = frozenset(
     d for d in vars(torch).values() if isinstance(d, torch.dtype) and (d.is_floating_point or d.is_complex)
 )
@@ -49,9 +50,8 @@ def _hidden(states: Mapping[str, torch.Tensor], thorough: bool) -> list[str]:
     found = [name for name, tensor in states.items() if tensor.is_meta]
     real = {n: t for n, t in states.items() if not t.is_meta and t.is_floating_point() and t.numel()}
     for (name, tensor), spread in zip(real.items(), _spreads([*real.values()]), strict=True):
-        if not spread > FAINT and tensor.numel() > SAMPLE:
-            spread = tensor.double().std().item()
-        if not spread > FAINT or (thorough and not torch.isfinite(tensor).all()):
+        shown = spread > FAINT or (tensor.numel() > SAMPLE and _varies(tensor))
+        if not shown or (thorough and not torch.isfinite(tensor).all()):
             found.append(name)
     return found
 
@@ -60,7 +60,7 @@ def _spreads(tensors: Sequence[torch.Tensor]) -> list[float]:
     """The standard deviation of each tensor's first elements, in one pass; a single number's size."""
     if not tensors:
         return []
-    parts = [t.reshape(-1)[:SAMPLE].cpu() for t in tensors]
+    parts = [_flat(t)[:SAMPLE].cpu() for t in tensors]
     sizes = np.array([len(part) for part in parts])
     numbers, starts = torch.cat(parts).double().numpy(), np.cumsum(sizes) - sizes
     with np.errstate(invalid="ignore", over="ignore"):
@@ -70,24 +70,58 @@ def _spreads(tensors: Sequence[torch.Tensor]) -> list[float]:
     return np.where(np.isfinite(spreads), spreads, 0.0).tolist()
 
 
+def _varies(tensor: torch.Tensor) -> bool:
+    """Whether the standard deviation of a tensor, or of a part of it, is more than faint: first of elements from all
+    over, then block by block.
+    """
+    flat = _flat(tensor)
+    sample = flat[:: len(flat) // SAMPLE | 1].double()
+    if sample.std().item() > FAINT:
+        return True
+    around = sample[0]
+    total = squares = 0.0
+    for start in range(0, len(flat), BLOCK):
+        block = flat[start : start + BLOCK].double() - around
+        total, squares = total + block.sum().item(), squares + block.square_().sum().item()
+        count = min(start + BLOCK, len(flat))
+        if squares - total * total / count > FAINT**2 * (count - 1):
+            return True
+    return False
+
+
+def _flat(tensor: torch.Tensor) -> torch.Tensor:
+    """All elements in the order in which they lie in memory."""
+    if not tensor.is_contiguous():
+        strides = tensor.stride()
+        tensor = tensor.permute(sorted(range(tensor.dim()), key=lambda dim: -strides[dim]))
+    return tensor.reshape(-1)
+
+
 def _random(tensors: Mapping[str, torch.Tensor], precision: Precision) -> dict[str, torch.Tensor]:
     """Random numbers in the place of tensors: factors around 1 where the name says so, small ones elsewhere."""
     generator = torch.Generator().manual_seed(0)
-    noise = torch.randn(sum(t.numel() for t in tensors.values()), generator=generator).to(precision.dtype)
+    length = sum(t.numel() for t in tensors.values() if t.dim() < 2)
+    small = torch.randn(length, generator=generator).to(precision.dtype).mul_(0.2)
+    factors = 1 + small.clamp(-0.6, 0.6)
     found: dict[str, torch.Tensor] = {}
     start = 0
     for name, tensor in tensors.items():
-        place, start = slice(start, start + tensor.numel()), start + tensor.numel()
-        device = torch.device("cpu") if tensor.is_meta else tensor.device
         if not tensor.is_floating_point():
             found[name] = torch.zeros(tensor.shape, dtype=tensor.dtype)
             continue
         if tensor.dim() > 1:
-            drawn = noise[place] / max(1.0, tensor.numel() / max(1, tensor.shape[0])) ** 0.5
+            width = tensor.numel() / max(1, tensor.shape[0])
+            drawn = (
+                torch.randn(tensor.shape, generator=generator)
+                .to(precision.dtype)
+                .div_(max(1.0, width) ** 0.5)
+            )
         else:
+            stop = start + tensor.numel()
             around_one = name.endswith(("weight", "var", "gamma"))
-            drawn = 1 + 0.2 * noise[place].clamp(-3, 3) if around_one else 0.2 * noise[place]
-        found[name] = drawn.view(tensor.shape).to(device)
+            drawn = (factors if around_one else small)[start:stop].view(tensor.shape)
+            start = stop
+        found[name] = drawn if tensor.is_meta else drawn.to(tensor.device)
     return found
 
 
@@ -101,20 +135,18 @@ def precise_copy(
     """A copy of `slim` in the proof's precision. Its tensors are its own, but slices of `states` where the original's
     are hidden or the plan scales them (with the proof's precision here).
     """
-    memo: dict[int, Any] = {}
     removed, factors = plan.removed, scalings(plan)
+    memo: dict[int, Any] = {}
+    plain: list[torch.Tensor] = []
     for name, tensor in _held(slim):
-        if name not in states:
-            continue
-        twin = tensor.detach()
         if name in hidden or name in factors:
             lost = removed.get(name, {})
             twin = precision.cast(slice_tensor(states[name], lost, name).detach())
-            twin = scaled(twin, factors.get(name, ()), lost)
-        twin = precision.cast(twin)
-        twin = twin.clone() if twin.data_ptr() == tensor.data_ptr() else twin
-        learned = isinstance(tensor, nn.Parameter) and twin.is_floating_point()
-        memo[id(tensor)] = nn.Parameter(twin, False) if learned else twin
+            memo[id(tensor)] = _like(tensor, precision.cast(scaled(twin, factors.get(name, ()), lost)))
+        elif name in states:
+            plain.append(tensor)
+    for tensor, twin in zip(plain, together(plain, precision.dtypes), strict=True):
+        memo[id(tensor)] = _like(tensor, twin)
     small = copied(slim, memo)
     for module, traced in zip(small.modules(), slim.modules(), strict=True):
         if isinstance(module, nn.RMSNorm) and isinstance(traced, nn.RMSNorm) and module.eps is None:
@@ -127,6 +159,12 @@ def precise_copy(
         module._apply(precision.cast)
     drop_caches(small.modules())
     return small.eval() if any(m.training for m in small.modules()) else small
+
+
+def _like(tensor: torch.Tensor, twin: torch.Tensor) -> torch.Tensor:
+    """The twin as a parameter where the tensor is one."""
+    learned = isinstance(tensor, nn.Parameter) and twin.is_floating_point()
+    return nn.Parameter(twin, False) if learned else twin
 
 
 def _imprecise(small: nn.Module, precision: Precision) -> bool:

@@ -1,0 +1,93 @@
+"""Fresh memory in huge pages: a page that nobody touched before costs more than what is written to it.
+
+Linux gives huge pages (2 MB instead of 4 KB) on request where its setting is `madvise`, as most distributions have
+it. A hint is all that is asked for: tensors are ordinary ones, and nothing changes where there is no such hint.
+"""
+
+import ctypes
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import torch
+
+_SYSTEM = Path("/sys/kernel/mm/transparent_hugepage")
+_ADVICE = 14  # MADV_HUGEPAGE in Linux's <asm-generic/mman-common.h>
+_ALIGNED = 64  # bytes: tensors in shared memory start at cache lines, as torch's own do
+_Hint = Callable[[int, int], object]
+
+
+def fresh(shape: Sequence[int], dtype: torch.dtype, device: torch.device | str = "cpu") -> torch.Tensor:
+    """A contiguous tensor of arbitrary numbers."""
+    return _hinted(torch.empty(shape, dtype=dtype, device=device))
+
+
+def cloned(tensor: torch.Tensor, dtype: torch.dtype | None = None) -> torch.Tensor:
+    """What `tensor.detach().to(dtype, copy=True)` gives."""
+    data = tensor.detach()
+    if type(data) is not torch.Tensor or data.layout is not torch.strided or data.is_meta:
+        return data.to(dtype or data.dtype, copy=True)
+    return _hinted(torch.empty_like(data, dtype=dtype)).copy_(data)
+
+
+def together(
+    tensors: Sequence[torch.Tensor], dtypes: Mapping[torch.dtype, torch.dtype]
+) -> list[torch.Tensor]:
+    """What `cloned` gives of each tensor, in the type that `dtypes` has for its own.
+
+    Those of floats on the CPU share one piece of memory, which goes with the last of them.
+    """
+    wanted = [(t.detach(), dtypes.get(t.dtype, t.dtype)) for t in tensors]
+    lengths = [_length(tensor, dtype) for tensor, dtype in wanted]
+    memory = fresh((sum(lengths),), torch.uint8).numpy()
+    found: list[torch.Tensor] = []
+    start = 0
+    for (tensor, dtype), length in zip(wanted, lengths, strict=True):
+        if not length:
+            found.append(cloned(tensor, dtype))
+            continue
+        flat = torch.frombuffer(memory, dtype=dtype, count=tensor.numel(), offset=start)
+        found.append(_laid_out(flat, tensor).copy_(tensor))
+        start += length
+    return found
+
+
+def _length(tensor: torch.Tensor, dtype: torch.dtype) -> int:
+    """The bytes of a tensor's copy, up to a full cache line; 0 for what does not lie in plain memory."""
+    plain = type(tensor) is torch.Tensor and tensor.layout is torch.strided and tensor.device.type == "cpu"
+    if not plain or not dtype.is_floating_point:
+        return 0
+    return -(-tensor.numel() * dtype.itemsize // _ALIGNED) * _ALIGNED
+
+
+def _laid_out(flat: torch.Tensor, tensor: torch.Tensor) -> torch.Tensor:
+    if tensor.is_contiguous():
+        return flat.view(tensor.shape)
+    return flat.as_strided(tensor.shape, torch.empty_like(tensor, device="meta").stride())
+
+
+def _hinted(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor, whose memory nobody touched yet; the system is told to use huge pages for it."""
+    size, advise = _huge_pages()
+    length = tensor.numel() * tensor.element_size()
+    if advise is None or length < size or tensor.device.type != "cpu":
+        return tensor
+    start = -(-tensor.data_ptr() // size) * size
+    stop = (tensor.data_ptr() + length) // size * size
+    if stop > start:
+        advise(start, stop - start)
+    return tensor
+
+
+@functools.cache
+def _huge_pages() -> tuple[int, _Hint | None]:
+    """The size of a huge page in bytes, and what asks for them; None where they do not come on request."""
+    try:
+        if "[madvise]" not in (_SYSTEM / "enabled").read_text():
+            return 1, None
+        size = int((_SYSTEM / "hpage_pmd_size").read_text())
+        advise = ctypes.CDLL(None).madvise
+    except (OSError, ValueError, AttributeError, TypeError):
+        return 1, None
+    advise.argtypes, advise.restype = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int), ctypes.c_int
+    return size, lambda start, length: advise(start, length, _ADVICE)
