@@ -134,19 +134,18 @@ def trace_merged(model: nn.Module, example_inputs: ExampleInputs | list[ExampleI
     if not alternatives:
         raise UsageError("example_inputs is an empty list: give at least one input the network runs on")
     traces = [trace_forward(model, example) for example in alternatives]
-    if _unreached(traces) or trains_otherwise(model, traces[0].graph):
+    if _unreached(model, traces) or trains_otherwise(model, traces[0].graph):
         traces.extend(_training_traces(model, alternatives[:1]))
     return analyse(model, traces)
 
 
-def _unreached(traces: Sequence[Trace]) -> bool:
+def _unreached(model: nn.Module, traces: Sequence[Trace]) -> bool:
+    """Whether there are parameters that no trace reads."""
     used: set[str] = set()
     for item in traces:
         read = {v for call in item.graph.calls for v in call.inputs}
         used.update(name for name, value in item.graph.states.items() if value in read)
-    graph = traces[0].graph
-    shapes = graph.values
-    return any(name not in used and shapes[value].shape for name, value in graph.states.items())
+    return any(name not in used and p.dim() for name, p in named_parameters(every_path(model)))
 
 
 def _training_traces(model: nn.Module, examples: Sequence[Any]) -> list[Trace]:

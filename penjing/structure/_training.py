@@ -124,6 +124,7 @@ def _read(function: Callable[..., Any], name: str | None, depth: int) -> list[Br
     except (OSError, TypeError, SyntaxError):
         return [Branch()]
     flags = {id(node) for node in ast.walk(tree) if _is_flag(node, name)}
+    flags -= {id(inner) for test in _asking_for_a_copy(tree) for inner in ast.walk(test)}
     picked = _chosen_numbers(tree, flags)
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and depth:
@@ -137,6 +138,49 @@ def _read(function: Callable[..., Any], name: str | None, depth: int) -> list[Br
             flags -= tested
             picked += _kept_by_self([node.body, node.orelse]) if tested else []
     return [Branch(_guards(tree, flag)) for flag in flags] + [Branch(picked=(one,)) for one in picked]
+
+
+def _asking_for_a_copy(tree: ast.AST) -> Iterator[ast.expr]:
+    """Tests that choose between computing a value anew and giving the one that was kept: `if self.training: return
+    self.table[self.places]`, else the same out of `self.cache[key]`, where it is put first if it is not there.
+    """
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        for position, statement in enumerate(body if isinstance(body, list) else ()):
+            if isinstance(statement, ast.If) and len(statement.body) == 1:
+                rest = statement.orelse or body[position + 1 :]
+                if isinstance(statement.body[0], ast.Return) and _gives_kept(statement.body[0].value, rest):
+                    yield statement.test
+
+
+def _gives_kept(value: ast.expr | None, statements: Sequence[ast.stmt]) -> bool:
+    """Whether statements do no more than to keep this value somewhere in self, and return it from there."""
+    *before, last = statements or [ast.Pass()]
+    if (
+        value is None
+        or not isinstance(last, ast.Return)
+        or not isinstance(last.value, ast.Subscript | ast.Attribute)
+    ):
+        return False
+    place, keeps = ast.unparse(last.value), False
+    waiting = list(before)
+    for statement in waiting:
+        if isinstance(statement, ast.If) and not statement.orelse:
+            waiting.extend(statement.body)
+        elif not isinstance(statement, ast.Assign) or len(statement.targets) != 1:
+            return False
+        elif ast.unparse(statement.targets[0]) == place:
+            keeps = ast.unparse(statement.value) == ast.unparse(value)
+            if not keeps:
+                return False
+        elif not _is_text(statement.value):
+            return False
+    return keeps and place.startswith("self.")
+
+
+def _is_text(node: ast.expr) -> bool:
+    """`str(device)`"""
+    return isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "str"
 
 
 def _chosen_numbers(tree: ast.AST, flags: set[int]) -> list[str]:

@@ -169,6 +169,33 @@ class ChoosesAWeight(PicksAWeight):
         return F.linear(x, self.other if self.training else self.fc.weight)
 
 
+class Remembers(HandsOn):
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.cache = nn.Parameter(torch.randn(3, 4)), dict[str, torch.Tensor]()
+
+    def biases(self, device: torch.device) -> torch.Tensor:
+        if torch.jit.is_tracing() or self.training:
+            return self.table[0]
+        else:
+            key = str(device)
+            if key not in self.cache:
+                self.cache[key] = self.table[0]
+            return self.cache[key]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc(x) + self.biases(x.device)
+
+
+class RemembersHalf(Remembers):
+    def biases(self, device: torch.device) -> torch.Tensor:
+        if self.training:
+            return self.table[0]
+        if "half" not in self.cache:
+            self.cache["half"] = self.table[1]
+        return self.cache["half"]
+
+
 class Noise(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if not self.training:
@@ -189,6 +216,7 @@ class Folds(nn.Module):
         Guarded(),
         GuardedByARate(),
         AsksElsewhere(),
+        Remembers(),
         nn.Sequential(nn.Linear(4, 4), Noise()),
         nn.Sequential(nn.Linear(4, 4), Normalise(4)),
     ],
@@ -213,6 +241,7 @@ def test_flags_that_change_no_structure(model: nn.Module):
         SetsAFlag(),
         PicksAWeight(),
         ChoosesAWeight(),
+        RemembersHalf(),
     ],
 )
 def test_flags_that_may(model: nn.Module):
@@ -235,6 +264,16 @@ def test_a_size_that_only_training_fixes_is_kept():
     assert len(structure.traces) == 2
     assert {g.name for g in structure.groups} == {"0.weight:0"}
     assert any("literal" in f.cause for f in structure.frozen if f.parameter == "2.weight" and f.dim == 0)
+
+
+def test_buffers_that_nothing_reads_need_no_training_forward():
+    model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)).eval()
+    model[0].register_buffer("unread", torch.randn(4))
+    structure = pj.trace(model, torch.randn(2, 3))
+    assert len(structure.traces) == 1
+    assert any("not reached" in f.cause for f in structure.frozen if f.parameter == "0.unread")
+    model[0].register_parameter("unread_too", nn.Parameter(torch.randn(4)))
+    assert len(pj.trace(model, torch.randn(2, 3)).traces) == 2
 
 
 class Eights(nn.Module):
