@@ -49,7 +49,7 @@ def _copy(value: Any, memo: dict[int, Any]) -> Any:
     if kind is dict or (kind is OrderedDict and not value.__dict__):
         made = memo[id(value)] = kind()
         for key, item in value.items():
-            made[_copy(key, memo)] = _copy(item, memo)
+            made[key if type(key) is str else _copy(key, memo)] = _copy(item, memo)
         return made
     if kind is list:
         made = memo[id(value)] = []
@@ -78,7 +78,12 @@ def _twin(module: nn.Module, memo: dict[int, Any]) -> nn.Module:
     made = memo[id(module)] = kind.__new__(kind)
     state = module.__getstate__()
     for name, value in state.items():
-        if type(value) not in _ATOMIC:
+        sort = type(value)
+        if sort in _ATOMIC:
+            continue
+        if sort in _CONTAINERS and not value and id(value) not in memo:  # most are tables of hooks
+            state[name] = memo[id(value)] = sort()
+        else:
             state[name] = _copy(value, memo)
     made.__setstate__(state)
     return made
@@ -86,7 +91,11 @@ def _twin(module: nn.Module, memo: dict[int, Any]) -> nn.Module:
 
 def _plain(module: nn.Module) -> bool:
     """Whether a module is copied by its attributes, as `nn.Module` is, and not in a way of its own."""
-    kind = type(module)
+    return _plain_kind(type(module)) and getattr(module, "__deepcopy__", None) is None
+
+
+@functools.lru_cache(maxsize=512)
+def _plain_kind(kind: Any) -> bool:
     return (
         kind.__reduce_ex__ is object.__reduce_ex__
         and kind.__reduce__ is object.__reduce__
@@ -94,7 +103,6 @@ def _plain(module: nn.Module) -> bool:
         and kind.__new__ is object.__new__
         and kind not in dispatch_table
         and not any(hasattr(kind, name) for name in ("__getnewargs_ex__", "__getnewargs__"))
-        and getattr(module, "__deepcopy__", None) is None
     )
 
 
@@ -104,6 +112,8 @@ def rebind(model: nn.Module, memo: Mapping[int, Any]) -> None:
     `memo` is what the deep copy wrote down: id of an original object -> its copy.
     """
     for _, module in each_path(model):
+        if types.FunctionType not in map(type, module.__dict__.values()):
+            continue
         kept = [(n, v) for n, v in module.__dict__.items() if type(v) is types.FunctionType and v.__closure__]
         for name, value in kept:
             cells = value.__closure__ or ()

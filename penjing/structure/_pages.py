@@ -25,8 +25,10 @@ def fresh(shape: Sequence[int], dtype: torch.dtype, device: torch.device | str =
 def cloned(tensor: torch.Tensor, dtype: torch.dtype | None = None) -> torch.Tensor:
     """What `tensor.detach().to(dtype, copy=True)` gives."""
     data = tensor.detach()
-    if type(data) is not torch.Tensor or data.layout is not torch.strided or data.is_meta:
-        return data.to(dtype or data.dtype, copy=True)
+    dtype = dtype or data.dtype
+    plain = type(data) is torch.Tensor and data.layout is torch.strided and data.device.type == "cpu"
+    if not plain or data.numel() * dtype.itemsize < _huge_pages()[0]:
+        return data.to(dtype, copy=True)
     return _hinted(torch.empty_like(data, dtype=dtype)).copy_(data)
 
 

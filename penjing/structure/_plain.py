@@ -14,6 +14,9 @@ UNREGISTERED = (
     "state_dict() does not know): keep it in nn.ModuleList, nn.ModuleDict or nn.ParameterList"
 )
 
+_PLAIN = frozenset({list, tuple, dict})
+_REGISTRIES = frozenset({"_parameters", "_buffers", "_modules"})
+
 
 def plain_tensors(model: nn.Module) -> Iterator[tuple[str, nn.Module, str, torch.Tensor]]:
     """(path, module, attribute, tensor) of every plain tensor attribute that holds floating-point numbers."""
@@ -26,8 +29,8 @@ def plain_tensors(model: nn.Module) -> Iterator[tuple[str, nn.Module, str, torch
 def loose_modules(model: nn.Module) -> Iterator[nn.Module]:
     """Modules in plain lists, tuples and dicts, which `modules()` does not reach."""
     for _, module in each_path(model):
-        for name, value in list(module.__dict__.items()):
-            if name != "_modules" and type(value) in (list, tuple, dict):
-                for item in value.values() if isinstance(value, dict) else value:
-                    if isinstance(item, nn.Module):
-                        yield item
+        held = [v for n, v in module.__dict__.items() if type(v) in _PLAIN and v and n not in _REGISTRIES]
+        for value in held:
+            for item in value.values() if isinstance(value, dict) else value:
+                if isinstance(item, nn.Module):
+                    yield item

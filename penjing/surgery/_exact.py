@@ -85,7 +85,10 @@ class _Run:
 
     def __init__(self, subject: Subject, precision: Precision, *, thorough: bool = False) -> None:
         self._of, self._precision = subject, precision
-        self._states, hidden = visible_states(subject.base, precision, thorough=thorough)
+        read = {
+            name for trace in (*subject.structure.traces, *subject.retraced) for name in _read(trace.graph)
+        }
+        self._states, hidden = visible_states(subject.base, precision, read, thorough=thorough)
         self._small = precise_copy(subject.slim, self._states, hidden, subject.plan, precision)
         self._generator = torch.Generator().manual_seed(0)
         self._silent = False
@@ -246,6 +249,12 @@ class _Run:
             tensors[value] = self._precision.cast(tensor).to(device, copy=True)
         tensors.update((value, chosen.to(device)) for value, chosen in traced.chosen.items())
         return tensors
+
+
+def _read(graph: Graph) -> list[str]:
+    """The states that something is computed from."""
+    values = {*graph.outputs, *(value for call in graph.calls for value in call.inputs)}
+    return [name for name, value in graph.states.items() if value in values]
 
 
 def _float_feeds(graph: Graph) -> list[int]:

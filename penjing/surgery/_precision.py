@@ -35,7 +35,8 @@ class Precision:
 
     def cast(self, tensor: torch.Tensor) -> torch.Tensor:
         """The tensor in this precision; itself where it is discrete or precise enough already."""
-        return tensor.to(self.dtypes.get(tensor.dtype, tensor.dtype))
+        dtype = self.dtypes.get(tensor.dtype)
+        return tensor if dtype is None else tensor.to(dtype)
 
     @contextmanager
     def run(self) -> Iterator[None]:

@@ -1,6 +1,5 @@
 """Tensors without some of their indices."""
 
-import functools
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -11,6 +10,8 @@ from penjing.core import PlanError
 from penjing.structure import cloned, fresh, marked_like
 
 _BLOCK = 1 << 16  # elements: what is cut twice is cut a block at a time, in the processor's cache
+_KEPT = 256  # tuples that are remembered, by identity: long ones take long to compare
+_LEFT: dict[tuple[int, int], tuple[tuple[int, ...], torch.Tensor]] = {}
 
 
 def slice_tensor(tensor: torch.Tensor, dims: Mapping[int, tuple[int, ...]], name: str) -> torch.Tensor:
@@ -40,11 +41,16 @@ def _check(tensor: torch.Tensor, dims: Mapping[int, tuple[int, ...]], name: str)
             )
 
 
-@functools.lru_cache(maxsize=256)  # the tensors of a group lose the same indices
 def _left(removed: tuple[int, ...], size: int) -> torch.Tensor:
-    mark = np.ones(size, dtype=bool)
-    mark[np.array(removed)] = False
-    return torch.from_numpy(np.flatnonzero(mark))
+    """The indices that stay; kept, since the tensors of a group lose the same ones."""
+    held = _LEFT.get((id(removed), size))
+    if held is None:
+        mark = np.ones(size, dtype=bool)
+        mark[np.array(removed)] = False
+        if len(_LEFT) >= _KEPT:
+            _LEFT.clear()
+        held = _LEFT[id(removed), size] = removed, torch.from_numpy(np.flatnonzero(mark))
+    return held[1]
 
 
 def _taken(tensor: torch.Tensor, rows: Sequence[tuple[int, torch.Tensor]]) -> torch.Tensor:

@@ -1,6 +1,7 @@
 """The tensors a proof runs on: the original's own where they show a difference, random ones where they hide it."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import OrderedDict
+from collections.abc import Container, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,15 +20,18 @@ _FLOATS = frozenset(
     d for d in vars(torch).values() if isinstance(d, torch.dtype) and (d.is_floating_point or d.is_complex)
 )
 FAINT = 1e-3
+_NO_TENSORS = frozenset({bool, int, float, str, type(None), tuple, list, set, dict, OrderedDict})
 
 
 def visible_states(
-    model: nn.Module, precision: Precision, *, thorough: bool = False
+    model: nn.Module, precision: Precision, read: Container[str], *, thorough: bool = False
 ) -> tuple[dict[str, torch.Tensor], frozenset[str]]:
-    """Parameters and buffers by first name; constant, tiny, infinite or absent (meta) ones are replaced by random ones
-    in the proof's precision, whose names come second. `thorough` looks for infinities everywhere.
+    """Parameters and buffers by first name, those that are `read` or absent (meta).
+
+    Constant, tiny, infinite or absent ones are replaced by random ones in the proof's precision, whose names come
+    second. `thorough` looks for infinities everywhere.
     """
-    states = {name: tensor.detach() for name, tensor in _held(model)}
+    states = {name: tensor.detach() for name, tensor in _held(model) if name in read or tensor.is_meta}
     hidden = {name: states[name] for name in _hidden(states, thorough)}
     return {**states, **_random(hidden, precision)}, frozenset(hidden)
 
@@ -37,18 +41,24 @@ def _held(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
     kinds: tuple[dict[int, tuple[str, torch.Tensor]], ...] = ({}, {}, {})
     for path, module in first_paths(every_path(model)):
         prefix, inside = f"{path}." if path else "", module.__dict__
-        plain = {n: t for n, t in inside.items() if type(t) is torch.Tensor and t.dtype in _FLOATS}
-        for kind, found in zip(kinds, (inside["_parameters"], inside["_buffers"], plain), strict=True):
+        plain = torch.Tensor in map(type, inside.values())
+        for kind, found in zip(
+            kinds, (inside["_parameters"], inside["_buffers"], inside if plain else {}), strict=True
+        ):
             for name, tensor in found.items():
-                if tensor is not None:
+                if tensor is not None and (found is not inside or _is_plain(tensor)):
                     kind.setdefault(id(tensor), (prefix + name, tensor))
     return (entry for kind in kinds for entry in kind.values())
+
+
+def _is_plain(value: Any) -> bool:
+    return type(value) is torch.Tensor and value.dtype in _FLOATS
 
 
 def _hidden(states: Mapping[str, torch.Tensor], thorough: bool) -> list[str]:
     """Tensors whose own values do not tell their indices apart."""
     found = [name for name, tensor in states.items() if tensor.is_meta]
-    real = {n: t for n, t in states.items() if not t.is_meta and t.is_floating_point() and t.numel()}
+    real = {n: t for n, t in states.items() if t.is_floating_point() and t.numel() and not t.is_meta}
     for (name, tensor), spread in zip(real.items(), _spreads([*real.values()]), strict=True):
         shown = spread > FAINT or (tensor.numel() > SAMPLE and _varies(tensor))
         if not shown or (thorough and not torch.isfinite(tensor).all()):
@@ -71,15 +81,14 @@ def _spreads(tensors: Sequence[torch.Tensor]) -> list[float]:
 
 
 def _varies(tensor: torch.Tensor) -> bool:
-    """Whether the standard deviation of a tensor, or of a part of it, is more than faint: first of elements from all
-    over, then block by block.
-    """
+    """Whether the standard deviation of a tensor, or of a part of it, is more than faint."""
     flat = _flat(tensor)
-    sample = flat[:: len(flat) // SAMPLE | 1].double()
-    if sample.std().item() > FAINT:
+    if len(flat) > BLOCK and flat[:: len(flat) // SAMPLE | 1].double().std().item() > FAINT:
         return True
-    around = sample[0]
-    total = squares = 0.0
+    least, most = flat.aminmax()
+    if not most.double() - least.double() > FAINT:
+        return False
+    around, total, squares = flat[0].double(), 0.0, 0.0
     for start in range(0, len(flat), BLOCK):
         block = flat[start : start + BLOCK].double() - around
         total, squares = total + block.sum().item(), squares + block.square_().sum().item()
@@ -139,11 +148,13 @@ def precise_copy(
     memo: dict[int, Any] = {}
     plain: list[torch.Tensor] = []
     for name, tensor in _held(slim):
-        if name in hidden or name in factors:
+        if name in states and (name in hidden or name in factors):
             lost = removed.get(name, {})
-            twin = precision.cast(slice_tensor(states[name], lost, name).detach())
-            memo[id(tensor)] = _like(tensor, precision.cast(scaled(twin, factors.get(name, ()), lost)))
-        elif name in states:
+            twin = precision.cast(slice_tensor(states[name].detach(), lost, name))
+            if name in factors:
+                twin = precision.cast(scaled(twin, factors[name], lost))
+            memo[id(tensor)] = _like(tensor, twin)
+        else:
             plain.append(tensor)
     for tensor, twin in zip(plain, together(plain, precision.dtypes), strict=True):
         memo[id(tensor)] = _like(tensor, twin)
@@ -153,7 +164,11 @@ def precise_copy(
             dtype = traced.weight.dtype if traced.weight is not None else torch.get_default_dtype()
             module.eps = torch.finfo(dtype).eps  # None means the eps of the dtype: it is part of the network
         for name, value in module.__dict__.items():
-            if isinstance(value, torch.Tensor) and value.is_floating_point():
+            if (
+                type(value) not in _NO_TENSORS
+                and isinstance(value, torch.Tensor)
+                and value.is_floating_point()
+            ):
                 module.__dict__[name] = precision.cast(value)
     for module in (*loose_modules(small), *([small] if _imprecise(small, precision) else ())):
         module._apply(precision.cast)
@@ -163,8 +178,9 @@ def precise_copy(
 
 def _like(tensor: torch.Tensor, twin: torch.Tensor) -> torch.Tensor:
     """The twin as a parameter where the tensor is one."""
-    learned = isinstance(tensor, nn.Parameter) and twin.is_floating_point()
-    return nn.Parameter(twin, False) if learned else twin
+    kind = type(tensor)
+    learned = kind is not torch.Tensor and (kind is nn.Parameter or isinstance(tensor, nn.Parameter))
+    return nn.Parameter(twin, False) if learned and twin.is_floating_point() else twin
 
 
 def _imprecise(small: nn.Module, precision: Precision) -> bool:

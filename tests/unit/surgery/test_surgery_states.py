@@ -55,7 +55,7 @@ def test_what_shows_its_indices_apart_stays(kind: str, block: int, monkeypatch: 
     monkeypatch.setattr(_states, "BLOCK", block)
     torch.manual_seed(0)
     net = holding((SHOWING | HIDING)[kind]())
-    states, hidden = visible_states(net, DOUBLE)
+    states, hidden = visible_states(net, DOUBLE, dict(net.state_dict()))
     assert (kind in HIDING) == ("table" in hidden)
     assert (states["table"].data_ptr() == net.table.data_ptr()) == (kind in SHOWING)
 
@@ -63,7 +63,7 @@ def test_what_shows_its_indices_apart_stays(kind: str, block: int, monkeypatch: 
 def test_random_numbers_in_the_place_of_what_shows_nothing():
     net = nn.Sequential(nn.BatchNorm1d(300), nn.Linear(300, 2, bias=False)).double()
     nn.init.zeros_(net[1].weight)
-    states, hidden = visible_states(net, DOUBLE)
+    states, hidden = visible_states(net, DOUBLE, dict(net.state_dict()))
     assert hidden == {"0.weight", "0.bias", "0.running_mean", "0.running_var", "1.weight"}
     assert all(states[name].dtype is torch.float64 for name in hidden)
     for name in ("0.weight", "0.running_var"):
@@ -113,3 +113,11 @@ def test_a_proof_leaves_the_smaller_network_as_it_is(fails: bool, training: bool
     )
     assert slim.spare[0].weight.dtype is torch.float32
     assert (slim.seen, slim.norm.eps, slim.training, slim.two.training) == ({}, None, training, training)
+
+
+def test_what_nobody_reads_is_left_out_unless_it_is_absent():
+    net = holding(torch.zeros(SIZE))
+    assert visible_states(net, DOUBLE, ()) == ({}, frozenset())
+    states, hidden = visible_states(net.to("meta"), DOUBLE, ())
+    assert hidden == {"table"}
+    assert states["table"].device.type == "cpu"
