@@ -15,6 +15,11 @@ from penjing.core import TraceError
 
 aten = torch.ops.aten
 
+_NO_CHOICE = (
+    "{} gives a size that depends on data, and no choice can stand in for it. Move it out of the forward, or give "
+    "shapes that do not depend on values"
+)
+
 Result = torch.Tensor | tuple[torch.Tensor, ...]
 
 
@@ -26,11 +31,23 @@ def _of_one_kind(args: Sequence[Any]) -> Result:
     return torch.zeros(1, dtype=whole.dtype), places, counts
 
 
+def _counted(args: Sequence[Any]) -> Result:
+    """As many counts as the code asks for at least, or one; none where they weigh data."""
+    if len(args) > 1 and args[1] is not None:
+        raise TraceError(_NO_CHOICE.format("aten.bincount with weights"))
+    return torch.zeros(max(1, args[2] if len(args) > 2 else 0), dtype=torch.long)
+
+
 _EVERYTHING: dict[str, Callable[[Sequence[Any]], Result]] = {
     "aten::_unique2": _of_one_kind,
     "aten::nonzero": lambda args: torch.ones(args[0].shape, dtype=torch.bool).nonzero(),
+    "aten::bincount": _counted,
     "torchvision::nms": lambda args: torch.arange(args[0].shape[0]),
 }
+STEERED = {
+    aten._pack_padded_sequence.default, aten._pad_packed_sequence.default, aten._ctc_loss.default,
+    aten._ctc_loss.Tensor,
+}  # fmt: skip
 MASKED = {
     aten.index.Tensor,
     aten._unsafe_index.Tensor,
@@ -44,7 +61,7 @@ MASKED = {
 def chooses(func: Any) -> bool:
     """Whether the size of what the op gives depends on values."""
     return func._schema.name in _EVERYTHING or (
-        torch.Tag.dynamic_output_shape in func.tags and func not in MASKED
+        torch.Tag.dynamic_output_shape in func.tags and func not in MASKED and func not in STEERED
     )
 
 
@@ -56,10 +73,7 @@ def everything(func: Any, args: Sequence[Any], *, spare_last: bool = False) -> R
     """
     choice = _EVERYTHING.get(func._schema.name)
     if choice is None:
-        raise TraceError(
-            f"{func} gives a size that depends on data, and no choice can stand in for it. Move it out of the "
-            "forward, or give shapes that do not depend on values"
-        )
+        raise TraceError(_NO_CHOICE.format(func))
     if spare_last and func.overloadpacket is aten.nonzero and args[0].dim() == 1 and len(args[0]) > 1:
         return choice([args[0][:-1]])
     return choice(args)

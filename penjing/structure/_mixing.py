@@ -59,7 +59,7 @@ class Mixing:
             raise ValueRead(".item(), if tensor:, int(tensor)")
         if traits.fills and _gives_integers(kwargs):
             return func(*args, **{**kwargs, "device": torch.device("cpu")})
-        if traits.steered and not self.is_unknown(tensors[1]):
+        if traits.steered and not any(map(self.is_unknown, tensors[1:])):
             return _on_zeros(func, args)
         if traits.mutable and not tensors[0].is_meta:
             return self._written(func, tensors, args, kwargs)
@@ -79,9 +79,9 @@ class Mixing:
 
 
 def _on_zeros(func: Any, args: Any) -> Any:
-    """Ops whose second input, lengths or batch sizes, decides every shape: run for real, the data stays unknown."""
-    data, steps = func(torch.zeros(args[0].shape, dtype=args[0].dtype), *args[1:])
-    return data.to("meta"), steps
+    """Ops whose other inputs, lengths or batch sizes, decide every shape: run for real, the data stays unknown."""
+    data, second = func(torch.zeros(args[0].shape, dtype=args[0].dtype), *args[1:])
+    return data.to("meta"), second.to("meta") if second.is_floating_point() else second
 
 
 def _storage(tensor: torch.Tensor) -> int:

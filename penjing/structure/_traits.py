@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from penjing.structure._choices import MASKED, chooses
+from penjing.structure._choices import MASKED, STEERED, chooses
 from penjing.structure._shadows import RANDOM
 from penjing.structure._shapes import QUICK
 
@@ -17,7 +17,6 @@ NEEDS_VALUES = frozenset({
     aten.unique_dim, aten.unique_consecutive, aten.bincount, aten.multinomial, aten._is_all_true, aten._is_any_true,
 })  # fmt: skip
 _FILLS = {aten.full_like, aten.zeros_like, aten.ones_like, aten.new_full, aten.new_zeros, aten.new_ones}
-_STEERED = {aten._pack_padded_sequence.default, aten._pad_packed_sequence.default}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -31,7 +30,7 @@ class Traits:
     needs_values: bool
     random: bool
     fills: bool  # gives numbers known from the code alone, shaped like some tensor
-    steered: bool  # its second input, lengths or batch sizes, decides every shape
+    steered: bool  # its other inputs, lengths or batch sizes, decide every shape
     repeatable: bool
     quick: Callable[..., Any] | None
 
@@ -56,7 +55,7 @@ def _look_up(op: Any) -> Traits:
         needs_values=packet in NEEDS_VALUES or choosing,
         random=packet in RANDOM,
         fills=packet in _FILLS,
-        steered=op in _STEERED,
+        steered=op in STEERED,
         repeatable=_repeatable(op),
         quick=QUICK.get(op),
     )

@@ -157,5 +157,10 @@ _FORMULAS: dict[Any, Callable[..., Any]] = {
     aten.amin: _filled(float("inf")),
     aten.topk: _filled(float("-inf")),
     **dict.fromkeys((aten.mse_loss, aten.smooth_l1_loss, aten.huber_loss), _distance),
+    aten.logcumsumexp: _filled(float("-inf")),
+    aten.cumprod: _filled(1.0),
+    aten.cummax: _filled(float("-inf")),
+    aten.cummin: _filled(float("inf")),
     **dict.fromkeys((aten.var, aten.std, aten.var_mean, aten.std_mean), _of_the_kept),
+    **dict.fromkeys((aten.any, aten.all, aten.prod, aten.aminmax, aten.median, aten.nanmedian), _of_the_kept),
 }

@@ -50,7 +50,6 @@ NOT_REACHED_YET: frozenset[str] = frozenset(
         "aten.native_channel_shuffle",
         "aten.native_dropout",
         "aten.new_empty_strided",
-        "aten.nonzero",
         "aten.normal_",
         "aten.numpy_T",
         "aten.rand",

@@ -195,6 +195,68 @@ FOLLOWED: dict[str, Step] = {
     "sampled 3d": lambda m, h: F.grid_sample(
         h[..., None], h.new_zeros(2, 4, 4, 1, 3), align_corners=False
     ).squeeze(-1),
+    "cumulated product": lambda m, h: h.cumprod(1),
+    "product": lambda m, h: h * h.prod(1, keepdim=True),
+    "median": lambda m, h: h * h.median(1, keepdim=True)[0],
+    "any": lambda m, h: h * (h > 0).any(1, keepdim=True),
+    "all": lambda m, h: h * (h > 0).all(1, keepdim=True),
+    "median of numbers": lambda m, h: h * h.nanmedian(1, keepdim=True)[0],
+    "extremes": lambda m, h: h - torch.aminmax(h, dim=1, keepdim=True)[0],
+    "largest so far": lambda m, h: h.cummax(1)[0],
+    "smallest so far": lambda m, h: h.cummin(1)[0],
+    "log-cumulated channels": lambda m, h: h.logcumsumexp(1),
+    "largest of two channels": lambda m, h: F.max_pool3d(h[:, None], (2, 1, 1))[:, 0],
+    "mean of two channels": lambda m, h: F.avg_pool2d(h.flatten(2), (2, 1)).unflatten(2, (6, 6)),
+    "sum of numbers": lambda m, h: h * h.nansum(1, keepdim=True),
+    "how many": lambda m, h: h * h.count_nonzero(1)[:, None],
+    "one distance": lambda m, h: h * torch.dist(h, h.flip(2)),
+    "bounded pictures": lambda m, h: h.renorm(2, 0, 1.0),
+    "random slope": lambda m, h: F.rrelu(h),
+    "random slope in place": lambda m, h: F.rrelu(h + 0, inplace=True),
+    "places among borders": lambda m, h: h * torch.bucketize(h, torch.linspace(-1, 1, 5)),
+    "places among sorted borders": lambda m, h: (
+        h * torch.searchsorted(torch.linspace(-1, 1, 5), h.contiguous())
+    ),
+    "among others": lambda m, h: h * torch.isin(torch.arange(6), torch.tensor([1, 2])),
+    "cross products": lambda m, h: torch.linalg.cross(h[..., :3], h[..., 3:]),
+    "blocks": lambda m, h: torch.block_diag(h[0].flatten(1), h[1].flatten(1))[None].unflatten(2, (8, 9)),
+    "quarter turn": lambda m, h: torch.rot90(h, 1, (2, 3)),
+    "half turn of channels": lambda m, h: torch.rot90(h, 2, (1, 2)),
+    "quarter turn of channels": lambda m, h: torch.rot90(h, 1, (1, 2)).transpose(1, 2),
+    "three quarters of channels": lambda m, h: torch.rot90(h, 3, (1, 2)).transpose(1, 2),
+    "one of equals": lambda m, h: h * torch.full_like(h, 2.0)[:, 0, None],
+    "last of expanded": lambda m, h: h * h.mean(1, keepdim=True).expand(h.shape)[:, -1, None],
+    "filled row": lambda m, h: h.index_fill(2, torch.tensor([0]), 0.5),
+    "filled row in place": lambda m, h: (h + 0).index_fill_(2, torch.tensor([0]), 0.5),
+    "counted places": lambda m, h: h * torch.bincount(torch.tensor([0, 1, 1]), minlength=6),
+    "rows by count": lambda m, h: h.repeat_interleave(torch.tensor([1, 2, 1, 0, 1, 1]), 2),
+    "vectors multiplied and added": lambda m, h: torch.addr(h[0, :, 0], h[1, :, 0, 0], m.v)[None, ..., None],
+    "values where a mask is true": lambda m, h: h * torch.ones(6, 6).masked_select(torch.eye(6) > 0),
+    "inverses": lambda m, h: torch.linalg.inv(h + 9 * torch.eye(6)),
+    "inverses without square": lambda m, h: torch.linalg.pinv(h),
+    "determinants": lambda m, h: h * torch.linalg.det(h)[..., None, None],
+    "logarithms of determinants": lambda m, h: (
+        h * torch.linalg.slogdet(h + 9 * torch.eye(6))[1][..., None, None]
+    ),
+    "exponential of pixels": lambda m, h: torch.linalg.matrix_exp(h / 9),
+    "singular values": lambda m, h: h * torch.linalg.svdvals(h)[..., None],
+    "orthogonal rows": lambda m, h: torch.linalg.qr(h)[1].abs(),
+    "own values": lambda m, h: h * torch.linalg.eigvalsh(h @ h.mT)[..., None],
+    "triangles": lambda m, h: torch.linalg.cholesky(h @ h.mT + torch.eye(6)),
+    "upper factors": lambda m, h: torch.linalg.lu(h)[2],
+    "turning values": lambda m, h: h * torch.linalg.eigvals(h).abs()[..., None],
+    "turning vectors": lambda m, h: h * torch.linalg.eig(h)[0].abs()[..., None],
+    "factors": lambda m, h: torch.linalg.lu_factor(h)[0],
+    "solved for pixels": lambda m, h: torch.linalg.solve(h + 9 * torch.eye(6), h),
+    "solved for channels": lambda m, h: torch.linalg.solve(
+        3 * torch.eye(36, dtype=h.dtype).expand(2, 36, 36), h.flatten(2).mT
+    ).mT.unflatten(2, (6, 6)),
+    "solved by triangles": lambda m, h: torch.linalg.solve_triangular(
+        h.triu() + 9 * torch.eye(6), h, upper=True
+    ),
+    "solved by a factor": lambda m, h: torch.cholesky_solve(
+        h.flatten(2).mT, 3 * torch.eye(36, dtype=h.dtype).expand(2, 36, 36)
+    ).mT.unflatten(2, (6, 6)),
     "distinct rows": lambda m, h: h[:, :, torch.unique(torch.tensor([0, 2, 2]))],
 }
 
@@ -218,8 +280,6 @@ STAYS: dict[str, Step] = {
     "chosen channels": lambda m, h: h.index_select(1, torch.tensor([0, 2, 4])),
     "indexed channels": lambda m, h: h[:, torch.tensor([0, 2, 4])],
     "unfolded channels": lambda m, h: h.unfold(1, 2, 2).flatten(-2),
-    "cumulated product": lambda m, h: h.cumprod(1),
-    "product": lambda m, h: h * h.prod(1, keepdim=True),
     "largest and its place": lambda m, h: torch.mul(*h.max(1, keepdim=True)) * h,
     "kth channel": lambda m, h: h * h.kthvalue(2, 1, keepdim=True)[0],
     "mean cross entropy": lambda m, h: h * F.binary_cross_entropy_with_logits(h, h.sigmoid()),
@@ -227,11 +287,32 @@ STAYS: dict[str, Step] = {
         h * F.cross_entropy(h, torch.zeros(h.shape[0], *h.shape[2:], dtype=torch.long))
     ),
     "likelihood of labels": lambda m, h: h * F.cross_entropy(h.mean((2, 3)), torch.arange(h.shape[0])),
-    "median": lambda m, h: h * h.median(1, keepdim=True)[0],
     "place of the largest": lambda m, h: h * h.argmax(1, keepdim=True),
     "place of the smallest": lambda m, h: h * h.argmin(1, keepdim=True),
-    "any": lambda m, h: h * (h > 0).any(1, keepdim=True),
-    "all": lambda m, h: h * (h > 0).all(1, keepdim=True),
+    "inverse of channels": lambda m, h: (
+        torch.linalg.inv(h.flatten(2) @ h.flatten(2).mT + torch.eye(h.shape[1])) @ h.flatten(2)
+    ).view_as(h),
+    "equations on the right": lambda m, h: torch.linalg.solve(
+        torch.eye(h.shape[1], dtype=h.dtype).expand(2, -1, -1), h.flatten(2).mT, left=False
+    ).mT.unflatten(2, (6, 6)),
+    "crossed channels": lambda m, h: torch.linalg.cross(h[:, :3], h[:, 3:6], dim=1) + h[:, 5:],
+    "filled channel": lambda m, h: h.index_fill(1, torch.tensor([0]), 0.5),
+    "put by number": lambda m, h: h.put(torch.tensor([0]), torch.ones(1, dtype=h.dtype)),
+    "put by number in place": lambda m, h: (h + 0).put_(torch.tensor([0]), torch.ones(1, dtype=h.dtype)),
+    "taken by number": lambda m, h: h * h.take(torch.tensor([3])),
+    "channels by count": lambda m, h: h.repeat_interleave(torch.full((8,), 1), 1),
+    "counts of channels": lambda m, h: h * torch.bincount(h[0, :, 0, 0].abs().long(), minlength=4)[:1],
+    "overlapping channels": lambda m, h: F.max_pool3d(h[:, None], (2, 1, 1), (1, 1, 1))[:, 0],
+    "largest so far and its place": lambda m, h: torch.mul(*h.cummax(1)),
+    "likelihood of a sequence": lambda m, h: (
+        h
+        * F.ctc_loss(
+            h.mean(3).permute(2, 0, 1).log_softmax(-1),
+            torch.tensor([[1, 2], [3, 1]]),
+            torch.tensor([6, 6]),
+            torch.tensor([2, 1]),
+        )
+    ),
     "slice written": lambda m, h: aten.slice_scatter(h, h[:, :2] * 2, 1, 0, 2),
     "index written": lambda m, h: aten.select_scatter(h, h[:, 0] * 2, 1, 0),
     "strided by hand": lambda m, h: h.as_strided((2, 8, 6, 6), h.stride()),
@@ -245,10 +326,13 @@ STAYS: dict[str, Step] = {
 TAKE_STATISTICS = (
     "largest", "smallest", "minimum over channels", "log-sum-exp over channels", "spread of channels",
     "variance of channels", "variance and mean", "spread and mean", "best channels",
-    "mean squared distance", "smooth distance", "robust distance",
+    "mean squared distance", "smooth distance", "robust distance", "cumulated product", "product", "median", "any",
+    "all", "median of numbers", "extremes", "largest so far", "smallest so far", "log-cumulated channels",
+    "last of expanded",
 )  # fmt: skip
 
 FLOAT32_KERNELS = ("matrices by group",)  # the proof has a float64 form of them, the bare network has none
+SINGULAR_AT_ZERO = ("factors",)  # torch refuses the zeros that masking leaves
 
 
 def around(name: str, step: Step, kept: bool) -> Callable[[int], Network]:
@@ -271,7 +355,7 @@ def around(name: str, step: Step, kept: bool) -> Callable[[int], Network]:
             model=model,
             example=image(),
             shrinks=("i.weight", "b.weight") if kept else ("a.weight", "i.weight", "b.weight"),
-            zeroing=name not in (*TAKE_STATISTICS, *FLOAT32_KERNELS),
+            zeroing=name not in (*TAKE_STATISTICS, *FLOAT32_KERNELS, *SINGULAR_AT_ZERO),
         )
 
     return build

@@ -1,5 +1,6 @@
 """What every op does to dims: one registry, one file per family."""
 
+from penjing.structure._rules import _algebra as _algebra
 from penjing.structure._rules import _contract as _contract
 from penjing.structure._rules import _cuts as _cuts
 from penjing.structure._rules import _index as _index

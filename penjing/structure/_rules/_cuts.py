@@ -167,9 +167,29 @@ def select(site: Site) -> list[Labels]:
     labels = list(site.labels(site.arg(0)))
     axis = site.arg(1) % len(labels)
     chosen = labels.pop(axis)
-    if site.call.outputs[0] in site.facts.used or site.arg(2) not in (0, -1):
+    ends = site.arg(2) in (0, -1)
+    if chosen and not (ends and (site.call.outputs[0] not in site.facts.used or _is_uniform(site, axis))):
         site.freeze(chosen, "picks one index of this dim")
     return [labels]
+
+
+_UNIFORM = frozenset({
+    aten.zeros_like, aten.ones_like, aten.full_like, aten.new_zeros, aten.new_ones, aten.new_full, aten.zeros,
+    aten.ones, aten.full,
+})  # fmt: skip
+
+
+def _is_uniform(site: Site, axis: int) -> bool:
+    """Whether every index along a dim holds the same: a tensor of one number, or one that was expanded there."""
+    made = site.maker(site.arg(0).value)
+    while made is not None and made.op.overloadpacket in (aten.detach, aten.alias):
+        made = site.maker(made.inputs[0])
+    if made is None:
+        return False
+    if made.op.overloadpacket is aten.expand:
+        before, rank = site.shape(Ref(made.inputs[0])), len(site.shape(site.arg(0)))
+        return axis < rank - len(before) or before[axis - rank] == 1
+    return made.op.overloadpacket in _UNIFORM
 
 
 @rule(aten.unbind, aten.unbind_copy)

@@ -17,7 +17,8 @@ aten = torch.ops.aten
     aten.masked_fill, aten.masked_fill_, aten.where, aten.nan_to_num, aten.uniform_, aten.normal_,
     aten.rand_like, aten.randn_like, aten.zeros_like, aten.ones_like, aten.full_like, aten.empty_like,
     aten._neg_view, aten.fill, aten.fill_, aten.zero_, aten.threshold, aten.threshold_, aten._prelu_kernel,
-    aten.floor_divide,
+    aten.floor_divide, aten.rrelu_with_noise, aten.rrelu_with_noise_,
+    aten.broadcast_tensors,
 )  # fmt: skip
 def pointwise(site: Site) -> list[Labels]:
     """Broadcast all inputs; dims of equal size are the same dim."""

@@ -51,7 +51,7 @@ def _whole(size: Sequence[int], stride: Sequence[int], count: int, step: int) ->
     return places[0] if len(places) == 1 and inside < step and blocks else None
 
 
-@rule(aten.sort, aten.cumprod, aten.cummax, aten.unfold)
+@rule(aten.sort, aten.unfold)
 def along(site: Site) -> list[Labels]:
     """Ops that work along one dim, each line by itself: that dim stays, the others go on."""
     x = site.arg(0)

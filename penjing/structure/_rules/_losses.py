@@ -39,7 +39,7 @@ def cross_entropy(site: Site) -> list[Labels]:
     return [[]]
 
 
-@rule(aten.nll_loss_forward, aten.nll_loss2d_forward)
+@rule(aten.nll_loss_forward, aten.nll_loss2d_forward, aten._ctc_loss)
 def likelihood(site: Site) -> list[Labels]:
     """Classes go by their numbers."""
     for ref in site.tensors():

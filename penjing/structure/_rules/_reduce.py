@@ -11,11 +11,12 @@ from penjing.structure._rules._registry import Labels, Site, fixed, rule
 aten = torch.ops.aten
 
 
-@rule(aten.sum, aten.linalg_vector_norm, aten.norm)
+@rule(aten.sum, aten.nansum, aten.count_nonzero, aten.linalg_vector_norm, aten.norm)
 def total(site: Site) -> list[Labels]:
     """Of activations exact; of parameters alone (a norm that scales a weight) it is a statistic of what is kept."""
     x = site.arg(0)
-    order = site.arg(1, 2) if site.call.op.overloadpacket is not aten.sum else None
+    normed = site.call.op.overloadpacket in (aten.linalg_vector_norm, aten.norm)
+    order = site.arg(1, 2) if normed else None
     if isinstance(order, (int, float)) and order < 0:
         return _extremes(site)
     if x.value not in site.facts.data:
@@ -24,7 +25,8 @@ def total(site: Site) -> list[Labels]:
     return _over(site, renormalized=False)
 
 
-@rule(aten.mean, aten.amax, aten.amin, aten.var, aten.std, aten.var_mean, aten.std_mean, aten.logsumexp)
+@rule(aten.mean, aten.amax, aten.amin, aten.var, aten.std, aten.var_mean, aten.std_mean, aten.logsumexp, aten.any,
+      aten.all, aten.prod, aten.aminmax)  # fmt: skip
 def statistic(site: Site) -> list[Labels]:
     if site.call.function == "rms_norm":
         _normalised_shape(site)
@@ -61,24 +63,39 @@ def _axes(site: Site, rank: int) -> tuple[list[int], bool]:
     return [d % rank for d in ((dims,) if isinstance(dims, int) else dims)], keep
 
 
-@rule(aten._softmax, aten._log_softmax, aten._safe_softmax, aten.cumsum, aten.logcumsumexp)
+@rule(aten._softmax, aten._log_softmax, aten._safe_softmax, aten.cumsum, aten.logcumsumexp, aten.cumprod)
 def softmax(site: Site) -> list[Labels]:
     x = site.arg(0)
     axis = site.arg(1) % len(site.shape(x))
     if site.call.op.overloadpacket is aten.cumsum:
         site.reduce(x, axis)  # what is masked adds nothing to the sums that are kept
-    elif site.call.op.overloadpacket is aten.logcumsumexp:
-        site.freeze(site.labels(x)[axis], "accumulates along this dim")
     else:
         site.renormalize(x, axis)
     return [list(site.labels(x))]
 
 
-@rule(aten.max, aten.min)
+@rule(aten.cummax, aten.cummin)
+def running(site: Site) -> list[Labels]:
+    """The largest so far of what is kept, where nobody asks for its place."""
+    x, axis = site.arg(0), int(site.arg(len(site.call.op._schema.arguments) - 1))
+    labels = list(site.labels(x))
+    axis %= len(labels)
+    if _is_placed(site) or "float" not in site.graph.values[x.value].dtype:
+        site.freeze(labels[axis], "accumulates along this dim")
+    else:
+        site.renormalize(x, axis)
+    return [list(labels) for _ in site.call.outputs]
+
+
+def _is_placed(site: Site) -> bool:
+    """Whether somebody asks for the places that come as a second result."""
+    return len(site.call.outputs) > 1 and site.call.outputs[1] in site.facts.used
+
+
+@rule(aten.max, aten.min, aten.median, aten.nanmedian)
 def largest(site: Site) -> list[Labels]:
     """Of what is kept, where nobody asks for its place."""
-    placed = len(site.call.outputs) > 1 and site.call.outputs[1] in site.facts.used
-    if placed or "float" not in site.graph.values[site.call.inputs[0]].dtype:
+    if _is_placed(site) or "float" not in site.graph.values[site.call.inputs[0]].dtype:
         return _extremes(site)
     return _over(site, renormalized=True)
 
@@ -86,13 +103,8 @@ def largest(site: Site) -> list[Labels]:
 @rule(
     aten.argmax,
     aten.argmin,
-    aten.median,
     aten.kthvalue,
     aten.mode,
-    aten.any,
-    aten.all,
-    aten.prod,
-    aten.aminmax,
 )
 def extremes(site: Site) -> list[Labels]:
     """Reductions whose dims stay; the others go on."""
@@ -170,23 +182,44 @@ def group_norm(site: Site) -> list[Labels]:
       aten._upsample_bicubic2d_aa, aten._upsample_bilinear2d_aa, aten.upsample_linear1d, aten.upsample_trilinear3d,
       aten.upsample_nearest3d)  # fmt: skip
 def spatial(site: Site) -> list[Labels]:
-    """Leading dims go through, the spatial dims behind them stay, but those that a window of one steps over."""
+    """Leading dims go through, the spatial dims behind them stay, but for windows that lie side by side: their indices
+    go together.
+    """
     x: Any = site.arg(0)
     labels, spanned = list(site.labels(x)), _spatial_rank(site)
     for place in range(spanned):
         axis = len(labels) - spanned + place
-        if not _steps_over(site, place):
-            site.freeze(labels[axis], "pools or resizes this dim")
-            labels[axis] = FIXED
+        if labels[axis]:
+            labels[axis] = _pooled(site, labels[axis], site.shape(x)[axis], place)
     return [list(labels) for _ in site.call.outputs]
 
 
-def _steps_over(site: Site, place: int) -> bool:
-    """Whether an average pool leaves a dim as it is: a window of one, moved by one, without padding."""
-    if site.call.op.overloadpacket not in (aten.avg_pool1d, aten.avg_pool2d, aten.avg_pool3d):
-        return False
-    kernel = site.arg(1)
-    return [_of_axis(v, place) for v in (kernel, site.arg(2) or kernel, site.arg(3, 0))] == [1, 1, 0]
+def _pooled(site: Site, dim: Dim, size: int, place: int) -> Dim:
+    window = _window(site, place)
+    if window == 1:
+        return dim
+    if not window or size % window:
+        site.freeze(dim, "pools or resizes this dim")
+        return FIXED
+    runs, places = site.atoms.reshape(dim, (size // window, window))
+    site.freeze(places, "pools these indices together")
+    return runs
+
+
+_POOLS = frozenset({
+    aten.avg_pool1d, aten.avg_pool2d, aten.avg_pool3d, aten.max_pool2d_with_indices, aten.max_pool3d_with_indices,
+})  # fmt: skip
+
+
+def _window(site: Site, place: int) -> int:
+    """The width of a pool's windows along a dim, if they lie side by side from end to end; else 0."""
+    packet = site.call.op.overloadpacket
+    if packet not in _POOLS or _is_placed(site):
+        return 0
+    kernel, dilation = site.arg(1), site.arg(4, 1) if "max" in packet.__name__ else 1
+    given = (kernel, site.arg(2) or kernel, site.arg(3, 0), dilation)
+    width, step, padding, dilated = (_of_axis(v, place) for v in given)
+    return width if (step, padding, dilated) == (width, 0, 1) else 0
 
 
 def _of_axis(given: Any, place: int) -> int:
