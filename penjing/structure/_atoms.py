@@ -9,13 +9,12 @@ Whole dims that meet whole dims are joined block by block (`_columns`); everythi
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from penjing.structure._causes import MOST, Causes
-from penjing.structure._columns import ATOM, CUT, FROZEN, MIXED, SPLIT, WHOLE, Block, Pattern, lay_out
-from penjing.structure._expansion import Expanded, distinct
+from penjing.structure._columns import ATOM, FROZEN, MIXED, SPLIT, Block, Pattern, Patterns, lay_out
 from penjing.structure._factors import (
     along_one,
     beyond,
@@ -26,6 +25,8 @@ from penjing.structure._factors import (
     same_labels,
     varies,
 )
+from penjing.structure._forest import Forest
+from penjing.structure._roots import Roots, distinct
 
 Dim = tuple[np.ndarray, ...]
 FIXED: Dim = ()
@@ -37,30 +38,31 @@ class Atoms:
     first = MOST
 
     def __init__(self) -> None:
-        self._parent = np.arange(2 * MOST, dtype=ATOM)
-        # atom -> the two it is bound to, and the position of its innermost block
-        self._left, self._right, self._owner = (np.full(2 * MOST, -1, dtype=ATOM) for _ in range(3))
+        self._forest = Forest(2 * MOST)
+        self._owner = np.full(2 * MOST, -1, dtype=ATOM)  # the position of an atom's innermost block
         self._count = MOST
         self._causes = Causes()
         self._blocks: list[Block] = []
-        self._known: dict[int, Pattern] = {}  # by id of the column, which the pattern keeps alive
-        self._changes = 0  # how often what atoms share changed, and what columns were by then
-        self._expansions: dict[int, tuple[np.ndarray, int, Expanded]] = {}
+        self._patterns = Patterns()
+        self._roots = Roots(self._forest, self._patterns, self.first)
 
     def __len__(self) -> int:
         return self._count
 
     def fresh(self, n: int) -> np.ndarray:
         """`n` new free atoms."""
-        return self._column(self._block(n).pattern())
+        return self._patterns.column(self._block(n).pattern())
+
+    def reserve(self, n: int) -> None:
+        """Room for `n` more atoms."""
+        known = len(self._owner)
+        if self._count + n > known:
+            self._owner = np.append(self._owner, np.full(self._count + n - known, -1, dtype=ATOM))
+            self._forest.grow(len(self._owner))
 
     def _block(self, n: int) -> Block:
-        known = len(self._parent)
-        if self._count + n > known:
-            none = np.full(max(self._count + n - known, known // 4), -1, dtype=ATOM)
-            self._parent = np.append(self._parent, np.arange(known, known + len(none), dtype=ATOM))
-            tables = (self._left, self._right, self._owner)
-            self._left, self._right, self._owner = (np.append(table, none) for table in tables)
+        if self._count + n > len(self._owner):
+            self.reserve(max(n, len(self._owner) // 4))
         self._count += n
         return self._own(Block(self._count - n, n))
 
@@ -69,28 +71,21 @@ class Atoms:
         self._blocks.append(block)
         return block
 
-    def _column(self, pattern: Pattern) -> np.ndarray:
-        if pattern.column is None:
-            self._known[id(pattern.array())] = pattern
-        assert pattern.column is not None
-        return pattern.column
-
     def pattern(self, column: np.ndarray) -> Pattern | None:
         """The pattern of a column over its root block, where that block is WHOLE."""
-        found = self._known.get(id(column))
-        if found is None:
-            return None
-        root = found.block if found.block.above is None else found.block.root()
-        if root.state != WHOLE:
-            return None
-        return found if root is found.block else root.pattern(found.outer, found.inner)
+        return self._patterns.of(column)
 
     def _mix(self, atoms: np.ndarray) -> None:
         """These atoms now have fates of their own."""
-        self._changes += 1
-        owners = self._owner[atoms]
-        for position in set(owners.tolist()) if len(owners) < 64 else np.unique(owners).tolist():
+        self._forest.changes += 1
+        for position in self._positions(atoms):
             self._blocks[position].root().state = MIXED
+
+    def _positions(self, atoms: np.ndarray) -> set[int]:
+        """The innermost blocks that hold these atoms, of which those in a row mostly share one."""
+        owners = self._owner[atoms]
+        runs = owners[1:][owners[1:] != owners[:-1]]
+        return {*owners[:1].tolist(), *(runs if len(runs) < 64 else np.unique(runs)).tolist()} - {-1}
 
     def frozen(self, cause: str) -> int:
         """The frozen atom that stands for a cause."""
@@ -103,65 +98,24 @@ class Atoms:
         """Roots of atoms (bindings are not followed)."""
         pattern = self.pattern(atoms)
         if pattern is not None:
-            return self._column(pattern)
-        parent = self._parent
-        root, above = atoms, parent[atoms]
-        while not np.array_equal(above, root):
-            root, above = above, parent[above]
-        if root is not atoms:
-            parent[atoms] = root
-        return root
+            return self._patterns.column(pattern)
+        return self._forest.find(atoms)
 
     def expand(self, dim: Dim) -> Dim:
         """The same labels over unbound roots: bound atoms become columns, repeated and neutral columns go."""
         if len(dim) == 1:
-            return self._expanded(dim[0]).dim
-        found = [self._expanded(column) for column in dim]
+            return self._roots.of(dim[0]).dim
+        found = [self._roots.of(column) for column in dim]
         free = [column for each in found if each.free for column in each.dim]
-        return tuple(distinct(free, self._known)) if free else found[0].dim if found else dim
+        return tuple(distinct(free, self._patterns.known)) if free else found[0].dim if found else dim
 
-    def _expanded(self, column: np.ndarray) -> Expanded:
-        pattern = self.pattern(column)
-        if pattern is not None:
-            if pattern.expanded is None:
-                pattern.expanded = Expanded((self._column(pattern),), True)
-            return pattern.expanded
-        known = self._expansions.get(id(column))
-        if known is None or (known[1] != self._changes and known[2].free):
-            known = self._expansions[id(column)] = (column, self._changes, self._expand(column))
-        return known[2]
-
-    def _expand(self, column: np.ndarray) -> Expanded:
-        columns: list[np.ndarray] = []
-        still: list[np.ndarray] = []
-        pending = [column]
-        while pending:
-            column = pending.pop()
-            pattern = self._known.get(id(column))
-            if pattern is None or (block := pattern.block.root()).state in (CUT, MIXED):
-                self._expand_rows(column, columns, still, pending)
-            elif block.state == WHOLE:
-                columns.append(self._column(block.pattern(pattern.outer, pattern.inner)))
-            elif block.state == SPLIT:
-                parts = map(self._column, reversed(block.parts))
-                pending.extend(self._spread(p, pattern.outer, pattern.inner) for p in parts)
-            else:
-                still.append(np.full(len(column), block.cause, dtype=ATOM))
-        return Expanded(tuple(distinct(columns, self._known) if columns else still[:1]), bool(columns))
-
-    def _expand_rows(self, column: np.ndarray, *found: list[np.ndarray]) -> None:
-        columns, still, pending = found
-        column = self.find(column)
-        bound = self._left[column] >= 0
-        if bound.any():
-            pending.append(np.where(bound, self._right[column], column))
-            pending.append(np.where(bound, self._left[column], column))
-        else:
-            (columns if (column >= self.first).any() else still).append(column)
+    def expand_together(self, dims: Iterable[Dim]) -> None:
+        """`expand` all of these in one go, for whoever asks for them next."""
+        self._roots.prepare(dims)
 
     def is_free(self, dim: Dim) -> bool:
         """Whether any index of the dim may disappear."""
-        return any(self._expanded(column).free for column in dim)
+        return any(self._roots.of(column).free for column in dim)
 
     def freeze(self, dim: Dim, cause: str) -> None:
         """No index of the dim may disappear, for this cause."""
@@ -171,9 +125,9 @@ class Atoms:
         for column in self.expand(dim):
             pattern = self.pattern(column)
             if pattern is not None:
-                self._changes += 1
+                self._forest.changes += 1
                 pattern.block.state, pattern.block.cause = FROZEN, atom
-                self._parent[pattern.block.start : pattern.block.start + pattern.block.size] = atom
+                self._forest.parent[pattern.block.start : pattern.block.start + pattern.block.size] = atom
                 continue
             free = column[column >= self.first]
             if free.size:
@@ -243,9 +197,9 @@ class Atoms:
         if a is b:
             return
         low, high = (a, b) if a.start < b.start else (b, a)
-        self._changes += 1
+        self._forest.changes += 1
         high.above = low
-        self._parent[high.start : high.start + high.size] = np.arange(low.start, low.start + low.size)
+        self._forest.parent[high.start : high.start + high.size] = np.arange(low.start, low.start + low.size)
 
     def _split(self, single: Pattern, several: Sequence[Pattern]) -> bool:
         """Bind a whole block to the product of several patterns."""
@@ -260,10 +214,10 @@ class Atoms:
         return True
 
     def _bind_block(self, block: Block, parts: Sequence[Pattern]) -> None:
-        self._changes += 1
+        self._forest.changes += 1
         block.state, block.parts = SPLIT, tuple(parts)
         own = slice(block.start, block.start + block.size)
-        self._left[own], self._right[own] = self._column(parts[0]), self._column(parts[1])
+        self._forest.bind(own, self._patterns.column(parts[0]), self._patterns.column(parts[1]))
 
     def cut(self, dim: Dim, start: int, stop: int) -> Dim:
         """Labels of the indices start .. stop - 1."""
@@ -272,34 +226,26 @@ class Atoms:
     def _cut(self, column: np.ndarray, start: int, stop: int) -> np.ndarray:
         if (start, stop) == (0, len(column)):
             return column
-        pattern = self._known.get(id(column))
+        pattern = self._patterns.known.get(id(column))
         if pattern is None or pattern.outer > 1 or pattern.inner > 1 or not 0 <= start < stop <= len(column):
             return column[start:stop]
-        self._changes += 1
+        self._forest.changes += 1
         part = pattern.block.root().part(start, stop)
         if part is None:
             return column[start:stop]
-        return self._column(part.pattern() if part.patterns else self._own(part).pattern())
+        return self._patterns.column(part.pattern() if part.patterns else self._own(part).pattern())
 
     def owners(self, atoms: np.ndarray) -> set[Block]:
         """The innermost blocks that hold these atoms."""
-        return {self._blocks[i].root() for i in np.unique(self._owner[atoms]).tolist() if i >= 0}
+        return {self._blocks[i].root() for i in self._positions(atoms)}
 
     def merge(self, dims: Sequence[Dim], shape: Sequence[int]) -> Dim:
         """Labels of dims of these sizes flattened into one."""
         return tuple(
-            self._spread(column, math.prod(shape[:axis]), math.prod(shape[axis + 1 :]))
+            self._patterns.spread(column, math.prod(shape[:axis]), math.prod(shape[axis + 1 :]))
             for axis, dim in enumerate(dims)
             for column in dim
         )
-
-    def _spread(self, column: np.ndarray, outer: int, inner: int) -> np.ndarray:
-        """A column repeated and tiled; still a pattern where it can be."""
-        if outer == inner == 1:
-            return column
-        pattern = self._known.get(id(column))
-        found = None if pattern is None else pattern.within(outer, inner)
-        return self._column(found) if found is not None else np.tile(np.repeat(column, inner), outer)
 
     def reshape(self, columns: Dim, shape: Sequence[int]) -> list[Dim]:
         """Labels of the flat `columns` laid out over several dims; atoms that span dims are split into a product."""
@@ -318,12 +264,12 @@ class Atoms:
         block = pattern.block
         if places[0][1]:
             axis, _, outer, inner = places[0]
-            return [(axis, self._column(block.pattern(outer, inner)))]
+            return [(axis, self._patterns.column(block.pattern(outer, inner)))]
         sizes = [shape[axis] for axis, *_ in places]
         parts = [self._block(n).pattern() for n in sizes]
-        spread = self.merge([(self._column(p),) for p in parts], sizes)
-        self._split(block.pattern(), [self._known[id(c)] for c in spread])
-        return [(axis, self._column(p)) for (axis, *_), p in zip(places, parts, strict=True)]
+        spread = self.merge([(self._patterns.column(p),) for p in parts], sizes)
+        self._split(block.pattern(), [self._patterns.known[id(c)] for c in spread])
+        return [(axis, self._patterns.column(p)) for (axis, *_), p in zip(places, parts, strict=True)]
 
     def _union(self, a: np.ndarray, b: np.ndarray) -> None:
         """Merge atoms pairwise; the smaller id wins, so frozen atoms always do. Both sides must be unbound."""
@@ -334,7 +280,7 @@ class Atoms:
                 return
             low, high = np.minimum(ra, rb)[differ], np.maximum(ra, rb)[differ]
             self._mix(high)
-            np.minimum.at(self._parent, high, low)
+            np.minimum.at(self._forest.parent, high, low)
 
     def _bind(self, single: np.ndarray, several: Dim) -> None:
         """Atom single[i] disappears exactly when any of the row several[:, i] does."""
@@ -355,7 +301,7 @@ class Atoms:
     def _bind_rows(self, atoms: np.ndarray, rows: np.ndarray) -> None:
         """Bind distinct atoms to the sets in `rows` (columns x atoms), chaining pairs when there are several."""
         rows = np.stack([self.find(r) for r in rows])
-        bound = (self._left[self.find(atoms)] >= 0) | (self.find(atoms) < self.first)
+        bound = (self._forest.left[self.find(atoms)] >= 0) | (self.find(atoms) < self.first)
         for row in rows:
             self._union(atoms[bound], row[bound])
         atoms, rows = atoms[~bound], rows[:, ~bound]
@@ -363,9 +309,9 @@ class Atoms:
         while len(rows) > 2:
             joint = self.fresh(rows.shape[1])
             self._mix(joint)
-            self._left[joint], self._right[joint] = rows[-2], rows[-1]
+            self._forest.bind(joint, rows[-2], rows[-1])
             rows = np.concatenate([rows[:-2], joint[None]])
-        self._left[atoms], self._right[atoms] = rows[0], rows[1]
+        self._forest.bind(atoms, rows[0], rows[1])
 
     def _pair(self, a: Dim, b: Dim, cause: str) -> None:
         pairs = matched(a, b)

@@ -7,16 +7,22 @@ Merging dims and splitting them again moves patterns; arrays are made only where
 
 import functools
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
-
-from penjing.structure._expansion import Expanded
 
 WHOLE, SPLIT, FROZEN, CUT, MIXED = range(5)
 ATOM = np.int32  # a network has fewer labelled indices than 2**31
 Place = tuple[
     int, bool, int, int
 ]  # axis, whether it holds the whole block, and if so (outer, inner) on that axis
+
+
+class Expanded(NamedTuple):
+    """Columns of unbound roots; `free` where any of them may disappear."""
+
+    dim: tuple[np.ndarray, ...]
+    free: bool
 
 
 @dataclass(slots=True, eq=False)
@@ -90,6 +96,37 @@ class Pattern:
     def place(self) -> tuple[int, int, int]:
         """Equal for columns that lay their block out alike."""
         return self.outer, self.block.size, self.inner
+
+
+class Patterns:
+    """Patterns by their columns."""
+
+    def __init__(self) -> None:
+        self.known: dict[int, Pattern] = {}  # by id of the column, which the pattern keeps alive
+
+    def column(self, pattern: Pattern) -> np.ndarray:
+        if pattern.column is None:
+            self.known[id(pattern.array())] = pattern
+        assert pattern.column is not None
+        return pattern.column
+
+    def of(self, column: np.ndarray) -> Pattern | None:
+        """The pattern of a column over its root block, where that block is WHOLE."""
+        found = self.known.get(id(column))
+        if found is None:
+            return None
+        root = found.block if found.block.above is None else found.block.root()
+        if root.state != WHOLE:
+            return None
+        return found if root is found.block else root.pattern(found.outer, found.inner)
+
+    def spread(self, column: np.ndarray, outer: int, inner: int) -> np.ndarray:
+        """A column repeated and tiled; still a pattern where it can be."""
+        if outer == inner == 1:
+            return column
+        pattern = self.known.get(id(column))
+        found = None if pattern is None else pattern.within(outer, inner)
+        return self.column(found) if found is not None else np.tile(np.repeat(column, inner), outer)
 
 
 @functools.lru_cache(maxsize=512)

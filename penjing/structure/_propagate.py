@@ -23,10 +23,10 @@ def propagate(facts: Facts, graph: Graph) -> None:
     """
     for value in (*graph.inputs, *(c for c in graph.constants if c not in facts.labels)):
         facts.labels[value] = [FIXED] * len(graph.values[value].shape)
-    for value in graph.names:
-        if value not in facts.labels:
-            shape = graph.values[value].shape
-            facts.labels[value] = [(facts.atoms.fresh(n),) if n > 1 else FIXED for n in shape]
+    unlabelled = {v: graph.values[v].shape for v in graph.names if v not in facts.labels}
+    facts.atoms.reserve(sum(n for shape in unlabelled.values() for n in shape if n > 1))
+    for value, shape in unlabelled.items():
+        facts.labels[value] = [(facts.atoms.fresh(n),) if n > 1 else FIXED for n in shape]
     facts.data.update(graph.inputs)
     facts.weights.update(graph.names)
     facts.used.update(_used(graph))

@@ -4,12 +4,13 @@ In this order: the requirement holds by itself; counts are tied (the groups shri
 go); indices are tied; a group is taken apart where the code cuts through it; it is frozen. Ties are named as policies.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from penjing.core._groups import PruneGroup
+from penjing.structure._atoms import Dim
 from penjing.structure._couplings import Couplings, find_couplings
 from penjing.structure._movable import immovable
 from penjing.structure._parts import Parts
@@ -41,6 +42,7 @@ def settle(all_facts: Sequence[Facts], states: Sequence[State], attributes: Mapp
     parts = Parts()
     policies: dict[str, None] = {}
     while True:
+        atoms.expand_together(_labels(all_facts, states))
         live = live_requirements(all_facts)
         groups = build_groups(all_facts, states, parts.codes(len(atoms)))
         couplings = find_couplings(groups, live, len(atoms), attributes)
@@ -72,6 +74,14 @@ def settle(all_facts: Sequence[Facts], states: Sequence[State], attributes: Mapp
             else:
                 why = f"{item.source.cause}, computed in the code: no smaller size fits"
                 atoms.freeze((np.array(group.atoms, dtype=np.int64),), why)
+
+
+def _labels(all_facts: Sequence[Facts], states: Sequence[State]) -> Iterator[Dim]:
+    """The dims that a round asks for."""
+    for state in states:
+        yield from state.labels or ()
+    for requirement in (r for facts in all_facts for r in facts.requirements):
+        yield requirement.dim
 
 
 def _partners(item: Live) -> tuple[tuple[np.ndarray, ...], ...]:

@@ -251,7 +251,6 @@ def _state_kinds(model: nn.Module) -> dict[str, str]:
 
 
 def _attribute_values(model: nn.Module, all_facts: Sequence[Facts]) -> dict[Attr, int]:
-    wanted = {
-        leaf for f in all_facts for r in f.requirements for leaf in leaves(r.expr) if isinstance(leaf, Attr)
-    }
+    named = (leaf for f in all_facts for r in f.requirements for leaf in leaves(r.expr))
+    wanted = dict.fromkeys(leaf for leaf in named if isinstance(leaf, Attr))
     return {attribute: read_attribute(model, attribute) for attribute in wanted}
