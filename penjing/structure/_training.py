@@ -145,7 +145,7 @@ def _asking_for_a_copy(tree: ast.AST) -> Iterator[ast.expr]:
     self.table[self.places]`, else the same out of `self.cache[key]`, where it is put first if it is not there.
     """
     for node in ast.walk(tree):
-        body = getattr(node, "body", None)
+        body: Any = getattr(node, "body", None)
         for position, statement in enumerate(body if isinstance(body, list) else ()):
             if isinstance(statement, ast.If) and len(statement.body) == 1:
                 rest = statement.orelse or body[position + 1 :]

@@ -257,6 +257,12 @@ FOLLOWED: dict[str, Step] = {
     "solved by a factor": lambda m, h: torch.cholesky_solve(
         h.flatten(2).mT, 3 * torch.eye(36, dtype=h.dtype).expand(2, 36, 36)
     ).mT.unflatten(2, (6, 6)),
+    "thirds by sections": lambda m, h: torch.cat(
+        [p * (i + 1) for i, p in enumerate(torch.tensor_split(h.repeat(1, 3, 1, 1), 3, 1))], 1
+    ),
+    "halves by sections": lambda m, h: torch.mul(*torch.tensor_split(h, 2, dim=1)),
+    "the first of two halves": lambda m, h: torch.hsplit(h, 2)[0],
+    "cut at places": lambda m, h: torch.tensor_split(h, (2, 4), 1)[2] * 2,
     "distinct rows": lambda m, h: h[:, :, torch.unique(torch.tensor([0, 2, 2]))],
 }
 

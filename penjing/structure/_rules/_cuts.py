@@ -119,6 +119,10 @@ def slice_(site: Site) -> list[Labels]:
     if own and step > 1 and size % step == 0 and first < step and size - last < step - first:
         labels[dim] = _runs(site, own, size // step, step)
         return [labels]
+    count = _sections(site, dim, first, last)
+    if own and count:
+        labels[dim] = _section(site, dim, count, first // (size // count))
+        return [labels]
     if own and (first, last, step) != (0, size, 1):
         if step != 1:
             site.freeze(own, "takes every n-th index")
@@ -127,6 +131,33 @@ def slice_(site: Site) -> list[Labels]:
         _leave_out(site, own, (first, start), (last, stop))
     labels[dim] = site.atoms.cut(own, first, last) if step == 1 else tuple(c[first:last:step] for c in own)
     return [labels]
+
+
+_SECTIONED = {"tensor_split": 2, "hsplit": 1, "vsplit": 1, "dsplit": 1}  # with how many integers: a dim, too
+
+
+def _sections(site: Site, dim: int, first: int, last: int) -> int:
+    """Into how many equal pieces the user's code cuts, of which this is one; 0 where it names places."""
+    given, shape = site.call.sizes, site.shape(site.arg(0))
+    if not given or len(given) > _SECTIONED.get(site.call.function, 0):
+        return 0
+    count = given[0][0]
+    dims = all(value % len(shape) == dim for value, _ in given[1:])
+    pieces = dims and 1 < count < shape[dim] and shape[dim] % count == 0
+    width = shape[dim] // count if pieces else 0
+    return (
+        count if width and first % width == 0 and last - first == width and count not in (first, last) else 0
+    )
+
+
+def _section(site: Site, dim: int, count: int, position: int) -> Dim:
+    x = site.arg(0)
+    own, width = site.labels(x)[dim], site.shape(x)[dim] // count
+    pieces = [site.atoms.cut(own, i * width, (i + 1) * width) for i in range(count)]
+    expr = Arith("floordiv", Size(x.value, dim), site.call.sizes[0][1])
+    others = tuple(piece for i, piece in enumerate(pieces) if i != position)
+    site.require(expr, pieces[position], "splits into pieces of this size", others)
+    return pieces[position]
 
 
 def _runs(site: Site, own: Dim, count: int, step: int) -> Dim:
