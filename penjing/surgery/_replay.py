@@ -90,10 +90,8 @@ _VIEWS = {
     aten.alias, aten.expand, aten.select, aten.slice, aten.split, aten.split_with_sizes, aten.unbind, aten.unsafe_split,
     aten.unsafe_split_with_sizes, aten.as_strided_,
 }  # fmt: skip
-_UNCAST = _VIEWS | {
-    aten.embedding,
-    aten.index_select,
-}  # they take rows, and what they take is cast where it is used
+_TAKES_ROWS = {aten.embedding, aten.index_select}  # what they take is cast, and not what they take it from
+_UNCAST = _VIEWS | _TAKES_ROWS
 
 
 def _select(
@@ -131,7 +129,8 @@ def _step(
         return args[0]
     if call.op is aten.view.default:
         return args[0].reshape(args[1])  # a reference formula may lay its result out in another way
-    return by_definition(call.op, args, kwargs)
+    result = by_definition(call.op, args, kwargs)
+    return precision.cast(result) if call.op.overloadpacket in _TAKES_ROWS else result
 
 
 def fill(item: Any, inputs: Mapping[int, torch.Tensor], device: torch.device, precision: Precision) -> Any:
