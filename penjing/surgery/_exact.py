@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -31,8 +31,9 @@ from penjing.surgery._places import on_fewer_places
 from penjing.surgery._precision import DOUBLE, SINGLE, Precision, PromotedCasts, Ran, limits_of_single
 from penjing.surgery._replay import Masks, replay
 from penjing.surgery._rescale import scalings
-from penjing.surgery._revival import Following, Reviving, hides
+from penjing.surgery._revival import Deaf, Follower, Following, Reviving, hides
 from penjing.surgery._states import precise_copy, visible_states
+from penjing.surgery._thinning import thinned_alike
 
 _NO_DOUBLES = re.compile(r"double|float64", re.IGNORECASE)
 Shapes = tuple[tuple[int, ...], ...]
@@ -108,6 +109,13 @@ class _Run:
                 break  # code may insist on its input's extent in any way, and does so at every other one
             if error <= self._precision.tolerance:
                 return error, _shapes(smaller)
+        if not whole and is_heavy(full.graph):
+            try:
+                error = self._thinned(position, example)
+            except Exception:
+                error = float("inf")
+            if error <= self._precision.tolerance:
+                return error, _shapes(example)
         with self._running():
             inputs = self._inputs(example)
             ours = self._own(inputs, PromotedCasts(self._precision))
@@ -128,6 +136,28 @@ class _Run:
             if found <= self._precision.tolerance:
                 break
         return found
+
+    def _thinned(self, position: int, example: Any) -> float:
+        """The error on fewer places of both graphs; infinite where outputs would not tell all."""
+        full, retraced = self._of.structure.traces[position], self._of.retraced[position]
+        pair = thinned_alike(full.graph, retraced.graph)
+        if pair is None or hides(full.graph):
+            return float("inf")
+        with self._running():
+            inputs, deaf = self._inputs(example), Deaf()
+            small = replace(retraced, graph=pair[1].graph)
+            ours = replay(
+                small.graph,
+                self._tensors(small, self._small_states(small), inputs),
+                Masks(),
+                small.graph.outputs,
+                self._precision,
+                replace(pair[1], deaf=deaf),
+            )
+            if deaf or any(not t.is_floating_point() for t in ours):
+                return float("inf")
+            theirs = self._masked(position, replace(full, graph=pair[0].graph), inputs, pair[0])
+            return largest_error(ours, theirs, self._precision)
 
     def _bases(self, position: int, example: Any, ran: Sequence[Ran]) -> Iterator[Trace]:
         """The original's trace on fewer places: read off what the smaller network ran, or made anew."""
@@ -223,7 +253,9 @@ class _Run:
     def _small_states(self, traced: Trace) -> dict[str, torch.Tensor]:
         return {n: t.detach() for n, t in named_states(self._small, traced.graph.states)}
 
-    def _masked(self, position: int, traced: Trace, inputs: Any) -> list[torch.Tensor]:
+    def _masked(
+        self, position: int, traced: Trace, inputs: Any, follower: Follower | None = None
+    ) -> list[torch.Tensor]:
         """The masked network's outputs; where some are discrete, the kept indices of what feeds discrete values too."""
         of, graph = self._of, traced.graph
         tensors = self._tensors(traced, self._states, inputs)
@@ -231,7 +263,7 @@ class _Run:
         discrete = bool(traced.chosen) or any("float" not in graph.values[v].dtype for v in graph.outputs)
         feeds = _float_feeds(graph) if discrete else []
         masks = masks_of(of.structure, position, of.gone, device)
-        found = replay(graph, tensors, masks, [*graph.outputs, *feeds], self._precision)
+        found = replay(graph, tensors, masks, [*graph.outputs, *feeds], self._precision, follower)
         count = len(graph.outputs)
         labelled = [of.structure.dims(v, position) for v in feeds]
         kept = [kept_part(t, dims, of.gone) for t, dims in zip(found[count:], labelled, strict=True)]
