@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -25,7 +25,13 @@ from penjing.structure import (
 )
 from penjing.surgery._apply import named_states
 from penjing.surgery._constants import aligned
-from penjing.surgery._extents import is_heavy, labelled_dims, smaller_examples, traced_on
+from penjing.surgery._extents import (
+    is_heavy,
+    is_worth_thinning,
+    labelled_dims,
+    smaller_examples,
+    traced_on,
+)
 from penjing.surgery._masks import kept_part, masks_of
 from penjing.surgery._places import on_fewer_places
 from penjing.surgery._precision import DOUBLE, SINGLE, Precision, PromotedCasts, Ran, limits_of_single
@@ -33,7 +39,7 @@ from penjing.surgery._replay import Masks, replay
 from penjing.surgery._rescale import scalings
 from penjing.surgery._revival import Deaf, Follower, Following, Reviving, hides
 from penjing.surgery._states import precise_copy, visible_states
-from penjing.surgery._thinning import thinned_alike
+from penjing.surgery._thinning import thinned_alike, twins
 
 _NO_DOUBLES = re.compile(r"double|float64", re.IGNORECASE)
 Shapes = tuple[tuple[int, ...], ...]
@@ -42,12 +48,14 @@ Shapes = tuple[tuple[int, ...], ...]
 @dataclass(frozen=True, slots=True)
 class Exactness:
     """The largest error over all example inputs (infinite where nothing can be said), in which precision it was
-    measured, and the shapes of the tensors that it was measured on, example by example.
+    measured, the shapes of the tensors that it was measured on, example by example, and whether places were left out
+    inside the networks for some of them.
     """
 
     error: float
     precision: Precision
     shapes: tuple[Shapes, ...]
+    thinned: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,10 +103,10 @@ class _Run:
         self._silent = False
 
     def over(self, examples: Sequence[Any]) -> Exactness:
-        found = [self._one(position, example) for position, example in enumerate(examples)]
-        return Exactness(max(e for e, _ in found), self._precision, tuple(shapes for _, shapes in found))
+        errors, shapes, thinned = zip(*(self._one(*each) for each in enumerate(examples)), strict=True)
+        return Exactness(max(errors), self._precision, shapes, any(thinned))
 
-    def _one(self, position: int, example: Any) -> tuple[float, Shapes]:
+    def _one(self, position: int, example: Any) -> tuple[float, Shapes, bool]:
         """On fewer places first, where that pays: what fails there, for any reason, runs in full."""
         full = self._of.structure.traces[position]
         whole = bool(full.chosen) or full.graph.ending is not None
@@ -108,18 +116,16 @@ class _Run:
             except Exception:
                 break  # code may insist on its input's extent in any way, and does so at every other one
             if error <= self._precision.tolerance:
-                return error, _shapes(smaller)
-        if not whole and is_heavy(full.graph):
-            try:
+                return error, _shapes(smaller), False
+        if not whole and is_worth_thinning(full.graph):
+            with suppress(Exception):
                 error = self._thinned(position, example)
-            except Exception:
-                error = float("inf")
-            if error <= self._precision.tolerance:
-                return error, _shapes(example)
+                if error <= self._precision.tolerance:
+                    return error, _shapes(example), True
         with self._running():
             inputs = self._inputs(example)
             ours = self._own(inputs, PromotedCasts(self._precision))
-            return self._error(position, example, full, inputs, ours), _shapes(example)
+            return self._error(position, example, full, inputs, ours), _shapes(example), False
 
     def _on_fewer(self, position: int, example: Any) -> float:
         """The error there; infinite where the two networks may do something else there than in full."""
@@ -138,26 +144,33 @@ class _Run:
         return found
 
     def _thinned(self, position: int, example: Any) -> float:
-        """The error on fewer places of both graphs; infinite where outputs would not tell all."""
+        """The error on fewer places of both graphs, and of everything from which places are cut, before they are;
+        infinite where outputs would not tell all.
+        """
         full, retraced = self._of.structure.traces[position], self._of.retraced[position]
-        pair = thinned_alike(full.graph, retraced.graph)
+        pair = thinned_alike(self._of.structure, position, retraced.graph)
         if pair is None or hides(full.graph):
             return float("inf")
+        whole: dict[int, torch.Tensor] = {}
+        compared: dict[int, float] = {}
+        twin = twins(*pair)
+
+        def compare(value: int, tensor: torch.Tensor) -> None:
+            if value not in compared:
+                kept = kept_part(tensor, self._of.structure.dims(value, position), self._of.gone)
+                compared[value] = largest_error([whole[twin[value]]], [kept], self._precision)
+
         with self._running():
             inputs, deaf = self._inputs(example), Deaf()
             small = replace(retraced, graph=pair[1].graph)
-            ours = replay(
-                small.graph,
-                self._tensors(small, self._small_states(small), inputs),
-                Masks(),
-                small.graph.outputs,
-                self._precision,
-                replace(pair[1], deaf=deaf),
-            )
+            tensors = self._tensors(small, self._small_states(small), inputs)
+            follower = replace(pair[1], meets=whole.setdefault, deaf=deaf)
+            ours = replay(small.graph, tensors, Masks(), small.graph.outputs, self._precision, follower)
             if deaf or any(not t.is_floating_point() for t in ours):
                 return float("inf")
-            theirs = self._masked(position, replace(full, graph=pair[0].graph), inputs, pair[0])
-            return largest_error(ours, theirs, self._precision)
+            follower = replace(pair[0], meets=compare)
+            theirs = self._masked(position, replace(full, graph=pair[0].graph), inputs, follower)
+            return max(largest_error(ours, theirs, self._precision), *compared.values())
 
     def _bases(self, position: int, example: Any, ran: Sequence[Ran]) -> Iterator[Trace]:
         """The original's trace on fewer places: read off what the smaller network ran, or made anew."""

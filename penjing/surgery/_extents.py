@@ -24,6 +24,8 @@ aten = torch.ops.aten
 WORTH = 5_000_000  # multiply-accumulates from which a run on fewer places pays
 HEAVY = 300_000_000  # from which a trace on fewer places may pay too, and how many of them per call:
 PER_CALL = 4_000_000  # it costs time by the call
+THIN = 100_000_000  # from which leaving places out of both graphs may pay, and how many of them per call
+THIN_PER_CALL = 1_000_000
 SLOW = 4  # a grouped convolution in float64 takes this much longer than its arithmetic
 SHRINKS = (4, 2)
 MULTIPLE = 32
@@ -31,10 +33,14 @@ LONG = 1024  # from here on the last dim of a signal counts as places
 
 
 def is_heavy(graph: Graph) -> bool:
-    return sum(_macs(graph, call) for call in graph.calls) > max(HEAVY, PER_CALL * len(graph.calls))
+    return sum(macs(graph, call) for call in graph.calls) > max(HEAVY, PER_CALL * len(graph.calls))
 
 
-def _macs(graph: Graph, call: OpCall) -> int:
+def is_worth_thinning(graph: Graph) -> bool:
+    return sum(macs(graph, call) for call in graph.calls) > max(THIN, THIN_PER_CALL * len(graph.calls))
+
+
+def macs(graph: Graph, call: OpCall) -> int:
     """Multiply-accumulates of products and convolutions, by the time they take; nothing else counts."""
     packet = call.op.overloadpacket
     out = math.prod(graph.values[call.outputs[0]].shape) if call.outputs else 0
@@ -49,7 +55,7 @@ def _macs(graph: Graph, call: OpCall) -> int:
 
 def smaller_examples(graph: Graph, example: Any) -> Iterator[Any]:
     """Examples with fewer places, smallest first; none for a light network, or where a dim would become one place."""
-    if sum(_macs(graph, call) for call in graph.calls) < WORTH:
+    if sum(macs(graph, call) for call in graph.calls) < WORTH:
         return
     made = (graph.values[v].shape for call in graph.calls for v in call.outputs)
     least = min((n for shape in made if len(shape) > 3 for n in shape[2:] if n > 1), default=math.inf)

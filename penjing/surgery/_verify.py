@@ -28,7 +28,8 @@ class Verification:
     `checked` names the groups that lost units; `cause` says what failed, empty when passed. `precision` is the float
     type of the comparison: float64, or float32 for a network with kernels that know no float64, which then agrees to
     1e-5 instead of 1e-9. `shapes` are those of the tensors it ran on, example by example: heavy networks are compared
-    on fewer pixels, frames and examples (see `verify`). It says nothing about accuracy.
+    on fewer pixels, frames and examples (see `verify`); `thinned` says that places were left out inside both networks
+    instead. It says nothing about accuracy.
     """
 
     passed: bool
@@ -37,6 +38,7 @@ class Verification:
     cause: str = ""
     precision: str = "float64"
     shapes: tuple[tuple[tuple[int, ...], ...], ...] = ()
+    thinned: bool = False
 
     @property
     def note(self) -> str:
@@ -64,8 +66,12 @@ def verify(
     Where the network is heavy, 4 runs on fewer pixels, frames and examples (`Verification.shapes` says on which), if
     both networks do there what they do in full: same ops on the same values, same size of every dim that a group or a
     frozen cause speaks of, no dim collapsed to one place, and the same change of every integer that pruning changes.
-    Whatever fails on fewer places is compared in full. A network with kernels that know no float64 is compared in
-    float32, to 1e-5; `Verification.precision` says so.
+    Where its code insists on its extent (position tables, assertions, token-mixing weights), places are left out inside
+    instead (`Verification.thinned`): the original's graph and the graph of the re-trace in 3 both run in full up to a
+    product, then on the same few places of dims that lose nothing. Everything that places are cut from is compared as a
+    whole before. That run is of the operators that the re-trace saw `slim`'s code run, not of that code once more.
+    Whatever fails on fewer places is compared in full, by `slim`'s own forward. A network with kernels that know no
+    float64 is compared in float32, to 1e-5; `Verification.precision` says so.
     """
     try:
         base = _base(model, plan)
@@ -134,6 +140,7 @@ def check(
         checked=checked,
         precision=found.precision.name,
         shapes=found.shapes,
+        thinned=found.thinned,
     )
 
 
