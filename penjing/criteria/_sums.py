@@ -1,6 +1,6 @@
 """Sums of elementwise scores over everything that goes with a unit."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import torch
@@ -9,17 +9,25 @@ from penjing.core._groups import PruneGroup
 
 _SMALL = 1 << 13
 _BLOCK = 1 << 17  # elements in float64 at a time: they stay in the processor's cache
+_RUN, _WIDTH = (
+    32,
+    1024,
+)  # rows, and columns, of squares in float32 that are added up before float64 takes over
+_FAINT = 1e-24  # a sum below may have lost squares that float32 cannot hold
+_NUMPY = (torch.float16, torch.float32, torch.float64)
 
 
 class Sums:
     """Sums of |score| ** power (1 or 2) along the dims of named tensors, in float64.
 
-    One pass over each tensor, when it is first asked for, serves every dim and every group that has part in it.
+    What is summed for one dim of a tensor serves every group that has part in it. Squares of large float32 tensors on
+    the CPU are summed in float32 over short runs, and over the runs in float64: a sum changes by less than 1e-6 of
+    itself. Sums so small or large that float32 may have lost squares are taken in float64.
     """
 
     def __init__(self, tensors: Mapping[str, torch.Tensor], power: int) -> None:
         self._tensors, self._power = tensors, power
-        self._known: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        self._passes: dict[tuple[int, bool], np.ndarray] = {}
         self._along: dict[tuple[int, int], np.ndarray] = {}
         self._buffers: dict[torch.device, torch.Tensor] = {}
 
@@ -36,20 +44,42 @@ class Sums:
     def _summed(self, values: torch.Tensor, dim: int) -> np.ndarray:
         shape = values.shape
         first = next((d for d, n in enumerate(shape) if n != 1), 0)
-        if id(values) not in self._known:
-            self._known[id(values)] = self._pass(values.detach().reshape(shape[first:]))
-        rows, rest = self._known[id(values)]
+        rows = dim <= first
+        found = self._passes.get((id(values), rows))
+        if found is None:
+            self._pass(values, shape[first:], rows)
+            found = self._passes[id(values), rows]
         if dim == first:
-            return rows
+            return found
         if dim < first:
-            return rows.sum(keepdims=True)
-        return rest.sum(tuple(d for d in range(len(shape) - first - 1) if d != dim - first - 1))
+            return found.sum(keepdims=True)
+        rest = found.reshape(shape[first + 1 :])
+        return rest.sum(tuple(d for d in range(rest.ndim) if d != dim - first - 1))
 
-    def _pass(self, values: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
-        """Sums per index of dim 0, and over dim 0."""
-        if values.numel() <= _SMALL:
-            whole = self._powers(torch.empty(values.shape, dtype=torch.float64), values.cpu()).numpy()
-            return whole.reshape(len(whole), whole[:1].size).sum(1) if whole.ndim > 1 else whole, whole.sum(0)
+    def _pass(self, values: torch.Tensor, shape: torch.Size, rows: bool) -> None:
+        """Sums per index of dim 0 (`rows`) or over it; both where the other comes cheaply."""
+        plain, key = values.detach(), id(values)
+        if plain.numel() <= _SMALL:
+            whole = self._small(plain).reshape(shape)
+            if whole.ndim > 1:
+                self._passes[key, True] = whole.reshape(len(whole), shape[1:].numel()).sum(1)
+                self._passes[key, False] = whole.sum(0).ravel()
+            else:
+                self._passes[key, True], self._passes[key, False] = whole, whole.sum(0, keepdims=True)
+            return
+        if self._power == 2 and plain.dtype is torch.float32 and plain.is_cpu and plain.is_contiguous():
+            table = plain.numpy().reshape(shape[0], -1)
+            self._passes[key, rows] = _row_squares(table) if rows else _column_squares(table)
+            return
+        self._passes[key, True], self._passes[key, False] = self._both(plain.reshape(shape))
+
+    def _small(self, values: torch.Tensor) -> np.ndarray:
+        if values.dtype in _NUMPY and values.is_cpu:
+            held = values.numpy()
+            return np.square(held, dtype=np.float64) if self._power == 2 else np.abs(held).astype(np.float64)
+        return self._powers(torch.empty(values.shape, dtype=torch.float64), values.cpu()).numpy()
+
+    def _both(self, values: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
         width = values.shape[1:].numel()
         step = max(1, _BLOCK // max(1, width))
         made = {"dtype": torch.float64, "device": values.device}
@@ -63,7 +93,7 @@ class Sums:
             block = block.view(len(part), width)
             torch.sum(block, 1, out=rows[start : start + step])
             rest.addmv_(block.T, ones[: len(part)])
-        return rows.cpu().numpy(), rest.view(values.shape[1:]).cpu().numpy()
+        return rows.cpu().numpy(), rest.cpu().numpy()
 
     def _powers(self, into: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
         into.copy_(values.abs() if values.is_complex() else values)
@@ -74,6 +104,32 @@ class Sums:
         if held is None or len(held) < size:
             held = self._buffers[device] = torch.empty(max(size, _BLOCK), dtype=torch.float64, device=device)
         return held
+
+
+def _row_squares(table: np.ndarray) -> np.ndarray:
+    found = np.zeros(len(table))
+    for start in range(0, table.shape[1], _WIDTH):
+        part = table[:, start : start + _WIDTH]
+        found += np.einsum("ij,ij->i", part, part)
+    for few in _doubtful(found):
+        found[few] = np.square(table[few], dtype=np.float64).sum(1)
+    return found
+
+
+def _column_squares(table: np.ndarray) -> np.ndarray:
+    whole = len(table) - len(table) % _RUN
+    runs = table[:whole].reshape(-1, _RUN, table.shape[1])
+    found = np.einsum("kij,kij->kj", runs, runs).sum(0, dtype=np.float64)
+    found += np.einsum("ij,ij->j", table[whole:], table[whole:])
+    for few in _doubtful(found):
+        found[few] = np.square(table[:, few], dtype=np.float64).sum(0)
+    return found
+
+
+def _doubtful(sums: np.ndarray) -> Iterator[np.ndarray]:
+    """Positions of sums of which float32 may have lost squares, a few at a time."""
+    found = np.flatnonzero(~((sums >= _FAINT) & np.isfinite(sums)))
+    return (found[start : start + _RUN] for start in range(0, len(found), _RUN))
 
 
 def spread(group: PruneGroup, sums: Sums) -> np.ndarray:
