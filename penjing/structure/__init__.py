@@ -26,6 +26,7 @@ from penjing.structure._leftovers import no_leftovers as no_leftovers
 from penjing.structure._merge import merge_weights as merge_weights
 from penjing.structure._pages import cloned as cloned
 from penjing.structure._pages import fresh as fresh
+from penjing.structure._pages import keep_freed as keep_freed
 from penjing.structure._pages import together as together
 from penjing.structure._plain import loose_modules as loose_modules
 from penjing.structure._plain import plain_tensors as plain_tensors

@@ -14,6 +14,7 @@ import torch
 _SYSTEM = Path("/sys/kernel/mm/transparent_hugepage")
 _ADVICE = 14  # MADV_HUGEPAGE in Linux's <asm-generic/mman-common.h>
 _ALIGNED = 64  # bytes: tensors in shared memory start at cache lines, as torch's own do
+_LARGEST = (32 << 20) - (1 << 13)  # bytes of the largest block that teaches glibc's allocator (mallopt(3))
 _Hint = Callable[[int, int], object]
 
 
@@ -52,6 +53,16 @@ def together(
         found.append(_laid_out(flat, tensor).copy_(tensor))
         start += length
     return found
+
+
+@functools.cache
+def keep_freed() -> None:
+    """Have the allocator keep memory that is freed, for the next tensor: once per process.
+
+    Glibc gives memory back to the system, and takes it anew page by page, above twice the size of the largest block
+    (up to 32 MB) that was ever freed.
+    """
+    torch.empty(_LARGEST, dtype=torch.uint8)
 
 
 def _length(tensor: torch.Tensor, dtype: torch.dtype) -> int:

@@ -17,7 +17,7 @@ from penjing.core._graph import OpCall
 from penjing.surgery._precision import Precision, in_double
 
 aten = torch.ops.aten
-BLOCK = 1 << 17  # elements of a weight that are cut and cast at once
+BLOCK = 1 << 19  # elements of a weight that are cut and cast at once
 LARGE = 1 << 23  # elements of a weight that is never cast whole: so much memory is new at every use
 
 

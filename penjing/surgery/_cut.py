@@ -8,7 +8,7 @@ from torch import nn
 
 from penjing.core._edits import ScaleTensor
 from penjing.core._plan import Plan
-from penjing.structure import Structure, Trace, trace_forward
+from penjing.structure import Structure, Trace, keep_freed, trace_forward
 from penjing.surgery._apply import carry_out
 from penjing.surgery._rescale import rescaling
 
@@ -26,6 +26,7 @@ def cut(model: nn.Module, structure: Structure, plan: Plan, example_inputs: Any)
     """Carry out a plan; where code computes a constant from a size that shrank, extend it by the factors on weights
     that keep the original's function. Where no weight can carry the factor the constant differs, and `check` says so.
     """
+    keep_freed()
     slim = carry_out(model, plan)
     traces = retrace(slim, example_inputs)
     edits = rescaling(structure, traces)

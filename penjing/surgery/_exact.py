@@ -17,6 +17,7 @@ from penjing.structure import (
     Trace,
     call_with,
     is_additive_mask,
+    keep_freed,
     map_tensors,
     no_leftovers,
     output_tensors,
@@ -72,6 +73,7 @@ class Subject:
 
 def exactness(subject: Subject, example_inputs: Any) -> Exactness:
     """Compare on every example input, in float64; where a kernel knows no float64, in float32."""
+    keep_freed()
     examples = example_inputs if isinstance(example_inputs, list) else [example_inputs]
     try:
         return _exactness(subject, DOUBLE, examples)

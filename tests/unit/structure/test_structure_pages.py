@@ -1,5 +1,8 @@
 """Fresh memory holds the same numbers, asked for in huge pages or not."""
 
+import platform
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -119,3 +122,29 @@ def test_pruned_networks_are_the_same_with_huge_pages(monkeypatch: pytest.Monkey
     for (name, tensor), other in zip(plain.state_dict().items(), hinted.state_dict().values(), strict=True):
         assert torch.equal(tensor, other), name
         assert other.untyped_storage().nbytes() == 4 * other.numel(), f"{name} has memory of its own"
+
+
+FREEING = """
+import resource
+import torch
+from penjing.structure._pages import keep_freed
+
+def faults():
+    for _ in range(3):
+        torch.ones(3 << 20)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(10):
+        torch.ones(3 << 20), torch.ones(3 << 20)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+before = faults()
+keep_freed()
+print(before, faults())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another allocator")
+def test_freed_memory_is_used_again():
+    run = subprocess.run([sys.executable, "-c", FREEING], capture_output=True, text=True, check=True)
+    given_back, kept = map(int, run.stdout.split())
+    assert kept <= given_back / 2
