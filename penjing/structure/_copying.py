@@ -12,11 +12,15 @@ import torch
 from torch import nn
 
 from penjing.core import PlanError
+from penjing.structure._pages import cloned
 from penjing.structure._walk import each_path
 
 _ATOMIC = frozenset((type(None), bool, int, float, str, types.FunctionType, torch.dtype, torch.device))
 _CONTAINERS = frozenset((dict, OrderedDict, list, set))
 _BARE = object()
+_LAST_OF_STATE = (
+    "_backward_pre_hooks"  # the youngest of what `nn.Module.__setstate__` adds to states without it
+)
 
 
 def copied(model: nn.Module, memo: dict[int, Any]) -> nn.Module:
@@ -57,13 +61,43 @@ def _copy(value: Any, memo: dict[int, Any]) -> Any:
         return made
     if kind is tuple and all(type(item) in _ATOMIC for item in value):
         return value
-    if isinstance(value, nn.Module) and _plain(value):
+    if isinstance(value, nn.Module) and _is_plain(value):
         return _twin(value, memo)
-    if isinstance(value, torch.Tensor) and value.grad_fn is not None:  # left over from a forward that learned
+    if isinstance(value, torch.Tensor):
+        return _tensor(value, memo)
+    return copy.deepcopy(value, memo)
+
+
+def _tensor(value: torch.Tensor, memo: dict[int, Any]) -> torch.Tensor:
+    if value.grad_fn is not None:  # left over from a forward that learned
         made = memo[id(value)] = value.detach().clone()
         return made
+    if type(value) is nn.Parameter:
+        made = memo[id(value)] = nn.Parameter(cloned(value), value.requires_grad)
+        return marked_like(made, value)
+    if type(value) is torch.Tensor and _owns_memory(value):
+        shared = memo.setdefault(
+            cast(int, "torch"), {}
+        )  # where `deepcopy` looks for memory that tensors share
+        place = value.untyped_storage()._cdata
+        if place not in shared:
+            made = memo[id(value)] = cloned(value)
+            shared[place] = made.untyped_storage()
+            return made
     made = cast(Any, copy.deepcopy(value, memo))
     return marked_like(made, value) if isinstance(value, nn.Parameter) else made
+
+
+def _owns_memory(value: torch.Tensor) -> bool:
+    """Whether a tensor is no more than numbers on the CPU that fill the memory they lie in."""
+    return (
+        value.is_cpu
+        and value.layout is torch.strided
+        and not (value.is_quantized or value.is_complex() or value.is_neg() or value.requires_grad)
+        and value.is_contiguous()
+        and value.untyped_storage().nbytes() == value.numel() * value.element_size()
+        and not vars(value)
+    )
 
 
 def marked_like(made: torch.Tensor, original: torch.Tensor) -> torch.Tensor:
@@ -78,31 +112,36 @@ def _twin(module: nn.Module, memo: dict[int, Any]) -> nn.Module:
     made = memo[id(module)] = kind.__new__(kind)
     state = module.__getstate__()
     for name, value in state.items():
-        sort = type(value)
-        if sort in _ATOMIC:
-            continue
-        if sort in _CONTAINERS and not value and id(value) not in memo:  # most are tables of hooks
-            state[name] = memo[id(value)] = sort()
-        else:
+        held = type(value)
+        if held in _CONTAINERS and not value and id(value) not in memo:  # most of what a module keeps
+            state[name] = memo[id(value)] = held()
+        elif held not in _ATOMIC:
             state[name] = _copy(value, memo)
-    made.__setstate__(state)
+    if kind.__setstate__ is nn.Module.__setstate__ and _LAST_OF_STATE in state:
+        made.__dict__.update(state)
+    else:
+        made.__setstate__(state)
     return made
 
 
-def _plain(module: nn.Module) -> bool:
+def _is_plain(module: nn.Module) -> bool:
     """Whether a module is copied by its attributes, as `nn.Module` is, and not in a way of its own."""
-    return _plain_kind(type(module)) and getattr(module, "__deepcopy__", None) is None
+    kind = type(module)
+    if not _is_plain_kind(kind) or kind in dispatch_table:
+        return False
+    if kind.__getattr__ is nn.Module.__getattr__ and kind.__getattribute__ is object.__getattribute__:
+        return "__deepcopy__" not in module.__dict__
+    return getattr(module, "__deepcopy__", None) is None
 
 
 @functools.lru_cache(maxsize=512)
-def _plain_kind(kind: Any) -> bool:
+def _is_plain_kind(kind: type[nn.Module]) -> bool:
     return (
         kind.__reduce_ex__ is object.__reduce_ex__
         and kind.__reduce__ is object.__reduce__
         and kind.__getstate__ is nn.Module.__getstate__
         and kind.__new__ is object.__new__
-        and kind not in dispatch_table
-        and not any(hasattr(kind, name) for name in ("__getnewargs_ex__", "__getnewargs__"))
+        and not any(hasattr(kind, n) for n in ("__getnewargs_ex__", "__getnewargs__", "__deepcopy__"))
     )
 
 

@@ -98,3 +98,37 @@ def test_a_network_that_cannot_be_copied_says_so():
     model.kept = threading.Lock()  # type: ignore[assignment]
     with pytest.raises(pj.PlanError, match="cannot be copied"):
         copied(model, {})
+
+
+class Aliases(nn.Module):
+    """Tensors that share memory in whole and in part, and one that somebody marked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("whole", torch.arange(12.0).view(3, 4))
+        self.register_buffer("again", self.whole.view(4, 3))
+        self.register_buffer("part", torch.arange(6.0))
+        self.rows = self.part[:2]
+        self.register_buffer("last", torch.randn(1, 2, 3, 4).to(memory_format=torch.channels_last))
+        self.weight = nn.Parameter(torch.randn(2, 3, 4, 5).to(memory_format=torch.channels_last))
+        self.weight.no_decay = True  # type: ignore[attr-defined]
+        self.still = nn.Parameter(torch.zeros(2), requires_grad=False)
+        self.meta = torch.empty(2, device="meta")
+
+
+def test_tensors_that_share_memory_share_it_in_the_copy_too():
+    model = Aliases()
+    made, twin = copied(model, {}), copy.deepcopy(model)
+    for own in (made, twin):
+        own.whole[0, 0] = 100.0
+        own.part[1] = 100.0
+    for name in ("whole", "again", "part", "rows", "last", "weight", "still"):
+        ours, theirs = getattr(made, name), getattr(twin, name)
+        assert type(ours) is type(theirs)
+        assert torch.equal(ours, theirs)
+        assert (ours.stride(), ours.requires_grad) == (theirs.stride(), theirs.requires_grad)
+        assert ours.data_ptr() != getattr(model, name).data_ptr()
+    assert made.again[0, 0] == made.rows[1] == 100.0
+    assert model.whole[0, 0] == 0.0
+    assert made.weight.no_decay
+    assert made.meta.is_meta
