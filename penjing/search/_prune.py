@@ -24,6 +24,7 @@ from penjing.search._select import (
     ratios_per_group,
 )
 from penjing.structure import (
+    ALONE,
     ExampleInputs,
     Structure,
     collect_young,
@@ -73,7 +74,7 @@ def prune(
     context = Context(calibration=calibration, loss=loss, seed=seed)
     rounding = Rounding(min_kept=min_kept, round_to=round_to)
     own_code = calibration is not None or callable(criterion)  # runs with the collector as ever
-    with nullcontext() if own_code else collector_paused():
+    with ALONE, nullcontext() if own_code else collector_paused():
         refuse_unsupported(model)
         merged, merging = merge_weights(model)
         slim, plan = _pruned(

@@ -11,6 +11,7 @@ from torch import nn
 from penjing.core import TraceError, UsageError
 from penjing.core._graph import Graph
 from penjing.core._groups import Frozen, PruneGroup
+from penjing.structure._alone import ALONE
 from penjing.structure._atoms import FIXED, Atoms, Dim
 from penjing.structure._attention import replaceable_modules
 from penjing.structure._attributes import read_attribute
@@ -119,8 +120,9 @@ def trace(model: nn.Module, example_inputs: ExampleInputs | list[ExampleInputs])
     Raises `UsageError` for inputs of the wrong kind and `TraceError` when the forward fails.
     """
     refuse_unsupported(model)
-    merged, merging = merge_weights(model)
-    structure = trace_merged(merged, example_inputs)
+    with ALONE:
+        merged, merging = merge_weights(model)
+        structure = trace_merged(merged, example_inputs)
     if merging is None:
         return structure
     policies = (*merging.policies, *structure.policies)

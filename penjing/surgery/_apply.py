@@ -10,6 +10,7 @@ from penjing.core import PlanError, UsageError
 from penjing.core._edits import DropBlock, MergeWeight, ReplaceComponent, ScaleTensor, SetAttribute
 from penjing.core._plan import Plan
 from penjing.structure import (
+    ALONE,
     copied,
     drop_caches,
     every_path,
@@ -43,7 +44,8 @@ def apply(model: nn.Module, plan: Plan) -> nn.Module:
             f"this plan belongs to another network: it was made for structure {plan.fingerprint[:12]}, this "
             f"{type(model).__name__} is {found[:12]}. Apply it to the network it was planned on, before any change"
         )
-    return carry_out(_merged(model, plan), plan)
+    with ALONE:
+        return carry_out(_merged(model, plan), plan)
 
 
 def carry_out(model: nn.Module, plan: Plan) -> nn.Module:

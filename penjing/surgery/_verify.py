@@ -12,7 +12,7 @@ from penjing.core import PenjingError, PlanError, TraceError
 from penjing.core._edits import DropBlock, MergeWeight
 from penjing.core._groups import PruneGroup
 from penjing.core._plan import Plan
-from penjing.structure import ExampleInputs, Structure, Trace, trace
+from penjing.structure import ALONE, ExampleInputs, Structure, Trace, trace
 from penjing.surgery._apply import apply, named_states
 from penjing.surgery._compare import constant_difference, structural_difference
 from penjing.surgery._cut import retrace
@@ -74,9 +74,10 @@ def verify(
     float64 is compared in float32, to 1e-5; `Verification.precision` says so.
     """
     try:
-        base = _base(model, plan)
-        structure = trace(base, example_inputs)
-        return check(base, slim, structure, plan, example_inputs, expected=apply(model, plan))
+        with ALONE:
+            base = _base(model, plan)
+            structure = trace(base, example_inputs)
+            return check(base, slim, structure, plan, example_inputs, expected=apply(model, plan))
     except PenjingError as error:
         return Verification(passed=False, max_error=float("nan"), checked=(), cause=str(error))
 
