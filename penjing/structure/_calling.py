@@ -67,6 +67,11 @@ def check_example(example: ExampleInputs) -> None:
     tensors = tensors_of(example)
     if not tensors:
         raise UsageError("example_inputs holds no tensor: give what the network's forward takes")
+    if any(tensor.layout is not torch.strided for tensor in tensors):
+        raise UsageError(
+            "example_inputs holds a sparse tensor, which cannot be followed: give it dense (tensor.to_dense()); the "
+            "smaller network takes it sparse again"
+        )
     if not any(tensor.numel() for tensor in tensors):
         shapes = [tuple(tensor.shape) for tensor in tensors]
         raise UsageError(

@@ -77,11 +77,13 @@ def _swap(
 
 
 def stand_in(tensor: torch.Tensor) -> torch.Tensor:
-    """A tensor of the same kind without data; an integer tensor's copy."""
+    """A tensor of the same kind without data, dense in the place of a sparse one; an integer tensor's copy."""
     if not (tensor.dtype.is_floating_point or tensor.dtype.is_complex):
         data = tensor.detach()
         return data.to("cpu", copy=True) if not tensor.is_meta else data
-    if tensor.layout is torch.strided and tensor.is_contiguous():
+    if tensor.layout is not torch.strided:
+        meta = torch.empty(tensor.shape, dtype=tensor.dtype, device=_META)
+    elif tensor.is_contiguous():
         meta = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=_META)
     else:
         meta = torch.empty_like(tensor.detach(), device=_META)

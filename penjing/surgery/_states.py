@@ -31,7 +31,7 @@ def visible_states(
     Constant, tiny, infinite or absent ones are replaced by random ones in the proof's precision, whose names come
     second. `thorough` looks for infinities everywhere.
     """
-    states = {name: tensor.detach() for name, tensor in _held(model) if name in read or tensor.is_meta}
+    states = {name: dense(tensor.detach()) for name, tensor in _held(model) if name in read or tensor.is_meta}
     hidden = {name: states[name] for name in _hidden(states, thorough)}
     return {**states, **_random(hidden, precision)}, frozenset(hidden)
 
@@ -64,6 +64,10 @@ def _hidden(states: Mapping[str, torch.Tensor], thorough: bool) -> list[str]:
         if not shown or (thorough and not torch.isfinite(tensor).all()):
             found.append(name)
     return found
+
+
+def dense(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor if tensor.layout is torch.strided else tensor.to_dense()
 
 
 def _spreads(tensors: Sequence[torch.Tensor]) -> list[float]:

@@ -18,6 +18,7 @@ from penjing.surgery._compare import constant_difference, structural_difference
 from penjing.surgery._cut import retrace
 from penjing.surgery._exact import Subject, exactness
 from penjing.surgery._precision import DOUBLE, SINGLE
+from penjing.surgery._states import dense
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -235,7 +236,7 @@ def _foreign_weights(slim: nn.Module, expected: nn.Module, removed: Container[st
             return f"{name!r} has shape {tuple(other.shape)}, the plan gives {tuple(tensor.shape)}"
         if (
             not tensor.is_meta
-            and not torch.equal(other.to(tensor.device), tensor)
+            and not torch.equal(dense(other).to(tensor.device), dense(tensor))
             and not _both_nan(other, tensor)
         ):
             return f"{name!r} is not the original's slice: weights were trained or changed after pruning; verify before"
@@ -243,4 +244,5 @@ def _foreign_weights(slim: nn.Module, expected: nn.Module, removed: Container[st
 
 
 def _both_nan(a: torch.Tensor, b: torch.Tensor) -> bool:
+    a, b = dense(a), dense(b)
     return a.is_floating_point() and torch.equal(torch.nan_to_num(a), torch.nan_to_num(b.to(a.device)))

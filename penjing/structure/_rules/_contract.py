@@ -20,6 +20,7 @@ EINSUMS = {
     aten.addbmm: "_, b m k, b k n -> m n",
     aten.baddbmm: "_, b m k, b k n -> b m n",
     aten.addmv: "_, m k, k -> m",
+    aten._sparse_addmm: "_, m k, k n -> m n",
     aten.addr: "_, m, n -> m n",
 }
 
