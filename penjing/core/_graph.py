@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,8 +12,7 @@ class Ref:
     value: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Value:
+class Value(NamedTuple):
     """One tensor: its shape and dtype at trace time; holds no data."""
 
     id: int
@@ -21,8 +20,7 @@ class Value:
     dtype: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OpCall:
+class OpCall(NamedTuple):
     """One operator call. `args` and `kwargs` hold `Ref`s where tensors stood.
 
     `function` is the torch function the user's code called; `sizes` are the integers it passed, each with its
@@ -39,8 +37,7 @@ class OpCall:
     sizes: tuple[Any, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModuleCall:
+class ModuleCall(NamedTuple):
     """One call of a module: the values that went in and came out, and the op calls it spans."""
 
     path: str

@@ -10,7 +10,7 @@ import gc
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import CodeType, FrameType
 from typing import Any
 
@@ -57,7 +57,7 @@ class Ending:
     def cut(self, module: ModuleCall) -> ModuleCall:
         """What of a module's call lies before the end."""
         kept = tuple(v for v in module.outputs if v < self.values)
-        return replace(module, outputs=kept, last_op=min(module.last_op, self.calls))
+        return module._replace(outputs=kept, last_op=min(module.last_op, self.calls))
 
 
 def held(tensors: Sequence[torch.Tensor], until: CodeType) -> list[torch.Tensor]:

@@ -1,7 +1,6 @@
 """Calls that fill fresh tensors which nothing reads: modules that a forward builds and gives other weights."""
 
 from collections.abc import Iterable, Sequence, Set
-from dataclasses import replace
 from itertools import accumulate
 
 from penjing.core._graph import ModuleCall, OpCall
@@ -17,7 +16,7 @@ def without_idle(
         return calls, modules
     kept = [position not in idle for position in range(len(calls))]
     before = [0, *accumulate(kept)]
-    moved = [replace(m, first_op=before[m.first_op], last_op=before[m.last_op]) for m in modules]
+    moved = [m._replace(first_op=before[m.first_op], last_op=before[m.last_op]) for m in modules]
     return [call for call, stays in zip(calls, kept, strict=True) if stays], moved
 
 

@@ -7,7 +7,7 @@ a table that a forward fills would keep stand-ins for the user's next real call.
 import functools
 import sys
 from collections import OrderedDict, deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from contextlib import contextmanager
 from operator import is_
 from types import FunctionType
@@ -20,6 +20,7 @@ _Memoised = functools._lru_cache_wrapper
 _OWN_CODE = sys.stdlib_module_names | {"penjing", "torch", "numpy", "sympy", "triton", "cuda"}
 _TABLES = frozenset({dict, list, set, OrderedDict, deque})
 _looked_through: set[str] = set()
+_loaded: tuple[int, str] = (0, "")
 _in_modules: "list[_Place]" = []
 _in_kinds: "dict[type, tuple[tuple[Any, ...], list[_Place]]]" = {}
 
@@ -123,7 +124,7 @@ def _memoised(kinds: set[type]) -> list[_Place]:
     """Module globals and methods that are memoised functions; every module is looked through once per process, a
     class again when it has changed.
     """
-    for module in sys.modules.keys() - _looked_through:
+    for module in _new_modules():
         _looked_through.add(module)
         space = {} if _is_own(module) else getattr(sys.modules[module], "__dict__", {})
         for name, value in list(space.items()):
@@ -137,6 +138,13 @@ def _memoised(kinds: set[type]) -> list[_Place]:
             known = _in_kinds[kind] = content, places
         found.extend(known[1])
     return found
+
+
+def _new_modules() -> Set[str]:
+    """Modules not yet looked through: none while as many are loaded as before and the same was loaded last."""
+    global _loaded
+    before, _loaded = _loaded, (len(sys.modules), next(reversed(sys.modules)))
+    return sys.modules.keys() - _looked_through if _loaded != before else frozenset()
 
 
 def _within(owner: Any, name: str, value: Any, depth: int) -> Iterator[tuple[Any, str]]:

@@ -78,6 +78,11 @@ def _binary(args: Sequence[Any]) -> Found | None:
     return _broadcast((x, y), x.dtype) if _is_plain(x, y) else None
 
 
+def _binary_in_place(args: Sequence[Any]) -> Any:
+    found = _binary(args) if args[0].is_floating_point() else None
+    return SELF if found is not None and found[1][0][0] == tuple(args[0].shape) else None
+
+
 def _broadcast(tensors: Sequence[torch.Tensor], dtype: torch.dtype) -> Found | None:
     """Tensors without empty dims, aligned at their last."""
     rank = max(t.dim() for t in tensors)
@@ -218,6 +223,7 @@ QUICK: dict[Any, Callable[[Sequence[Any]], Any]] = {
     _aten._safe_softmax.default: _softmax,
     **dict.fromkeys((_aten.mm.default, _aten.bmm.default, _aten.addmm.default), _product),
     **dict.fromkeys((_aten.add.Tensor, _aten.sub.Tensor, _aten.mul.Tensor, _aten.div.Tensor), _binary),
+    **dict.fromkeys((_aten.add_.Tensor, _aten.mul_.Tensor), _binary_in_place),
     **dict.fromkeys((_aten.mul.Scalar, _aten.add.Scalar, _aten.pow.Tensor_Scalar), _unary),
     **{getattr(_aten, name).default: _unary for name in UNARY},
     **{getattr(_aten, f"{name}_").default: _unary_in_place for name in UNARY if hasattr(_aten, f"{name}_")},

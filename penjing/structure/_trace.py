@@ -7,11 +7,11 @@ swapped for meta tensors, integer tensors stay real (code reads their values), a
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.modules import module as module_hooks
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
@@ -112,23 +112,20 @@ def _traced(model: nn.Module, example: ExampleInputs, training: bool, recorder: 
 
 @contextmanager
 def _module_calls(named: Named, recorder: "_Recorder") -> Iterator[None]:
-    paths = {id(module): path for path, module in named}
-
-    def enter(module: nn.Module, args: Any) -> None:
-        recorder.enter(paths.get(id(module), ""), args)
-
-    def leave(module: nn.Module, args: Any, output: Any) -> None:
-        recorder.leave(output)
-
-    handles = [
-        module_hooks.register_module_forward_pre_hook(enter),
-        module_hooks.register_module_forward_hook(leave),
-    ]
+    for path, module in named:
+        module.__dict__["_call_impl"] = partial(_called, recorder, path, module)
     try:
         yield
     finally:
-        for handle in handles:
-            handle.remove()
+        for _, module in named:
+            module.__dict__.pop("_call_impl", None)
+
+
+def _called(recorder: "_Recorder", path: str, module: nn.Module, /, *args: Any, **kwargs: Any) -> Any:
+    recorder.enter(path, args)
+    output = type(module)._call_impl(module, *args, **kwargs)
+    recorder.leave(output)
+    return output
 
 
 _ATOMIC = frozenset({int, float, bool, str, type(None), torch.dtype, torch.device, torch.memory_format})
@@ -159,8 +156,10 @@ class _Recorder(TorchDispatchMode):
         self.function, self.module = "", ""
         self.sizes: tuple[tuple[int, Expr], ...] = ()
         self.example: ExampleInputs = None
-        self._alive: list[torch.Tensor] = []
-        self._aliases = Aliases(self._alive)
+        self.alive: list[torch.Tensor] = []
+        self.layouts: dict[int, int] = {}
+        self.open = True
+        self._aliases = Aliases(self.alive)
         self._chosen: dict[int, torch.Tensor] = {}
         self._run = Mixing()
         self._shadows = Shadows(self.calls, self.values)
@@ -212,9 +211,10 @@ class _Recorder(TorchDispatchMode):
             if not self._parameters or not self._parameters <= used:
                 raise error
             read = self.ids[id(tensor)]
-            found = {self.ids[id(t)] for t in held(self._alive, call_with.__code__)} | {read}
+            found = {self.ids[id(t)] for t in held(self.alive, call_with.__code__)} | {read}
             given = {*self._inputs, *self._states.values(), *self.constants}
             outputs = tuple(sorted(found - given))
+            self.open = False
             self._ending = Ending(error, self.module, len(self.calls), len(self.values), outputs)
             for value in {*outputs, *self._inputs}:
                 self._shadows.hold_ones(value)
@@ -232,16 +232,8 @@ class _Recorder(TorchDispatchMode):
         self.module = self._stack[-1][0] if self._stack else ""
         tensors = (output,) if isinstance(output, torch.Tensor) else output_tensors(output)
         outputs = tuple(self.ids[id(t)] for t in tensors if id(t) in self.ids)
-        self._modules.append(
-            ModuleCall(
-                path=path,
-                inputs=inputs,
-                outputs=outputs,
-                first_op=first,
-                last_op=len(self.calls),
-                plain=plain and isinstance(output, torch.Tensor) and len(outputs) == 1,
-            )
-        )
+        plain = plain and isinstance(output, torch.Tensor) and len(outputs) == 1
+        self._modules.append(ModuleCall(path, inputs, outputs, first, len(self.calls), plain))
 
     def finish(self, output: Any, compared: Mapping[Arith, tuple[bool, str]]) -> Trace:
         leaves = output_tensors(output)
@@ -280,9 +272,10 @@ class _Recorder(TorchDispatchMode):
     def _new(self, tensor: torch.Tensor) -> int:
         value = len(self.values)
         dtype = tensor.dtype
-        self.values.append(Value(id=value, shape=tuple(tensor.shape), dtype=_NAMES.get(dtype) or str(dtype)))
+        self.values.append(Value(value, tuple(tensor.shape), _NAMES.get(dtype) or str(dtype)))
         self.ids[id(tensor)] = value
-        self._alive.append(tensor)
+        self.layouts.pop(id(tensor), None)
+        self.alive.append(tensor)
         return value
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -312,14 +305,14 @@ class _Recorder(TorchDispatchMode):
             self._hold_drawn(outputs, results)
         self.calls.append(
             OpCall(
-                op=func,
-                args=refs,
-                kwargs=named,
-                inputs=tuple(inputs),
-                outputs=tuple(outputs),
-                module=self.module,
-                function=self.function,
-                sizes=self.sizes,
+                func,
+                refs,
+                named,
+                tuple(inputs),
+                tuple(outputs),
+                self.module,
+                self.function,
+                self.sizes,
             )
         )
         return result

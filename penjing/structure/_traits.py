@@ -32,6 +32,7 @@ class Traits:
     fills: bool  # gives numbers known from the code alone, shaped like some tensor
     steered: bool  # its other inputs, lengths or batch sizes, decide every shape
     repeatable: bool
+    fresh: bool  # returns new tensors only
     quick: Callable[..., Any] | None
 
 
@@ -57,6 +58,7 @@ def _look_up(op: Any) -> Traits:
         fills=packet in _FILLS,
         steered=op in STEERED,
         repeatable=_repeatable(op),
+        fresh=all(r.alias_info is None for r in op._schema.returns),
         quick=QUICK.get(op),
     )
 

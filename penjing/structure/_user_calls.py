@@ -7,12 +7,12 @@ from torch.overrides import TorchFunctionMode
 
 from penjing.structure._mixing import LITERALS, keep_literals
 from penjing.structure._provenance import Const, Expr, Size, TracedInt, expression
+from penjing.structure._repeats import REPEATED, Book, Repeats
 
 
-class Recorder(Protocol):
+class Recorder(Book, Protocol):
     """What a trace knows of tensors (their value ids, what they hold) and is told of the user's call."""
 
-    ids: dict[int, int]
     function: str
     provenance: bool
     sizes: tuple[tuple[int, Expr], ...]
@@ -20,7 +20,7 @@ class Recorder(Protocol):
     def value_of(self, tensor: torch.Tensor) -> torch.Tensor: ...
 
 
-_READS_SIZE, _READS_DEVICE, _READS_VALUES, _COUNTS, _TAKES_LITERALS = range(5)
+_READS_SIZE, _READS_DEVICE, _READS_VALUES, _COUNTS, _TAKES_LITERALS, _SETS_DATA = range(6)
 _SPECIAL: dict[Any, int] = {
     **dict.fromkeys(LITERALS, _TAKES_LITERALS),
     torch.Tensor.size: _READS_SIZE,
@@ -30,7 +30,15 @@ _SPECIAL: dict[Any, int] = {
     torch.Tensor.numpy: _READS_VALUES,
     torch.Tensor.numel: _COUNTS,
     torch.Tensor.__len__: _COUNTS,
+    torch.Tensor.data.__set__: _SETS_DATA,  # type: ignore[attr-defined]
 }
+
+
+_Tensor: Any = torch.Tensor
+_ASKS = frozenset({
+    _Tensor.dim, _Tensor.is_floating_point, _Tensor.dtype.__get__, _Tensor.ndim.__get__, _Tensor.is_cuda.__get__,
+    _Tensor.requires_grad.__get__, torch.is_floating_point, torch._assert,
+})  # fmt: skip
 
 
 class UserCalls(TorchFunctionMode):
@@ -41,9 +49,19 @@ class UserCalls(TorchFunctionMode):
     def __init__(self, recorder: Recorder) -> None:
         super().__init__()
         self._recorder = recorder
+        self._repeats = Repeats(recorder)
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs, recorder = kwargs or {}, self._recorder
+        if func in _ASKS:
+            return func(*args, **kwargs)
+        asked = self._repeats.ask(func, args, kwargs) if func in REPEATED else None
+        if asked is not None:
+            found = self._repeats.again(
+                asked, tuple(asked.sizes) if recorder.provenance else (), args, kwargs
+            )
+            if found is not None:
+                return found
         special = _SPECIAL.get(func)
         if special is not None:
             if special == _READS_DEVICE:
@@ -56,15 +74,20 @@ class UserCalls(TorchFunctionMode):
                 return self._count(func, args) if recorder.provenance else func(*args)
             if special == _READS_VALUES:
                 args = (recorder.value_of(args[0]), *args[1:])
+            elif special == _SETS_DATA:
+                recorder.layouts.pop(id(args[0]), None)
             else:
                 args, kwargs = keep_literals(func, args, kwargs)
         outer = recorder.function, recorder.sizes
         recorder.function = getattr(func, "__name__", "?")
         recorder.sizes = _int_leaves(args, kwargs) if recorder.provenance else ()
         try:
-            return func(*args, **kwargs)
+            result = func(*args, **kwargs)
         finally:
             recorder.function, recorder.sizes = outer
+        if asked is not None:
+            self._repeats.learn(asked, result)
+        return result
 
     def _sizes(self, found: Any, args: Any, kwargs: Any) -> Any:
         value = self._recorder.ids.get(id(args[0]))

@@ -74,13 +74,13 @@ def _value_here(value: Value, cut: Shape, here: Shape, labelled: Sequence[bool])
         if not (n == m if of_a_group else (n > 1) == (m > 1) and n == value.shape[dim]):
             return None
     kept = [a if a != n else m for a, n, m in zip(value.shape, cut, here, strict=True)]
-    return replace(value, shape=tuple(kept))
+    return value._replace(shape=tuple(kept))
 
 
 def _with_integers(call: OpCall, numbers: Iterator[int]) -> OpCall:
     """The call with these integers in the place of its own, in their order."""
     args = tuple(_filled(a, numbers) for a in call.args)
-    return replace(call, args=args, kwargs={k: _filled(v, numbers) for k, v in call.kwargs.items()})
+    return call._replace(args=args, kwargs={k: _filled(v, numbers) for k, v in call.kwargs.items()})
 
 
 def _filled(item: Any, numbers: Iterator[int]) -> Any:

@@ -170,5 +170,5 @@ def _thinned(graph: Graph, start: int, marks: Marks) -> Thinned:
         if cuts:
             state.cuts[position] = cuts
         if found.args is not None:
-            calls[position] = replace(call, args=found.args)
+            calls[position] = call._replace(args=found.args)
     return Thinned(replace(graph, calls=tuple(calls)), state.cuts, state.marks)

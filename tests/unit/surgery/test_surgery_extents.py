@@ -227,9 +227,8 @@ def test_a_run_that_differs_gives_no_graph(change: str):
         ran[last] = dataclasses.replace(ran[last], op=torch.ops.aten.sum.dim_IntList)
     elif change == "integer":  # pruning changes it in full, and the place changes it too
         retraced = trace_forward(model, X)
-        call = dataclasses.replace(
-            retraced.graph.calls[last], args=(retraced.graph.calls[last].args[0], [1, 3])
-        )
+        call = retraced.graph.calls[last]
+        call = call._replace(args=(call.args[0], [1, 3]))
         calls = (*retraced.graph.calls[:last], call, *retraced.graph.calls[last + 1 :])
         cut = dataclasses.replace(retraced, graph=dataclasses.replace(retraced.graph, calls=calls))
         assert on_fewer_places(full, cut, ran, labelled) is None
