@@ -167,4 +167,9 @@ def across(
 
 def lowest(scores: np.ndarray, count: int) -> tuple[int, ...]:
     """The `count` lowest-scored unit numbers; ties go by number."""
-    return tuple(sorted(np.argsort(scores, kind="stable")[:count].tolist()))
+    if count <= 0:
+        return ()
+    limit = np.partition(scores, count - 1)[count - 1]
+    chosen = scores < limit
+    chosen[np.flatnonzero(scores == limit)[: count - np.count_nonzero(chosen)]] = True
+    return tuple(np.flatnonzero(chosen).tolist())

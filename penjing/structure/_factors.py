@@ -30,7 +30,7 @@ def components(rows: np.ndarray, axis: int, atoms: int) -> tuple[np.ndarray, np.
     index = np.broadcast_to(
         np.arange(size).reshape([-1 if j == axis else 1 for j in range(rows.ndim)]), rows.shape
     )
-    pairs = np.divmod(np.unique(index.ravel() * atoms + rows.ravel()), atoms)
+    pairs = index.ravel(), rows.ravel()
     parent = np.arange(size)
     for _ in range(size + 1):
         lowest = np.full(atoms, size)

@@ -97,13 +97,18 @@ class Structure:
         """A value's shape once the atoms in `gone` are removed; dims that values share are counted once."""
         facts, values, atoms = self.facts[trace], self.traces[trace].graph.values, self.facts[0].atoms
         known: dict[int, int] = {}
+        sizes: dict[tuple[int, ...], int] = {}  # by the columns that dims come down to: many share them
 
         def size(dim: Dim, full: int) -> int:
             if not dim:
                 return full
             found = known.get(id(dim))
             if found is None:
-                found = known[id(dim)] = kept_size(atoms.expand(dim), gone)
+                own = atoms.expand(dim)
+                place = tuple(map(id, own))
+                if place not in sizes:
+                    sizes[place] = kept_size(own, gone)
+                found = known[id(dim)] = sizes[place]
             return found
 
         return lambda value: tuple(map(size, facts.labels[value], values[value].shape))

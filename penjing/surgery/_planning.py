@@ -97,4 +97,8 @@ def _remove(group: PruneGroup, units: tuple[int, ...], aliases: Mapping[str, tup
 
 def _rows(index: np.ndarray, chosen: np.ndarray) -> tuple[int, ...]:
     flat = index[chosen].ravel()
-    return tuple((flat if (np.diff(flat) > 0).all() else np.unique(flat)).tolist())
+    if (flat[1:] > flat[:-1]).all():
+        return tuple(flat.tolist())
+    mark = np.zeros(int(flat.max()) + 1, dtype=bool)
+    mark[flat] = True
+    return tuple(np.flatnonzero(mark).tolist())
