@@ -1,11 +1,14 @@
 """Fresh memory in huge pages: a page that nobody touched before costs more than what is written to it.
 
 Linux gives huge pages (2 MB instead of 4 KB) on request where its setting is `madvise`, as most distributions have
-it. A hint is all that is asked for: tensors are ordinary ones, and nothing changes where there is no such hint.
+it. A hint is all that is given: tensors are ordinary ones, and nothing changes where there is no such hint. Where
+memory is scattered, or lent to a virtual machine piece by piece, a huge page may take longer than the small ones that
+it stands for: each is timed, and after a few such no more are asked for.
 """
 
 import ctypes
 import functools
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -15,7 +18,9 @@ _SYSTEM = Path("/sys/kernel/mm/transparent_hugepage")
 _ADVICE = 14  # MADV_HUGEPAGE in Linux's <asm-generic/mman-common.h>
 _ALIGNED = 64  # bytes: tensors in shared memory start at cache lines, as torch's own do
 _LARGEST = (32 << 20) - (1 << 13)  # bytes of the largest block that teaches glibc's allocator (mallopt(3))
-_Hint = Callable[[int, int], object]
+_LONG = 1e-3  # CPU seconds of the system for one page: 0.1e-3 is usual, the small ones take 0.3e-3 to 0.7e-3
+_PATIENCE = 3
+_SLOW: list[int] = []  # the pages that took long, of this process
 
 
 def fresh(shape: Sequence[int], dtype: torch.dtype, device: torch.device | str = "cpu") -> torch.Tensor:
@@ -80,21 +85,26 @@ def _laid_out(flat: torch.Tensor, tensor: torch.Tensor) -> torch.Tensor:
 
 
 def _hinted(tensor: torch.Tensor) -> torch.Tensor:
-    """The tensor, whose memory nobody touched yet; the system is told to use huge pages for it."""
-    size, advise = _huge_pages()
+    """The tensor, whose memory nobody touched yet, in huge pages as long as these come fast."""
+    size, touch = _huge_pages()
     length = tensor.numel() * tensor.element_size()
-    if advise is None or length < size or tensor.device.type != "cpu":
+    if touch is None or length < size or tensor.device.type != "cpu":
         return tensor
-    start = -(-tensor.data_ptr() // size) * size
-    stop = (tensor.data_ptr() + length) // size * size
-    if stop > start:
-        advise(start, stop - start)
+    start, stop = tensor.data_ptr(), tensor.data_ptr() + length
+    for page in range(-(-start // size) * size, stop // size * size, size):
+        if len(_SLOW) >= _PATIENCE:
+            break
+        before = time.thread_time()
+        touch(page)
+        if time.thread_time() - before > _LONG:
+            _SLOW.append(page)
+            break
     return tensor
 
 
 @functools.cache
-def _huge_pages() -> tuple[int, _Hint | None]:
-    """The size of a huge page in bytes, and what asks for them; None where they do not come on request."""
+def _huge_pages() -> tuple[int, Callable[[int], object] | None]:
+    """The size of a huge page in bytes, and what takes one at an address; None where they do not come on request."""
     try:
         if "[madvise]" not in (_SYSTEM / "enabled").read_text():
             return 1, None
@@ -103,4 +113,9 @@ def _huge_pages() -> tuple[int, _Hint | None]:
     except (OSError, ValueError, AttributeError, TypeError):
         return 1, None
     advise.argtypes, advise.restype = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int), ctypes.c_int
-    return size, lambda start, length: advise(start, length, _ADVICE)
+
+    def touch(page: int) -> None:
+        advise(page, size, _ADVICE)
+        ctypes.memset(page, 0, 1)
+
+    return size, touch

@@ -40,13 +40,12 @@ def system(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
     return kind
 
 
-def asked(monkeypatch: pytest.MonkeyPatch, size: int = 1 << 21) -> list[tuple[int, int]]:
-    found: list[tuple[int, int]] = []
-
-    def advise(start: int, length: int) -> None:
-        found.append((start, length))
-
-    monkeypatch.setattr(_pages, "_huge_pages", lambda: (size, advise))
+def asked(monkeypatch: pytest.MonkeyPatch, size: int = 1 << 21, seconds: float = 1e-4) -> list[int]:
+    """The pages that are asked for, each of which takes so many CPU seconds."""
+    found: list[int] = []
+    monkeypatch.setattr(_pages, "_huge_pages", lambda: (size, found.append))
+    monkeypatch.setattr(_pages, "_SLOW", [])
+    monkeypatch.setattr(_pages.time, "thread_time", lambda: len(found) * seconds)
     return found
 
 
@@ -86,11 +85,19 @@ def test_copies_in_shared_memory_are_apart():
 def test_what_is_asked_for_lies_inside_the_tensor(monkeypatch: pytest.MonkeyPatch):
     found = asked(monkeypatch)
     tensor = fresh((LARGE,), torch.float32)
-    ((start, length),) = found
-    assert start % (1 << 21) == length % (1 << 21) == 0
-    assert tensor.data_ptr() <= start
-    assert start + length <= tensor.data_ptr() + 4 * LARGE
-    assert length >= 4 * LARGE - (1 << 22)
+    assert found
+    assert all(page % (1 << 21) == 0 for page in found)
+    assert tensor.data_ptr() <= found[0]
+    assert found[-1] + (1 << 21) <= tensor.data_ptr() + 4 * LARGE
+
+
+def test_huge_pages_that_take_long_are_given_up(monkeypatch: pytest.MonkeyPatch):
+    found = asked(monkeypatch, 4096, seconds=5e-3)
+    for _ in range(9):
+        assert torch.equal(
+            cloned(torch.arange(5000.0), torch.float64), torch.arange(5000.0, dtype=torch.float64)
+        )
+    assert len(found) == _pages._PATIENCE
 
 
 def test_nothing_is_asked_for_small_or_absent_memory(monkeypatch: pytest.MonkeyPatch):
