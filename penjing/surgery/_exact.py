@@ -16,6 +16,7 @@ from penjing.structure import (
     Structure,
     Trace,
     call_with,
+    every_path,
     is_additive_mask,
     keep_freed,
     map_tensors,
@@ -188,7 +189,7 @@ class _Run:
 
     @contextmanager
     def _running(self) -> Iterator[None]:
-        with self._precision.run(), no_leftovers(self._of.slim.modules()):
+        with self._precision.run(), no_leftovers(module for _, module in every_path(self._of.slim)):
             yield
 
     def _inputs(self, example: Any) -> Any:

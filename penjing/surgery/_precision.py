@@ -131,7 +131,8 @@ class PromotedCasts(TorchDispatchMode):
         return result
 
     def _run(self, func: Any, args: Any, kwargs: Any) -> Any:
-        kwargs = {k: self._promoted(v) for k, v in kwargs.items()}
+        if kwargs:
+            kwargs = {k: self._promoted(v) for k, v in kwargs.items()}
         if func is torch.ops.aten.lift_fresh.default:  # a number written in the code, perhaps as float32
             return self._precision.cast(args[0])
         self.deaf.meet(func.overloadpacket, args)
@@ -144,12 +145,14 @@ class PromotedCasts(TorchDispatchMode):
 def integers(args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[int]:
     """Every integer among an operator's arguments, lists of them included, in order."""
     found: list[int] = []
-    for item in (*args, *kwargs.values()):
-        if isinstance(item, int):
-            if not isinstance(item, bool):
-                found.append(item)
-        elif isinstance(item, (tuple, list)):
+    for item in (*args, *kwargs.values()) if kwargs else args:
+        kind = type(item)
+        if kind is int:
+            found.append(item)
+        elif kind is tuple or kind is list:
             found.extend(integers(item, {}))
+        elif kind is not bool and isinstance(item, int):
+            found.append(item)
     return found
 
 

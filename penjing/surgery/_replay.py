@@ -114,15 +114,17 @@ def _step(
     precision: Precision,
 ) -> Any:
     if call.op.overloadpacket not in _UNCAST:
-        held.update({value: precision.cast(held[value]) for value in call.inputs})
+        for value in call.inputs:
+            if held[value].dtype in precision.dtypes:
+                held[value] = precision.cast(held[value])
     inputs = {value: held[value] for value in call.inputs}
-    renormalized = [m for m in masks if m.renormalized]
+    renormalized = [m for m in masks if m.renormalized] if masks else ()
     for mask in masks:
         if not mask.renormalized:
             value = call.inputs[mask.position]
             inputs[value] = inputs[value].index_fill(mask.dim, mask.removed, 0)
     args = [fill(a, inputs, device, precision) for a in call.args]
-    kwargs = {k: fill(v, inputs, device, precision) for k, v in call.kwargs.items()}
+    kwargs = {k: fill(v, inputs, device, precision) for k, v in call.kwargs.items()} if call.kwargs else {}
     if renormalized:
         return kept_statistics(call, args, kwargs, renormalized)
     if call.op.overloadpacket is aten.as_strided_ and tuple(args[0].shape) == tuple(args[1]):
@@ -133,12 +135,18 @@ def _step(
     return precision.cast(result) if call.op.overloadpacket in _TAKES_ROWS else result
 
 
+_AS_THEY_ARE = {int, float, bool, type(None)}
+
+
 def fill(item: Any, inputs: Mapping[int, torch.Tensor], device: torch.device, precision: Precision) -> Any:
     """A recorded argument with tensors in the place of references, in the proof's precision on `device`."""
-    if isinstance(item, Ref):
+    kind = type(item)
+    if kind is Ref:
         return inputs[item.value]
-    if isinstance(item, tuple):
-        return [fill(i, inputs, device, precision) for i in item]
+    if kind in _AS_THEY_ARE:
+        return item
+    if kind is tuple:
+        return [i if type(i) is int else fill(i, inputs, device, precision) for i in item]
     if isinstance(item, torch.dtype):
         return precision.dtypes.get(item, item)
     if isinstance(item, torch.device):
