@@ -28,6 +28,7 @@ from penjing.structure import (
 from penjing.surgery._apply import named_states
 from penjing.surgery._constants import aligned
 from penjing.surgery._extents import (
+    grouped_dims,
     is_heavy,
     is_worth_thinning,
     labelled_dims,
@@ -36,7 +37,15 @@ from penjing.surgery._extents import (
 )
 from penjing.surgery._masks import kept_part, masks_of
 from penjing.surgery._places import on_fewer_places
-from penjing.surgery._precision import DOUBLE, SINGLE, Precision, PromotedCasts, Ran, limits_of_single
+from penjing.surgery._precision import (
+    DOUBLE,
+    SINGLE,
+    Precision,
+    PromotedCasts,
+    Ran,
+    limits_of_single,
+    plain_attention,
+)
 from penjing.surgery._replay import Masks, replay
 from penjing.surgery._rescale import scalings
 from penjing.surgery._revival import Deaf, Follower, Following, Reviving, hides
@@ -135,7 +144,8 @@ class _Run:
         found = float("inf")
         with self._running():
             inputs, mode = self._inputs(example), PromotedCasts(self._precision, recorded=True)
-            ours = self._own(inputs, mode)
+            with plain_attention():
+                ours = self._own(inputs, mode)
         for base in self._bases(position, example, mode.ran):
             try:
                 with self._running():
@@ -179,9 +189,11 @@ class _Run:
         """The original's trace on fewer places: read off what the smaller network ran, or made anew."""
         of = self._of
         full, retraced = of.structure.traces[position], of.retraced[position]
-        derived = on_fewer_places(full, retraced, ran, labelled_dims(of.structure, position))
-        if derived is not None:
-            yield derived
+        for fixed in (labelled_dims, grouped_dims):
+            derived = on_fewer_places(full, retraced, ran, fixed(of.structure, position))
+            if derived is not None:
+                yield derived
+                break
         if is_heavy(full.graph):
             traced = traced_on(of.base, of.slim, of.structure, position, retraced, example)
             if traced is not None:

@@ -16,7 +16,7 @@ from torch import nn
 
 from penjing.core import PenjingError
 from penjing.core._graph import Graph, OpCall
-from penjing.structure import Structure, Trace, map_tensors, tensors_of, trace_forward
+from penjing.structure import Structure, Trace, kept_size, map_tensors, tensors_of, trace_forward
 from penjing.surgery._constants import aligned
 from penjing.surgery._precision import integers
 
@@ -71,6 +71,22 @@ def smaller_examples(graph: Graph, example: Any) -> Iterator[Any]:
 def labelled_dims(structure: Structure, position: int) -> dict[int, tuple[bool, ...]]:
     """Per value, which of its dims a group or a frozen cause speaks of."""
     return {v: tuple(bool(d) for d in dims) for v, dims in structure.facts[position].labels.items()}
+
+
+def grouped_dims(structure: Structure, position: int) -> dict[int, tuple[bool, ...]]:
+    """Per value, which of its dims a group may shrink; of values that no input feeds, frozen dims as well."""
+    graph, labelled = structure.traces[position].graph, labelled_dims(structure, position)
+    removable = structure.gone({g.name: range(len(g)) for g in structure.groups})
+    fed = set(graph.inputs)
+    for call in graph.calls:
+        if not fed.isdisjoint(call.inputs):
+            fed.update(call.outputs)
+    return {
+        value: tuple(bool(d) and kept_size(d, removable) < len(d[0]) for d in structure.dims(value, position))
+        if value in fed and any(marks)
+        else marks
+        for value, marks in labelled.items()
+    }
 
 
 def traced_on(

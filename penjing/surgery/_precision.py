@@ -86,6 +86,17 @@ def limits_of_single(precision: Precision) -> Iterator[None]:
         torch.finfo = known  # type: ignore[misc]
 
 
+@contextmanager
+def plain_attention() -> Iterator[None]:
+    """Inside, attention runs operator by operator, as it was traced."""
+    fused = torch.backends.cuda.flash_sdp_enabled()  # on the CPU, too
+    torch.backends.cuda.enable_flash_sdp(False)
+    try:
+        yield
+    finally:
+        torch.backends.cuda.enable_flash_sdp(fused)
+
+
 class _OwnEps(TorchFunctionMode):
     """Root mean square norms without an eps use the smallest step of their input's type."""
 

@@ -64,6 +64,25 @@ def test_a_light_network_runs_in_full(monkeypatch: pytest.MonkeyPatch):
     assert proof(Net()).shapes == FULL
 
 
+def expanded(net: Net, x: torch.Tensor) -> torch.Tensor:
+    """The size of what is written out over all places is frozen, and no group's."""
+    return x * x.mean((2, 3), keepdim=True).sigmoid().expand_as(x)
+
+
+def attending(net: Net, x: torch.Tensor) -> torch.Tensor:
+    """Attention between rows, fused where nobody asks for its operators."""
+    rows = x.permute(0, 2, 3, 1)
+    return F.scaled_dot_product_attention(rows, rows, rows, scale=0.25).permute(0, 3, 1, 2)
+
+
+@pytest.mark.parametrize("twist", [expanded, attending])
+def test_code_that_follows_the_extent_is_compared_on_fewer_places(
+    twist: Callable[[Net, torch.Tensor], torch.Tensor], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(_extents, "HEAVY", 10**12)  # no trace there: read off what ran
+    assert proof(Net(twist)).shapes == FEWER
+
+
 def flattened(net: Net, x: torch.Tensor) -> torch.Tensor:
     """A literal size of the picture is part of the code."""
     return x.view(x.shape[0], -1, 64 * 64).unflatten(2, (64, 64))
