@@ -1,5 +1,6 @@
 """Sums of elementwise scores over everything that goes with a unit."""
 
+import math
 from collections.abc import Iterator, Mapping
 
 import numpy as np
@@ -107,10 +108,14 @@ class Sums:
 
 
 def _row_squares(table: np.ndarray) -> np.ndarray:
-    found = np.zeros(len(table))
-    for start in range(0, table.shape[1], _WIDTH):
-        part = table[:, start : start + _WIDTH]
-        found += np.einsum("ij,ij->i", part, part)
+    width = table.shape[1]
+    run = math.gcd(width, _WIDTH)
+    if run >= _RUN or width <= _WIDTH:  # runs that lie in a row are read far faster than columns of runs
+        runs = table.reshape(-1, width if width <= _WIDTH else run)
+        found = np.einsum("ij,ij->i", runs, runs).reshape(len(table), -1).sum(1, dtype=np.float64)
+    else:
+        parts = [table[:, start : start + _WIDTH] for start in range(0, width, _WIDTH)]
+        found = np.add.reduce([np.einsum("ij,ij->i", p, p).astype(np.float64) for p in parts])
     for few in _doubtful(found):
         found[few] = np.square(table[few], dtype=np.float64).sum(1)
     return found

@@ -28,7 +28,10 @@ class _Entry:
 
 @dataclass(frozen=True, slots=True)
 class _Table:
-    """(atom, slot, index) triples sorted by atom, slot, index, with the label column each comes from."""
+    """(atom, slot, index) triples sorted by atom, slot, index, with the label column each comes from.
+
+    A slot stands for all dims that have the same columns.
+    """
 
     atoms: np.ndarray
     slots: np.ndarray
@@ -62,11 +65,14 @@ def _apart(
     blocks: dict[Block, list[_Entry]] = {}
     broken: set[Block] = set()
     rest: list[_Entry] = []
+    seen: set[int] = set()
     for entry in entries:
         pattern = atoms.pattern(entry.column)
         if pattern is None:
             rest.append(entry)
-            broken |= atoms.owners(entry.column)
+            if id(entry.column) not in seen:
+                seen.add(id(entry.column))
+                broken |= atoms.owners(entry.column)
             continue
         own = blocks.setdefault(pattern.block, [])
         if own and (own[-1].state, own[-1].dim) == (entry.state, entry.dim):
@@ -90,8 +96,8 @@ def _of_block(atoms: Atoms, block: Block, entries: Sequence[_Entry]) -> Members:
 
 
 def _index_by_index(atoms: Atoms, entries: Sequence[_Entry], kinds: np.ndarray) -> list[Members]:
-    places = sorted({(e.state, e.dim) for e in entries})
-    owned = _table(atoms, entries, {place: i for i, place in enumerate(places)})
+    places = _alike(entries)
+    owned = _table(atoms, [own for own, _ in places])
     if not len(owned.atoms):
         return []
     starts = np.flatnonzero(np.r_[True, (np.diff(owned.atoms) != 0) | (np.diff(owned.slots) != 0)])
@@ -117,20 +123,34 @@ def _index_by_index(atoms: Atoms, entries: Sequence[_Entry], kinds: np.ndarray) 
             width = int(counts[runs[0] + k])
             index = owned.index[at[:, None] + np.arange(width)]
             index = shared.setdefault((width, index.tobytes()), index)
-            slots.append((*places[int(owned.slots[at[0]])], index))
-        found.append((unique_atoms[members], slots))
+            slots.extend((state, dim, index) for state, dim in places[int(owned.slots[at[0]])][1])
+        found.append((unique_atoms[members], sorted(slots, key=lambda slot: slot[:2])))
     return found
 
 
-def _table(atoms: Atoms, entries: Sequence[_Entry], slots: dict[tuple[int, int], int]) -> _Table:
+def _alike(entries: Sequence[_Entry]) -> list[tuple[list[_Entry], list[tuple[int, int]]]]:
+    """Entries of one dim, with all (state, dim) that have the same columns, by the first of these."""
+    by_place: dict[tuple[int, int], list[_Entry]] = {}
+    for entry in sorted(entries, key=lambda e: (e.state, e.dim)):
+        by_place.setdefault((entry.state, entry.dim), []).append(entry)
+    found: dict[tuple[tuple[int, int], ...], tuple[list[_Entry], list[tuple[int, int]]]] = {}
+    for place, own in by_place.items():
+        columns = tuple((e.position, id(e.column)) for e in own)
+        found.setdefault(columns, (own, []))[1].append(place)
+    return list(found.values())
+
+
+def _table(atoms: Atoms, slots: Sequence[Sequence[_Entry]]) -> _Table:
+    """The table of what `slots` hold, each of which has the entries of one dim."""
+    entries = [(slot, e) for slot, own in enumerate(slots) for e in own]
     if not entries:
         empty = np.empty(0, dtype=np.int64)
         return _Table(empty, empty, empty, empty)
-    sizes = [len(e.column) for e in entries]
-    owner = np.concatenate([e.column for e in entries])
-    slot = np.repeat([slots[e.state, e.dim] for e in entries], sizes)
+    sizes = [len(e.column) for _, e in entries]
+    owner = np.concatenate([e.column for _, e in entries])
+    slot = np.repeat([slot for slot, _ in entries], sizes)
     index = np.concatenate([np.arange(n) for n in sizes])
-    column = np.repeat([e.position for e in entries], sizes)
+    column = np.repeat([e.position for _, e in entries], sizes)
     free = owner >= atoms.first
     owner, slot, index, column = owner[free], slot[free], index[free], column[free]
     order = _order(owner, slot, index, column)

@@ -118,9 +118,10 @@ def _name(states: Sequence[State], slots: Sequence[tuple[int, int, np.ndarray]],
 def list_frozen(atoms: Atoms, states: Sequence[State]) -> tuple[Frozen, ...]:
     """Every index that no group owns, with its cause."""
     found: list[Frozen] = []
+    known: dict[tuple[int, ...], dict[str, int]] = {}
     for state in states:
         for dim, size in enumerate(state.shape):
-            for cause, count in _causes(atoms, state, dim, size).items():
+            for cause, count in _causes(atoms, state, dim, size, known).items():
                 module = state.names[0].rpartition(".")[0]
                 found.append(
                     Frozen(parameter=state.names[0], dim=dim, cause=cause, module=module, count=count)
@@ -128,7 +129,10 @@ def list_frozen(atoms: Atoms, states: Sequence[State]) -> tuple[Frozen, ...]:
     return tuple(found)
 
 
-def _causes(atoms: Atoms, state: State, dim: int, size: int) -> dict[str, int]:
+def _causes(
+    atoms: Atoms, state: State, dim: int, size: int, known: dict[tuple[int, ...], dict[str, int]]
+) -> dict[str, int]:
+    """Cause -> how many indices of a dim it holds; `known` for dims that come down to the same columns."""
     if state.labels is None:
         return {
             "not reached by the example inputs: nothing is known about it; add an input that uses it": size
@@ -138,6 +142,9 @@ def _causes(atoms: Atoms, state: State, dim: int, size: int) -> dict[str, int]:
     columns = atoms.expand(state.labels[dim])
     if atoms.pattern(columns[0]) is not None:
         return {}
-    still = np.all([c < atoms.first for c in columns], axis=0)
-    ids, counts = np.unique(columns[0][still], return_counts=True)
-    return {atoms.cause(int(i)): int(n) for i, n in zip(ids, counts, strict=True)}
+    place = tuple(map(id, columns))
+    if place not in known:
+        still = np.all([c < atoms.first for c in columns], axis=0)
+        ids, counts = np.unique(columns[0][still], return_counts=True)
+        known[place] = {atoms.cause(int(i)): int(n) for i, n in zip(ids, counts, strict=True)}
+    return known[place]
