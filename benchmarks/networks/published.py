@@ -28,7 +28,8 @@ def _torchvision(name: str) -> tuple[nn.Module, Any] | None:
     if name not in torchvision_nets.CLASSIFIERS:
         return None
     side = torchvision.models.get_model_weights(name).DEFAULT.transforms.keywords["crop_size"]
-    return torchvision_nets.build(name)[0], torch.randn(1, 3, side, side)
+    insists = {"image_size": side} if name.startswith("vit_") else {}
+    return torchvision_nets.build(name, **insists)[0], torch.randn(1, 3, side, side)
 
 
 def _timm(name: str) -> tuple[nn.Module, Any] | None:

@@ -31,8 +31,9 @@ NAMES = (
 )
 
 
-def build(name: str) -> tuple[nn.Module, Any]:
-    options: dict[str, Any] = {"init_weights": True} if name in _AUXILIARY else {}
+def build(name: str, **options: Any) -> tuple[nn.Module, Any]:
+    if name in _AUXILIARY:
+        options["init_weights"] = True
     if name in _KINDS["segmentation"] or name in _KINDS["detection"]:
         options["weights_backbone"] = None
     if name in _KINDS["detection"] and not name.startswith("ssd"):
