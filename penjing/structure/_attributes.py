@@ -167,9 +167,10 @@ class AttributeWatch:
             else:
                 self._empty.extend(hooks)
             containers = []
-            for name, value in attributes.items():
+            for name in [n for n in attributes if n not in _MODULE_INTERNALS]:
+                value = attributes[name]
                 kind = type(value)
-                if kind in _ATOMIC or name in _MODULE_INTERNALS:
+                if kind in _ATOMIC:
                     continue
                 if kind is int or (kind is tuple and _INTEGERS.issuperset(map(type, value))):
                     if self._traces:

@@ -8,29 +8,25 @@ attributes to set and which dims must stay because a literal fixes their size.
 
 import operator
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
 
-@dataclass(frozen=True, slots=True)
-class Const:
+class Const(NamedTuple):
     """A literal."""
 
     value: int
 
 
-@dataclass(frozen=True, slots=True)
-class Size:
+class Size(NamedTuple):
     """The size of one dim of a traced value."""
 
     value: int
     dim: int
 
 
-@dataclass(frozen=True, slots=True)
-class Attr:
+class Attr(NamedTuple):
     """An integer that a module keeps; `path` leads from the attribute's name into what it holds."""
 
     module: str
@@ -40,8 +36,7 @@ class Attr:
         return ".".join(filter(None, (self.module, *map(str, self.path))))
 
 
-@dataclass(frozen=True, slots=True)
-class Arith:
+class Arith(NamedTuple):
     """An arithmetic step over expressions, or a comparison of two."""
 
     name: str

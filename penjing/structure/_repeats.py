@@ -6,8 +6,8 @@ are taken; each is run at its first call in a trace, by torch itself.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -45,7 +45,9 @@ _ALIKE = frozenset({  # one op each, and a batch norm's memory; the ops' argumen
     torch.conv1d, torch.conv2d, torch.conv3d, F.batch_norm, F.layer_norm, F.relu, torch.relu, F.relu6, F.gelu, F.silu,
     F.hardtanh, F.hardswish, F.hardsigmoid, F.leaky_relu, F.sigmoid, torch.sigmoid, torch.Tensor.sigmoid, F.elu,
     torch.Tensor.add, torch.Tensor.add_, torch.add, torch.Tensor.mul, torch.mul, F.dropout, F.mish, torch.Tensor.mul_,
+    F.adaptive_avg_pool2d, torch.Tensor.mean,
 })  # fmt: skip
+_PADDED = frozenset({torch.conv1d, torch.conv2d, torch.conv3d})  # by name ("same"), as kernels need it
 _ATOMIC = frozenset({
     float, bool, str, type(None), type(Ellipsis), torch.dtype, torch.device, torch.memory_format, torch.layout,
 })  # fmt: skip
@@ -89,8 +91,7 @@ class _Slot:
     number: int
 
 
-@dataclass(frozen=True, slots=True)
-class _Step:
+class _Step(NamedTuple):
     """An op call over slots."""
 
     op: Any
@@ -101,8 +102,7 @@ class _Step:
     outputs: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class _Known:
+class _Known(NamedTuple):
     """What a function does: its steps, what these make, which of the tensors given were written to, and the slots it
     returns, each with its layout: zero for a tensor it was given. `views` have to be made by the function itself.
     """
@@ -123,6 +123,7 @@ class Repeats:
         self._alike: dict[Any, _Known] = {}
         self._numbers: dict[_Layout, int] = {}
         self._layouts: list[_Layout] = [((), (), torch.float32, True)]  # their numbers start at one
+        self._kinds: list[Any] = [None]  # what they are but for sizes
 
     def ask(self, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Asked | None:
         """The call's signature; None where something else may decide what it does."""
@@ -174,8 +175,8 @@ class Repeats:
         return True
 
     def _number(self, tensor: torch.Tensor) -> int:
-        """A number for the layout of a tensor that the trace has seen; zero for any other."""
-        if id(tensor) not in self._book.ids:
+        """A number for the layout of a dense tensor that the trace has seen; zero for any other."""
+        if id(tensor) not in self._book.ids or tensor.layout is not torch.strided:
             return 0
         found = self._numbered(tensor.shape, tensor.stride(), tensor.dtype, tensor.is_meta)
         self._book.layouts[id(tensor)] = found
@@ -186,13 +187,14 @@ class Repeats:
         if found is None:
             found = self._numbers[layout] = len(self._layouts)
             self._layouts.append(layout)
+            self._kinds.append((len(layout[0]), *layout[2:]))
         return found
 
     def again(self, asked: Asked, sizes: Sizes, args: Any, kwargs: Any) -> Any:
         """What the function returns, with its calls written down; None where this is the first such call."""
         known = self._known.get(asked.key)
         if known is None:
-            known = self._like(asked) if asked.func in _ALIKE else None
+            known = self._like(asked) if _has_kind(asked) else None
             if known is None:
                 return None
         book = self._book
@@ -242,13 +244,12 @@ class Repeats:
         """Keep what the function has just done, if it is sure to do that again."""
         if asked.key not in self._known:
             known = self._known[asked.key] = self._done(asked, result)
-            if known is not None and asked.func in _ALIKE and str not in asked.plain:
+            if known is not None and _has_kind(asked):
                 self._alike[self._kind(asked)] = known
 
     def _kind(self, asked: Asked) -> Any:
         """What is asked, less the sizes of tensors."""
-        layouts = [self._layouts[n] for n in asked.layouts]
-        return (*asked.plain, *[(len(shape), dtype, meta) for shape, _, dtype, meta in layouts])
+        return (*asked.plain, *map(self._kinds.__getitem__, asked.layouts))
 
     def _like(self, asked: Asked) -> _Known | None:
         """What was done with tensors of other sizes, if their ops tell what they make of these."""
@@ -265,7 +266,7 @@ class Repeats:
                 made[slot - len(tensors)] = tuple(found[0]), made[slot - len(tensors)][1]
                 layouts[slot] = found
         returned = tuple((n, had and self._numbered(*layouts[n], True)) for n, had in like.returned)
-        known = self._known[asked.key] = replace(like, made=tuple(made), returned=returned)
+        known = self._known[asked.key] = like._replace(made=tuple(made), returned=returned)
         return known
 
     def _done(self, asked: Asked, result: Any) -> _Known | None:
@@ -318,6 +319,11 @@ def _is_usual() -> bool:
     )
 
 
+def _has_kind(asked: Asked) -> bool:
+    """Whether the same ops come of tensors of other sizes."""
+    return asked.func in _ALIKE and not (asked.func in _PADDED and str in asked.plain)
+
+
 def _is_sure(call: OpCall, slots: Mapping[int, int]) -> bool:
     traits = traits_of(call.op)
     return not (traits.random or traits.needs_values or traits.masked) and all(
@@ -339,8 +345,7 @@ def _specs(step: _Step, tensors: Sequence[torch.Tensor]) -> Sequence[Spec] | Non
     quick = traits_of(step.op).quick
     if quick is None or step.kwargs or max(step.inputs) >= len(tensors):
         return None
-    with torch._C._DisableTorchDispatch():
-        found = quick(_fill(step.args, tensors))
+    found = quick(_filled(step, tensors))
     return (spec(tensors[step.inputs[0]]),) if found is SELF else None if found is None else found[1]
 
 
@@ -366,12 +371,12 @@ def _slotted(items: tuple[Any, ...], slots: Mapping[int, int]) -> tuple[Any, ...
     )
 
 
-def _filled(step: _Step, refs: Sequence[Ref]) -> tuple[Any, ...]:
+def _filled(step: _Step, held: Sequence[Any]) -> tuple[Any, ...]:
     if step.places is None:
-        return _fill(step.args, refs)
+        return _fill(step.args, held)
     args = list(step.args)
     for place, slot in step.places:
-        args[place] = refs[slot]
+        args[place] = held[slot]
     return tuple(args)
 
 

@@ -36,7 +36,10 @@ def _one(shape: Sequence[int], dtype: torch.dtype) -> Found:
 
 
 def _like(x: torch.Tensor) -> Spec:
-    return spec(x) if _is_plain(x) else spec(torch.empty_like(x))
+    if _is_plain(x):
+        return spec(x)
+    with torch._C._DisableTorchDispatch():
+        return spec(torch.empty_like(x))
 
 
 def _is_plain(*tensors: torch.Tensor) -> bool:

@@ -17,13 +17,17 @@ _META = torch.device("meta")
 
 
 @contextmanager
-def on_meta(named: Named, training: bool) -> Iterator[dict[str, torch.Tensor]]:
-    """Swap parameters, buffers and plain tensor attributes for stand-ins; yields name (every alias) -> stand-in.
+def on_meta(
+    named: Named, training: bool
+) -> Iterator[tuple[dict[str, torch.Tensor], dict[int, torch.Tensor]]]:
+    """Swap parameters, buffers and plain tensor attributes for stand-ins; yields name (every alias) -> stand-in,
+    and `id` of a stand-in with data -> original.
 
     `named` are the network's modules under every path. Floats lie on meta, integers stay real.
     """
     twins: dict[int, torch.Tensor] = {}
     states: dict[str, torch.Tensor] = {}
+    originals: dict[int, torch.Tensor] = {}
     undo: list[tuple[dict[str, Any], str, Any]] = []
     registered: list[tuple[Any, Any]] = []
     plain: list[tuple[str, dict[str, Any], str, torch.Tensor]] = []
@@ -40,7 +44,7 @@ def on_meta(named: Named, training: bool) -> Iterator[dict[str, torch.Tensor]]:
                 flipped.append(held)
         for part in (held["_parameters"], held["_buffers"]):
             if part:
-                _swap(part, prefix, twins, states)
+                _swap(part, prefix, twins, states, originals)
         if first:
             plain.extend(
                 [(prefix + name, held, name, value) for name, value in _attributes(held, twins, undo)]
@@ -52,7 +56,7 @@ def on_meta(named: Named, training: bool) -> Iterator[dict[str, torch.Tensor]]:
     for held in flipped:
         held["training"] = training
     try:
-        yield states
+        yield states, originals
     finally:
         for part, content in registered:  # buffers and modules that the forward registers go again
             if part or content:
@@ -65,7 +69,11 @@ def on_meta(named: Named, training: bool) -> Iterator[dict[str, torch.Tensor]]:
 
 
 def _swap(
-    part: dict[str, Any], prefix: str, twins: dict[int, torch.Tensor], states: dict[str, torch.Tensor]
+    part: dict[str, Any],
+    prefix: str,
+    twins: dict[int, torch.Tensor],
+    states: dict[str, torch.Tensor],
+    originals: dict[int, torch.Tensor],
 ) -> None:
     for name, tensor in part.items():
         if tensor is not None:
@@ -73,21 +81,25 @@ def _swap(
             if twin is None:
                 twin = stand_in(tensor)
                 twins[id(tensor)] = twins[id(twin)] = twin
+                if not twin.is_meta:
+                    originals[id(twin)] = tensor
             part[name] = states[prefix + name] = twin
 
 
 def stand_in(tensor: torch.Tensor) -> torch.Tensor:
     """A tensor of the same kind without data, dense in the place of a sparse one; an integer tensor's copy."""
-    if not (tensor.dtype.is_floating_point or tensor.dtype.is_complex):
+    dtype = tensor.dtype
+    if not (dtype.is_floating_point or dtype.is_complex):
         data = tensor.detach()
         return data.to("cpu", copy=True) if not tensor.is_meta else data
     if tensor.layout is not torch.strided:
-        meta = torch.empty(tensor.shape, dtype=tensor.dtype, device=_META)
+        meta = torch.empty(tensor.shape, dtype=dtype, device=_META)
     elif tensor.is_contiguous():
-        meta = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=_META)
+        meta = torch.empty_strided(tensor.shape, tensor.stride(), dtype=dtype, device=_META)
     else:
         meta = torch.empty_like(tensor.detach(), device=_META)
-    learned = type(tensor) is nn.Parameter or isinstance(tensor, nn.Parameter)
+    kind = type(tensor)
+    learned = kind is nn.Parameter or (kind is not torch.Tensor and isinstance(tensor, nn.Parameter))
     return torch.Tensor._make_subclass(nn.Parameter, meta, tensor.requires_grad) if learned else meta
 
 
@@ -96,6 +108,8 @@ def _attributes(
 ) -> list[tuple[str, torch.Tensor]]:
     """Plain tensors of floats. Lists of swapped tensors, such as an RNN's `_flat_weights`, are swapped in passing."""
     found: list[tuple[str, torch.Tensor]] = []
+    if _OTHERS.issuperset(map(type, held.values())):
+        return found
     for name, value in held.items():
         kind = type(value)
         if kind in _OTHERS:

@@ -86,14 +86,14 @@ def _traced(model: nn.Module, example: ExampleInputs, training: bool, recorder: 
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.no_grad())
         stack.enter_context(torch.random.fork_rng(devices=[]))
-        states = stack.enter_context(on_meta(every, training))
+        states, originals = stack.enter_context(on_meta(every, training))
         stack.enter_context(caches_dropped(module for _, module in named))
         stack.enter_context(fast_paths_off())
         stack.enter_context(autocast_by_cpu())
         stack.enter_context(distributions_unchecked())
         stack.enter_context(no_leftovers(module for _, module in named))
         stack.enter_context(attention_freed(named))
-        recorder.begin(states, example)
+        recorder.begin(states, originals, example)
         stack.enter_context(AttributeWatch(named, traced=recorder.provenance))
         stack.enter_context(_module_calls(named, recorder))
         stack.enter_context(recorder)
@@ -171,12 +171,17 @@ class _Recorder(TorchDispatchMode):
         self._parameters: set[int] = set()
         self._ending: Ending | None = None
 
-    def begin(self, states: Mapping[str, torch.Tensor], example: ExampleInputs) -> None:
+    def begin(
+        self,
+        states: Mapping[str, torch.Tensor],
+        originals: Mapping[int, torch.Tensor],
+        example: ExampleInputs,
+    ) -> None:
         for name, tensor in states.items():
             self._states[name] = self.ids.get(id(tensor), -1)
             if self._states[name] < 0:
-                self._states[name] = self._begin_with(tensor)
-            if isinstance(tensor, nn.Parameter) and tensor.numel():
+                self._states[name] = self._begin_with(tensor, originals.get(id(tensor)))
+            if type(tensor) is nn.Parameter and tensor.numel():
                 self._parameters.add(self._states[name])
         self.example = map_tensors(self._input, example)
         self._inputs = tuple(self.ids[id(t)] for t in tensors_of(self.example))
@@ -184,15 +189,16 @@ class _Recorder(TorchDispatchMode):
     def _input(self, tensor: torch.Tensor) -> torch.Tensor:
         tensor = tensor.detach()
         stand_in = tensor.to("meta") if tensor.is_floating_point() else tensor.to("cpu", copy=True)
-        value = self._begin_with(stand_in)
+        value = self._begin_with(stand_in, tensor)
         if is_additive_mask(tensor):
             self._shadows.hold(value, tensor.cpu())
         return stand_in
 
-    def _begin_with(self, tensor: torch.Tensor) -> int:
+    def _begin_with(self, tensor: torch.Tensor, original: torch.Tensor | None) -> int:
         value = self._new(tensor)
         if not tensor.is_meta:
-            self._shadows.hold(value, tensor.clone())
+            same = original is not None and original.device == tensor.device  # and nothing will write to it
+            self._shadows.hold(value, original.detach() if original is not None and same else tensor.clone())
         return value
 
     def value_of(self, tensor: torch.Tensor) -> torch.Tensor:
@@ -221,18 +227,19 @@ class _Recorder(TorchDispatchMode):
         return torch.ones(tensor.shape, dtype=tensor.dtype)
 
     def enter(self, path: str, args: Any) -> None:
-        tensors = args if all(map(_is_tensor, args)) else list(filter(_is_tensor, tree_leaves(args)))
-        inputs = tuple(self.ids[id(t)] for t in tensors if id(t) in self.ids)
-        plain = len(args) == 1 and isinstance(args[0], torch.Tensor) and len(inputs) == 1
-        self._stack.append((path, inputs, len(self.calls), plain))
+        alone = len(args) == 1 and isinstance(args[0], torch.Tensor)
+        tensors = args if alone else list(filter(_is_tensor, tree_leaves(args)))
+        inputs = tuple([self.ids[id(t)] for t in tensors if id(t) in self.ids])
+        self._stack.append((path, inputs, len(self.calls), alone and len(inputs) == 1))
         self.module = path
 
     def leave(self, output: Any) -> None:
         path, inputs, first, plain = self._stack.pop()
         self.module = self._stack[-1][0] if self._stack else ""
-        tensors = (output,) if isinstance(output, torch.Tensor) else output_tensors(output)
-        outputs = tuple(self.ids[id(t)] for t in tensors if id(t) in self.ids)
-        plain = plain and isinstance(output, torch.Tensor) and len(outputs) == 1
+        alone = isinstance(output, torch.Tensor)
+        tensors = (output,) if alone else output_tensors(output)
+        outputs = tuple([self.ids[id(t)] for t in tensors if id(t) in self.ids])
+        plain = plain and alone and len(outputs) == 1
         self._modules.append(ModuleCall(path, inputs, outputs, first, len(self.calls), plain))
 
     def finish(self, output: Any, compared: Mapping[Arith, tuple[bool, str]]) -> Trace:
