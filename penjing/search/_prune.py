@@ -24,9 +24,9 @@ from penjing.search._select import (
     ratios_per_group,
 )
 from penjing.structure import (
-    ALONE,
     ExampleInputs,
     Structure,
+    alone,
     collect_young,
     collector_paused,
     merge_weights,
@@ -74,7 +74,7 @@ def prune(
     context = Context(calibration=calibration, loss=loss, seed=seed)
     rounding = Rounding(min_kept=min_kept, round_to=round_to)
     own_code = calibration is not None or callable(criterion)  # runs with the collector as ever
-    with ALONE, nullcontext() if own_code else collector_paused():
+    with alone(), nullcontext() if own_code else collector_paused():
         refuse_unsupported(model)
         merged, merging = merge_weights(model)
         slim, plan = _pruned(
@@ -181,8 +181,8 @@ def _prove(
 
 def _hint(group: PruneGroup, choice: Choice) -> str:
     """`torch.einsum` and other code take another way round a dim of size 1."""
-    alone = len(group) - len(choice.selection.get(group.name, ())) == 1
-    return ". Code may do something else where a single unit stays: try min_kept=2" if alone else ""
+    lonely = len(group) - len(choice.selection.get(group.name, ())) == 1
+    return ". Code may do something else where a single unit stays: try min_kept=2" if lonely else ""
 
 
 def _noted(plan: Plan, proof: Verification) -> Plan:

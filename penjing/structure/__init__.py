@@ -1,6 +1,7 @@
 """Trace, labels, rules and groups: what a network is made of and what goes together."""
 
-from penjing.structure._alone import ALONE as ALONE
+from penjing.structure._alone import alone as alone
+from penjing.structure._alone import interrupted as interrupted
 from penjing.structure._atoms import Dim as Dim
 from penjing.structure._attention import ATTENTION as ATTENTION
 from penjing.structure._attention import free_attention as free_attention

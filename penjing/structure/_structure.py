@@ -11,7 +11,7 @@ from torch import nn
 from penjing.core import TraceError, UsageError
 from penjing.core._graph import Graph
 from penjing.core._groups import Frozen, PruneGroup
-from penjing.structure._alone import ALONE
+from penjing.structure._alone import alone
 from penjing.structure._atoms import FIXED, Atoms, Dim
 from penjing.structure._attention import replaceable_modules
 from penjing.structure._attributes import read_attribute
@@ -125,7 +125,7 @@ def trace(model: nn.Module, example_inputs: ExampleInputs | list[ExampleInputs])
     Raises `UsageError` for inputs of the wrong kind and `TraceError` when the forward fails.
     """
     refuse_unsupported(model)
-    with ALONE:
+    with alone():
         merged, merging = merge_weights(model)
         structure = trace_merged(merged, example_inputs)
     if merging is None:

@@ -10,7 +10,7 @@ from penjing.core import PlanError, UsageError
 from penjing.core._edits import DropBlock, MergeWeight, ReplaceComponent, ScaleTensor, SetAttribute
 from penjing.core._plan import Plan
 from penjing.structure import (
-    ALONE,
+    alone,
     copied,
     drop_caches,
     every_path,
@@ -44,7 +44,7 @@ def apply(model: nn.Module, plan: Plan) -> nn.Module:
             f"this plan belongs to another network: it was made for structure {plan.fingerprint[:12]}, this "
             f"{type(model).__name__} is {found[:12]}. Apply it to the network it was planned on, before any change"
         )
-    with ALONE:
+    with alone():
         return carry_out(_merged(model, plan), plan)
 
 

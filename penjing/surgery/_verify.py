@@ -12,7 +12,7 @@ from penjing.core import PenjingError, PlanError, TraceError
 from penjing.core._edits import DropBlock, MergeWeight
 from penjing.core._groups import PruneGroup
 from penjing.core._plan import Plan
-from penjing.structure import ALONE, ExampleInputs, Structure, Trace, trace
+from penjing.structure import ExampleInputs, Structure, Trace, alone, interrupted, trace
 from penjing.surgery._apply import apply, named_states
 from penjing.surgery._compare import constant_difference, structural_difference
 from penjing.surgery._cut import retrace
@@ -75,7 +75,7 @@ def verify(
     float64 is compared in float32, to 1e-5; `Verification.precision` says so.
     """
     try:
-        with ALONE:
+        with alone():
             base = _base(model, plan)
             structure = trace(base, example_inputs)
             return check(base, slim, structure, plan, example_inputs, expected=apply(model, plan))
@@ -124,6 +124,9 @@ def check(
             )
         found = exactness(Subject(base, slim, structure, plan, gone, traces), example_inputs)
     except (TraceError, RuntimeError) as error:
+        interrupt = interrupted(error)
+        if interrupt is not None:
+            raise interrupt from None
         return failed(f"the smaller network does not run: {error}")
     if found.error == float("inf"):
         return failed(
