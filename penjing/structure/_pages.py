@@ -18,6 +18,9 @@ _SYSTEM = Path("/sys/kernel/mm/transparent_hugepage")
 _ADVICE = 14  # MADV_HUGEPAGE in Linux's <asm-generic/mman-common.h>
 _ALIGNED = 64  # bytes: tensors in shared memory start at cache lines, as torch's own do
 _LARGEST = (32 << 20) - (1 << 13)  # bytes of the largest block that teaches glibc's allocator (mallopt(3))
+_WIDEST = (
+    1 << 22
+)  # bytes of a huge page; some systems have only pages of 32 MB or more, which nobody wants zeroed
 _LONG = 1e-3  # CPU seconds of the system for one page: 0.1e-3 is usual, the small ones take 0.3e-3 to 0.7e-3
 _PATIENCE = 3
 _SLOW: list[int] = []  # the pages that took long, of this process
@@ -109,6 +112,8 @@ def _huge_pages() -> tuple[int, Callable[[int], object] | None]:
         if "[madvise]" not in (_SYSTEM / "enabled").read_text():
             return 1, None
         size = int((_SYSTEM / "hpage_pmd_size").read_text())
+        if size > _WIDEST:
+            return 1, None
         advise = ctypes.CDLL(None).madvise
     except (OSError, ValueError, AttributeError, TypeError):
         return 1, None
