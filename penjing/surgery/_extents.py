@@ -2,9 +2,9 @@
 
 What pruning changes (channels, heads, widths) does not depend on how many places a network is applied to. So the
 float64 comparison of a heavy network may run on a smaller picture, provided that both networks then do exactly what
-they do in full: the same operators on the same values, the same sizes in every dim that a group or a frozen cause
-speaks of, no dim collapsed to a single place, and, wherever pruning changes an integer of the code, the same pair of
-integers.
+they do in full: the same operators on the same values, the same sizes in every dim that a group may shrink (and in
+every frozen one of what is computed without the input: tables are read alike), no dim collapsed to a single place, and,
+wherever pruning changes an integer of the code, the same pair of integers.
 """
 
 import math

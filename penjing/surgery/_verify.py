@@ -65,8 +65,9 @@ def verify(
     randomised in both for this check.
 
     Where the network is heavy, 4 runs on fewer pixels, frames and examples (`Verification.shapes` says on which), if
-    both networks do there what they do in full: same ops on the same values, same size of every dim that a group or a
-    frozen cause speaks of, no dim collapsed to one place, and the same change of every integer that pruning changes.
+    both networks do there what they do in full: same ops on the same values, same size of every dim that a group may
+    shrink and of every frozen one that no input feeds, no dim collapsed to one place, and the same change of every
+    integer that pruning changes.
     Where its code insists on its extent (position tables, assertions, token-mixing weights), places are left out inside
     instead (`Verification.thinned`): the original's graph and the graph of the re-trace in 3 both run in full up to a
     product, then on the same few places of dims that lose nothing. Everything that places are cut from is compared as a
