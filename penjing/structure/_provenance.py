@@ -94,6 +94,7 @@ class TracedInt(int):
 
     expr: Expr
     hear: ClassVar[Callable[[Arith, bool], None] | None] = None
+    told: ClassVar[int] = 0  # how many comparisons `hear` was told of
 
     @staticmethod
     def of(value: int, expr: Expr) -> "TracedInt":
@@ -138,6 +139,7 @@ def _comparison(name: str) -> Callable[[TracedInt, Any], Any]:
     def method(self: TracedInt, other: Any) -> Any:
         answer = plain(self, other)
         if TracedInt.hear is not None and answer is not NotImplemented and not isinstance(other, bool):
+            TracedInt.told += 1
             TracedInt.hear(Arith(name, self.expr, expression(other)), answer)
         return answer
 

@@ -81,6 +81,7 @@ class Asked:
     given: list[int]  # the tensors' values
     calls: int
     values: int
+    compared: int  # how many comparisons of traced integers were told of
     key: Any = None
 
 
@@ -130,7 +131,7 @@ class Repeats:
         book = self._book
         if not book.open or not _is_usual():
             return None
-        asked = Asked(func, [func], [], {}, [], [], len(book.calls), len(book.values))
+        asked = Asked(func, [func], [], {}, [], [], len(book.calls), len(book.values), TracedInt.told)
         if not self._sign(args, asked):
             return None
         if kwargs:
@@ -160,7 +161,7 @@ class Repeats:
                 asked.sizes.append((item, _CONSTANTS.get(item) or Const(item)))
             elif kind is TracedInt:
                 number = int(item)
-                plain += (int, number)
+                plain += (kind, number)
                 asked.sizes.append((number, item.expr))
             elif kind is tuple or kind is list or kind is torch.Size:
                 plain += (kind, len(item))
@@ -271,6 +272,8 @@ class Repeats:
 
     def _done(self, asked: Asked, result: Any) -> _Known | None:
         book = self._book
+        if asked.compared != TracedInt.told:
+            return None  # these comparisons are told of at each call
         calls, values = book.calls[asked.calls :], range(asked.values, len(book.values))
         slots = dict(zip((*asked.given, *values), range(len(asked.given) + len(values)), strict=True))
         if not book.open or not all(_is_sure(c, slots) for c in calls):

@@ -22,6 +22,8 @@ class Calls(nn.Module):
         self.convolutions = nn.ModuleList(nn.Conv2d(n, n, 3, padding=1) for n in (6, 8))
         self.narrow, self.norm, self.wide_norm = nn.Conv2d(6, 8, 1), nn.BatchNorm2d(6), nn.BatchNorm2d(8)
         self.heads = 2
+        self.grouped = nn.ModuleList(nn.GroupNorm(2, 6) for _ in range(3))
+        self.clipped = nn.ModuleList(nn.Hardtanh(0, 6) for _ in range(3))  # type: ignore[arg-type]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.run(self, x)
@@ -96,7 +98,14 @@ def real_tensors(net: Calls, x: torch.Tensor) -> torch.Tensor:
     return x[..., : int(count[0])] + int(count.add(2).add(2)[0])
 
 
+def comparing(net: Calls, x: torch.Tensor) -> torch.Tensor:
+    for norm, clip in zip(net.grouped, net.clipped, strict=True):
+        x = clip(norm(x))
+    return x
+
+
 CASES = (
+    comparing,
     alike_sizes,
     attention,
     numbers,
