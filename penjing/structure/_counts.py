@@ -221,17 +221,13 @@ class Owners:
 
 def _distinct_rows(stacked: np.ndarray, group: np.ndarray) -> np.ndarray:
     """Per index its owned atoms, each once, in rows sorted by group; -1 where there is none."""
-    owned = np.where(group[stacked] >= 0, stacked, -1)
-    if len(owned) == 1:
-        return owned
-    owned = np.take_along_axis(
-        owned, np.lexsort((owned, np.where(owned >= 0, group[owned], -1)), axis=0), axis=0
-    )
-    repeated = np.zeros_like(owned, dtype=bool)
-    repeated[1:] = owned[1:] == owned[:-1]
-    if not repeated.any():
-        return owned
-    owned = np.where(repeated, -1, owned)
-    return np.take_along_axis(
-        owned, np.lexsort((owned, np.where(owned >= 0, group[owned], -1)), axis=0), axis=0
-    )
+    owner = group[stacked].astype(np.int64)
+    if len(stacked) == 1:
+        return np.where(owner >= 0, stacked, -1)
+    keys = np.where(owner >= 0, (owner << 32) | stacked, -1)
+    keys.sort(axis=0)
+    repeated = (keys[1:] == keys[:-1]) & (keys[1:] >= 0)
+    if repeated.any():
+        keys[1:][repeated] = -1
+        keys.sort(axis=0)
+    return np.where(keys >= 0, keys & 0xFFFFFFFF, -1)
