@@ -11,29 +11,29 @@ from torch import nn
 from penjing.core import TraceError, UsageError
 from penjing.core._graph import Graph
 from penjing.core._groups import Frozen, PruneGroup
-from penjing.structure._alone import alone
-from penjing.structure._atoms import FIXED, Atoms, Dim
-from penjing.structure._attention import replaceable_modules
-from penjing.structure._attributes import read_attribute
-from penjing.structure._calling import ExampleInputs
-from penjing.structure._collector import collector_paused
-from penjing.structure._containers import map_tensors
-from penjing.structure._couplings import Couplings
-from penjing.structure._fingerprint import fingerprint
-from penjing.structure._merge import merge_weights
-from penjing.structure._plain import UNREGISTERED, plain_tensors
-from penjing.structure._propagate import propagate
-from penjing.structure._provenance import Attr, leaves
-from penjing.structure._refusals import refuse_unsupported
-from penjing.structure._requirements import Live, kept_size
+from penjing.structure._groups._propagate import propagate
+from penjing.structure._groups._units import State, list_frozen
+from penjing.structure._groups._unread import freeze_unread
+from penjing.structure._labels._atoms import FIXED, Atoms, Dim
+from penjing.structure._network._alone import alone
+from penjing.structure._network._attention import replaceable_modules
+from penjing.structure._network._attributes import read_attribute
+from penjing.structure._network._calling import ExampleInputs
+from penjing.structure._network._collector import collector_paused
+from penjing.structure._network._containers import map_tensors
+from penjing.structure._network._fingerprint import fingerprint
+from penjing.structure._network._merge import merge_weights
+from penjing.structure._network._plain import UNREGISTERED, plain_tensors
+from penjing.structure._network._provenance import Attr, leaves
+from penjing.structure._network._refusals import refuse_unsupported
+from penjing.structure._network._walk import every_path, named_parameters
 from penjing.structure._rules import Facts, Requirement
-from penjing.structure._settle import settle
-from penjing.structure._solve import solve
-from penjing.structure._trace import Trace, trace_forward
+from penjing.structure._sizes._couplings import Couplings
+from penjing.structure._sizes._requirements import Live, kept_size
+from penjing.structure._sizes._settle import settle
+from penjing.structure._sizes._solve import solve
+from penjing.structure._tracing._trace import Trace, trace_forward
 from penjing.structure._training import trains_otherwise
-from penjing.structure._units import State, list_frozen
-from penjing.structure._unread import freeze_unread
-from penjing.structure._walk import every_path, named_parameters
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -19,8 +19,8 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from penjing.core._graph import Graph
+from penjing.structure._network._walk import each_path
 from penjing.structure._rules import is_pointwise
-from penjing.structure._walk import each_path
 
 aten = torch.ops.aten
 _DEPTH = 4  # calls followed into

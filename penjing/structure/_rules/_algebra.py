@@ -3,7 +3,7 @@
 import torch
 
 from penjing.core._graph import Ref
-from penjing.structure._atoms import FIXED
+from penjing.structure._labels._atoms import FIXED
 from penjing.structure._rules._cuts import joined
 from penjing.structure._rules._elementwise import freeze_everything, pointwise
 from penjing.structure._rules._registry import Labels, Site, fixed, rule

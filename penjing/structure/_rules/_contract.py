@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from penjing.core._graph import OpCall, Ref
-from penjing.structure._atoms import FIXED, Dim
+from penjing.structure._labels._atoms import FIXED, Dim
 from penjing.structure._rules._registry import Labels, Site, rule
 
 aten = torch.ops.aten

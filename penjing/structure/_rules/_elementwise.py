@@ -4,8 +4,8 @@ import numpy as np
 import torch
 
 from penjing.core._graph import Ref
-from penjing.structure._atoms import FIXED, Dim
-from penjing.structure._provenance import Const, Expr, Size
+from penjing.structure._labels._atoms import FIXED, Dim
+from penjing.structure._network._provenance import Const, Expr, Size
 from penjing.structure._rules._registry import Labels, Site, fixed, rule
 
 aten = torch.ops.aten

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from penjing.core._graph import Ref
-from penjing.structure._atoms import FIXED
+from penjing.structure._labels._atoms import FIXED
 from penjing.structure._rules._elementwise import freeze_everything
 from penjing.structure._rules._places import at_places
 from penjing.structure._rules._registry import Labels, Site, fixed, rule

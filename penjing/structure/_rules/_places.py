@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from penjing.core._graph import Ref
-from penjing.structure._atoms import FIXED, Dim
-from penjing.structure._provenance import Arith, Const, Size
+from penjing.structure._labels._atoms import FIXED, Dim
+from penjing.structure._network._provenance import Arith, Const, Size
 from penjing.structure._rules._elementwise import freeze_everything
 from penjing.structure._rules._registry import Labels, Requirement, Site, fixed, rule
 

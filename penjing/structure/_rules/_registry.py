@@ -14,8 +14,8 @@ import torch
 
 from penjing.core import InternalError
 from penjing.core._graph import Graph, OpCall, Ref
-from penjing.structure._atoms import FIXED, Atoms, Dim
-from penjing.structure._provenance import Attr, Const, Expr, leaves
+from penjing.structure._labels._atoms import FIXED, Atoms, Dim
+from penjing.structure._network._provenance import Attr, Const, Expr, leaves
 
 Labels = list[Dim]
 Rule = Callable[["Site"], list[Labels]]

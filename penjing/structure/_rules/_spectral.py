@@ -2,7 +2,7 @@
 
 import torch
 
-from penjing.structure._atoms import FIXED
+from penjing.structure._labels._atoms import FIXED
 from penjing.structure._rules._elementwise import pointwise
 from penjing.structure._rules._registry import Labels, Site, fixed, rule
 

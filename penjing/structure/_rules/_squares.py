@@ -2,7 +2,7 @@
 
 import torch
 
-from penjing.structure._atoms import FIXED, Dim
+from penjing.structure._labels._atoms import FIXED, Dim
 from penjing.structure._rules._elementwise import factory
 from penjing.structure._rules._registry import Labels, Site, rule
 

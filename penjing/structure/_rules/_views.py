@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from penjing.structure._atoms import FIXED, Dim
-from penjing.structure._provenance import Expr
+from penjing.structure._labels._atoms import FIXED, Dim
+from penjing.structure._network._provenance import Expr
 from penjing.structure._rules._cuts import joined
 from penjing.structure._rules._elementwise import freeze_everything, sized_as
 from penjing.structure._rules._registry import Labels, Site, fixed, rule

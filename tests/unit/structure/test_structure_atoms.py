@@ -8,9 +8,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from penjing.structure._atoms import Atoms, Dim
-from penjing.structure._columns import Pattern
-from penjing.structure._requirements import kept_size
+from penjing.structure._labels._atoms import Atoms, Dim
+from penjing.structure._labels._columns import Pattern
+from penjing.structure._sizes._requirements import kept_size
 
 FEW = settings(
     max_examples=60,

@@ -14,8 +14,8 @@ from torch import nn
 import penjing as pj
 from penjing.core import PlanError
 from penjing.core._edits import SetAttribute
-from penjing.structure._attributes import AttributeWatch, set_attribute
-from penjing.structure._provenance import Attr, TracedInt, expression
+from penjing.structure._network._attributes import AttributeWatch, set_attribute
+from penjing.structure._network._provenance import Attr, TracedInt, expression
 
 IDS = torch.tensor([[1, 2, 3, 4, 0], [5, 6, 1, 0, 0]])
 

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 import penjing as pj
-from penjing.structure._atoms import Atoms
-from penjing.structure._factors import common_grid
+from penjing.structure._labels._atoms import Atoms
+from penjing.structure._labels._factors import common_grid
 
 GRIDS = [
     ((4, 4), (2, 8), (2, 2, 4)),

@@ -10,7 +10,7 @@ from torch import nn
 
 import penjing as pj
 from penjing.structure import trace_forward
-from penjing.structure._provenance import TracedInt
+from penjing.structure._network._provenance import TracedInt
 
 X = torch.randn(2, 8, generator=torch.Generator().manual_seed(0))
 

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 import penjing as pj
-from penjing.structure._containers import map_tensors, tensors_of
+from penjing.structure._network._containers import map_tensors, tensors_of
 
 IDS, MASK = torch.tensor([[1, 2, 3], [4, 0, 0]]), torch.tensor([[1.0, 1, 1], [1, 0, 0]])
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from penjing.structure._counts import (
+from penjing.structure._sizes._counts import (
     Count,
     Owners,
     Poly,
@@ -19,8 +19,8 @@ from penjing.structure._counts import (
     variable,
     variables,
 )
-from penjing.structure._requirements import kept_size
-from penjing.structure._search import Constraint, Search, parts
+from penjing.structure._sizes._requirements import kept_size
+from penjing.structure._sizes._search import Constraint, Search, parts
 
 FEW = settings(max_examples=80, derandomize=True, deadline=None)
 NO_SOURCE: Any = None

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import penjing as pj
-from penjing.structure._endings import held
+from penjing.structure._tracing._endings import held
 
 
 class Detector(nn.Module):

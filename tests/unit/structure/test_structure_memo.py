@@ -8,9 +8,9 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from penjing.structure._memo import MetaMemo
-from penjing.structure._shapes import QUICK
-from penjing.structure._shapes import UNARY as NAMES
+from penjing.structure._tracing._memo import MetaMemo
+from penjing.structure._tracing._shapes import QUICK
+from penjing.structure._tracing._shapes import UNARY as NAMES
 
 aten = torch.ops.aten
 

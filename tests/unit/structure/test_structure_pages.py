@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 import penjing as pj
-from penjing.structure import _pages, cloned, fresh, together
+from penjing.structure import cloned, fresh, together
+from penjing.structure._network import _pages
 
 LARGE = 1 << 20  # elements: several huge pages
 TO_DOUBLE = {torch.float32: torch.float64, torch.bfloat16: torch.float64}
@@ -134,7 +135,7 @@ def test_pruned_networks_are_the_same_with_huge_pages(monkeypatch: pytest.Monkey
 FREEING = """
 import resource
 import torch
-from penjing.structure._pages import keep_freed
+from penjing.structure._network._pages import keep_freed
 
 def faults():
     for _ in range(3):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from penjing.structure._trace import trace_forward
+from penjing.structure._tracing._trace import trace_forward
 
 
 @functools.cache

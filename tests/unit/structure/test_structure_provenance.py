@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import penjing as pj
-from penjing.structure._provenance import Attr, TracedInt, evaluate, expression
+from penjing.structure._network._provenance import Attr, TracedInt, evaluate, expression
 
 FEW = settings(
     max_examples=60,

@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from penjing.structure import Trace, _user_calls, trace_forward
+from penjing.structure import Trace, trace_forward
+from penjing.structure._tracing import _user_calls
 
 
 class Calls(nn.Module):

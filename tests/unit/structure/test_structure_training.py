@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import penjing as pj
-from penjing.structure._trace import trace_forward
+from penjing.structure._tracing._trace import trace_forward
 from penjing.structure._training import trains_otherwise
 
 

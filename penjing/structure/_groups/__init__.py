@@ -1,0 +1,1 @@
+"""From labelled values to groups of units, and what stays frozen."""

@@ -1,0 +1,1 @@
+"""Labels: which indices of which dims disappear together."""

@@ -1,0 +1,1 @@
+"""Sizes that code computes, and counts of units that satisfy them."""

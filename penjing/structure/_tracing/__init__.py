@@ -1,0 +1,1 @@
+"""One forward on stand-ins, written down operator by operator, and everything put back afterwards."""
