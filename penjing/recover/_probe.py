@@ -1,7 +1,7 @@
 """Training a head on a frozen body."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -92,14 +92,7 @@ def linear_probe(
             settings={"head": head, "cached": not whole},
         )
         fit = run(job, progress=progress, checkpoint=checkpoint, resume=resume)
-    return Fit(
-        model=model,
-        history=fit.history,
-        best_epoch=fit.best_epoch,
-        seconds=fit.seconds,
-        start=fit.start,
-        selection=fit.selection,
-    )
+    return replace(fit, model=model)
 
 
 def find_module(model: nn.Module, path: str) -> nn.Module:

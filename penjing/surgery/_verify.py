@@ -16,7 +16,7 @@ from penjing.structure import ExampleInputs, Structure, Trace, alone, interrupte
 from penjing.surgery._apply import apply, named_states
 from penjing.surgery._compare import constant_difference, structural_difference
 from penjing.surgery._cut import retrace
-from penjing.surgery._exact import Subject, exactness
+from penjing.surgery._exact import Exactness, Subject, exactness
 from penjing.surgery._precision import DOUBLE, SINGLE
 from penjing.surgery._states import dense
 
@@ -105,49 +105,59 @@ def check(
     after the re-trace.
     """
     removed = plan.removed
-    dropped = set(plan.dropped)
-    units = _removed_units(structure, removed, dropped)
+    units = _removed_units(structure, removed, set(plan.dropped))
     gone = structure.gone(units)
-    checked = tuple(units)
-
-    def failed(cause: str, error: float = float("nan")) -> Verification:
-        return Verification(passed=False, max_error=error, checked=checked, cause=cause)
-
+    verdict = _Verdict(tuple(units))
     cause = _foreign_weights(slim, expected, removed) if expected is not None else ""
     if cause:
-        return failed(cause)
+        return verdict.failed(cause)
     try:
         traces = retraced if retraced is not None else retrace(slim, example_inputs)
         cause = structural_difference(structure, gone, traces) or constant_difference(structure, traces, plan)
-        if cause or not exact:
-            return (
-                failed(cause) if cause else Verification(passed=True, max_error=float("nan"), checked=checked)
-            )
-        found = exactness(Subject(base, slim, structure, plan, gone, traces), example_inputs)
+        if cause:
+            return verdict.failed(cause)
+        if not exact:
+            return verdict.passed()
+        return verdict.of(exactness(Subject(base, slim, structure, plan, gone, traces), example_inputs))
     except (TraceError, RuntimeError) as error:
         interrupt = interrupted(error)
         if interrupt is not None:
             raise interrupt from None
-        return failed(f"the smaller network does not run: {error}")
-    if found.error == float("inf"):
-        return failed(
-            f"outputs hold NaN or infinity in {found.precision.name}, differ in shape or are empty: "
-            "nothing can be proven",
-            found.error,
+        return verdict.failed(f"the smaller network does not run: {error}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Verdict:
+    """What was found about the groups that lost units, in words."""
+
+    checked: tuple[str, ...]
+
+    def passed(self) -> Verification:
+        return Verification(passed=True, max_error=float("nan"), checked=self.checked)
+
+    def failed(self, cause: str, error: float = float("nan")) -> Verification:
+        return Verification(passed=False, max_error=error, checked=self.checked, cause=cause)
+
+    def of(self, found: Exactness) -> Verification:
+        name, allowed = found.precision.name, found.precision.tolerance
+        if found.error == float("inf"):
+            return self.failed(
+                f"outputs hold NaN or infinity in {name}, differ in shape or are empty: nothing can be proven",
+                found.error,
+            )
+        if not found.error <= allowed:
+            return self.failed(
+                f"outputs differ from the masked network by {found.error:.2e} (allowed: {allowed:.0e})",
+                found.error,
+            )
+        return Verification(
+            passed=True,
+            max_error=found.error,
+            checked=self.checked,
+            precision=name,
+            shapes=found.shapes,
+            thinned=found.thinned,
         )
-    if not found.error <= found.precision.tolerance:
-        return failed(
-            f"outputs differ from the masked network by {found.error:.2e} (allowed: {found.precision.tolerance:.0e})",
-            found.error,
-        )
-    return Verification(
-        passed=True,
-        max_error=found.error,
-        checked=checked,
-        precision=found.precision.name,
-        shapes=found.shapes,
-        thinned=found.thinned,
-    )
 
 
 def _removed_units(
