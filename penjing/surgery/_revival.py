@@ -21,6 +21,8 @@ CONTRACTIONS = {  # and where their two factors begin
     aten.mm: 0, aten.bmm: 0, aten.mv: 0, aten.convolution: 0,
     aten.addmm: 1, aten.baddbmm: 1, aten.addbmm: 1, aten.addmv: 1,
 }  # fmt: skip
+CHOICES = {aten._softmax, aten._safe_softmax, aten._log_softmax}
+SURE = 1e-6  # what a softmax leaves to all others where it has chosen one
 KeptPart = Callable[[int, torch.Tensor], torch.Tensor]
 Held = Mapping[int, torch.Tensor]
 
@@ -60,11 +62,18 @@ _NORMS = {
 class Deaf:
     """Which second factors of contractions (by their memory) have met nothing but zeros so far, and whether tokens
     were all the same (in every table that is looked up for them: segment ids often are, beside words that are not).
+    Told of softmaxes, whether one of them (in one head) chose a single place everywhere, whatever it was given.
     """
 
     def __init__(self) -> None:
         self._heard: dict[int, bool] = {}
         self._alike: dict[torch.Size, bool] = {}
+        self._chosen = False
+
+    def choose(self, packet: Any, result: torch.Tensor, dim: int) -> None:
+        most = result.amax(dim)
+        undecided = most < (-SURE if packet is aten._log_softmax else 1 - SURE)
+        self._chosen |= not bool(undecided.any(-1 if undecided.dim() else None).all())
 
     def meet(self, packet: Any, args: Sequence[Any]) -> None:
         if packet is aten.embedding:
@@ -78,7 +87,7 @@ class Deaf:
                 self._heard[place] = _alive(x)
 
     def __bool__(self) -> bool:
-        return any(self._alike.values()) or not all(self._heard.values())
+        return self._chosen or any(self._alike.values()) or not all(self._heard.values())
 
 
 def _alive(tensor: torch.Tensor) -> bool:

@@ -17,8 +17,8 @@ import torch
 from penjing.core._graph import Graph, OpCall, Ref
 from penjing.structure import Structure, kept_size
 from penjing.surgery._extents import macs
-from penjing.surgery._revival import CONTRACTIONS, Deaf
-from penjing.surgery._thinning_rules import Kept, Marks, Refused, State, step
+from penjing.surgery._revival import CHOICES, CONTRACTIONS, Deaf
+from penjing.surgery._thinning_rules import Kept, Marks, Refused, State, Written, step
 
 aten = torch.ops.aten
 FEW = 4  # places that stay of a dim, and
@@ -56,7 +56,8 @@ class Thinned:
         return found
 
     def after(self, position: int, call: OpCall, result: torch.Tensor) -> None:
-        """Nothing to do."""
+        if self.deaf is not None and call.op.overloadpacket in CHOICES:
+            self.deaf.choose(call.op.overloadpacket, result, call.args[1])
 
 
 def _cut(tensor: torch.Tensor, marks: Marks) -> torch.Tensor:
@@ -156,9 +157,10 @@ def _same(full: Thinned, small: Thinned) -> bool:
 
 
 def _thinned(graph: Graph, start: int, marks: Marks) -> Thinned:
-    state = State(graph, {start: marks}, start)
+    state, written = State(graph, {start: marks}, start), Written(start)
     calls = list(graph.calls)
     for position, call in enumerate(graph.calls):
+        written.follow(call)
         if not any(state.marks.get(value) for value in call.inputs):
             continue
         found = step(state, call)
@@ -171,4 +173,5 @@ def _thinned(graph: Graph, start: int, marks: Marks) -> Thinned:
             state.cuts[position] = cuts
         if found.args is not None:
             calls[position] = call._replace(args=found.args)
+    written.check(graph.outputs)
     return Thinned(replace(graph, calls=tuple(calls)), state.cuts, state.marks)

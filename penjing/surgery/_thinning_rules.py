@@ -4,7 +4,7 @@ Places are left out of an operator's inputs alike wherever they meet. What it gi
 sizes among its arguments follow. An operator without a rule refuses.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -49,6 +49,33 @@ class Step:
     demands: dict[int, Marks]
     outputs: dict[int, Marks]
     args: tuple[Any, ...] | None = None
+
+
+class Written:
+    """What is written into views of the value that thinning starts from: every reader of that value is given a cut
+    copy of its own, so that nobody else may read it afterwards.
+    """
+
+    def __init__(self, start: int) -> None:
+        self._start = start
+        self._copies = {start: start}  # by view, the first value in the same copy's memory
+        self._stale: set[int] = set()
+
+    def follow(self, call: OpCall) -> None:
+        self.check(call.inputs)
+        if not call.inputs or all(r.alias_info is None for r in call.op._schema.returns):
+            return
+        copy = self._copies.get(call.inputs[0])
+        if copy is None:
+            return
+        if call.op._schema.is_mutable:
+            self._stale.update(value for value, other in self._copies.items() if other != copy)
+            self._stale.add(self._start)
+        self._copies.update((value, value if copy == self._start else copy) for value in call.outputs)
+
+    def check(self, values: Iterable[int]) -> None:
+        if not self._stale.isdisjoint(values):
+            raise Refused
 
 
 Rule = Callable[[State, OpCall], Step]
@@ -221,14 +248,14 @@ def _product(state: State, call: OpCall) -> Step:
 
 @_rule(aten.convolution)
 def _convolution(state: State, call: OpCall) -> Step:
-    """Over places one by one, or with as many places after as before; over channels as a product."""
+    """Over places one by one, or with as many after as before if every tap meets one; over channels as a product."""
     value, marks, _ = _one(state, call)
     weight = call.inputs[1]
     kernel, (stride, padding, dilation, transposed, _, groups) = state.shape(weight)[2:], call.args[3:9]
     for axis in (d - 2 for d in marks if d > 1):
         s, p, w = (x[axis if len(x) > 1 else 0] for x in (stride, padding, dilation))
-        if transposed or s != 1 or 2 * p != w * (kernel[axis] - 1):
-            raise Refused
+        if transposed or s != 1 or 2 * p != w * (kernel[axis] - 1) or p >= len(marks[axis + 2]):
+            raise Refused  # taps further out than the places that stay would meet nothing but padding
     demands = {value: marks}
     if 1 in marks:
         if groups != 1 or transposed:

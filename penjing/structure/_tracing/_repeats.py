@@ -176,8 +176,12 @@ class Repeats:
         return True
 
     def _number(self, tensor: torch.Tensor) -> int:
-        """A number for the layout of a dense tensor that the trace has seen; zero for any other."""
+        """A number for the layout of a dense tensor that the trace has seen; zero for any other, and where a sign
+        or a conjugate is still to be taken: ops do so before they begin.
+        """
         if id(tensor) not in self._book.ids or tensor.layout is not torch.strided:
+            return 0
+        if tensor.is_neg() or tensor.is_conj():
             return 0
         found = self._numbered(tensor.shape, tensor.stride(), tensor.dtype, tensor.is_meta)
         self._book.layouts[id(tensor)] = found
@@ -314,9 +318,12 @@ class Repeats:
 
 
 def _is_usual() -> bool:
-    """Whether nothing around the call decides which ops it makes: no gradients, no autocast, no mode of the user's."""
+    """Whether nothing around the call decides which ops it makes: no gradients or inference mode, no autocast, no
+    mode of the user's.
+    """
     return not (
         torch.is_grad_enabled()
+        or torch.is_inference_mode_enabled()
         or torch._C._is_any_autocast_enabled()
         or torch._C._len_torch_dispatch_stack() != 1
     )

@@ -105,7 +105,21 @@ def comparing(net: Calls, x: torch.Tensor) -> torch.Tensor:
     return x
 
 
+def inference(net: Calls, x: torch.Tensor) -> torch.Tensor:
+    with torch.inference_mode():
+        first = net.linear(x)
+    return net.linear(x) + first
+
+
+def conjugated(net: Calls, x: torch.Tensor) -> torch.Tensor:
+    y = torch.view_as_complex(x.reshape(2, 6, 4, 3, 2))
+    both = y * 2 + y.conj() * 2 + y.clone() + y.conj().clone()
+    return torch.view_as_real(both).sum() + (y.imag * 2).sum() + (y.conj().imag * 2).sum()
+
+
 CASES = (
+    inference,
+    conjugated,
     comparing,
     alike_sizes,
     attention,

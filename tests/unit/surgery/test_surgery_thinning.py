@@ -177,6 +177,91 @@ def test_errors_show_on_few_places(fault: str):
     assert not found.thinned
 
 
+class Marked(nn.Module):
+    """The first place is overwritten in the convolution's own memory."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.patches = nn.Conv2d(3, 8, 4, stride=4)
+        self.token = nn.Parameter(torch.randn(8))
+        self.up, self.head = nn.Linear(8, 12), nn.Linear(12, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        assert x.shape[2:] == (32, 32)
+        x = self.patches(x)
+        x[:, :, 0, 0] = self.token
+        return self.head(self.up(x.flatten(2).transpose(1, 2)).relu().mean(1))
+
+
+class Seen(Marked):
+    """A table is added to the convolution's result through a view of it."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        assert x.shape[2:] == (32, 32)
+        x = self.patches(x)
+        x.flatten(2).add_(self.token[:, None])
+        return self.head(self.up(x.flatten(2).transpose(1, 2)).relu().mean(1))
+
+
+class Dilated(Marked):
+    """A convolution whose outer taps lie further away than the places that stay."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wide = nn.Conv1d(8, 8, 3, padding=16, dilation=16)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        assert x.shape[2:] == (32, 32)
+        x = self.wide(self.patches(x).flatten(2)).transpose(1, 2)
+        return self.head(self.up(x + self.token).relu().mean(1))
+
+
+class Near(Marked):
+    """Every other head attends to neighbours alone, none of which stay."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.q, self.k, self.v = (nn.Linear(8, 8) for _ in range(3))
+        places = torch.arange(PLACES)
+        far = (places[:, None] - places).abs() > 1
+        self.register_buffer("far", torch.stack([far, torch.zeros_like(far)] * 2))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        assert x.shape[2:] == (32, 32)
+        x = self.patches(x).flatten(2).transpose(1, 2) + self.token
+        q, k, v = (f(x).unflatten(2, (4, -1)).transpose(1, 2) for f in (self.q, self.k, self.v))
+        a = (q @ k.transpose(-1, -2)).masked_fill(self.far, -torch.inf).softmax(-1)
+        return self.head(self.up((a @ v).transpose(1, 2).flatten(2)).relu().mean(1))
+
+
+def outer_tap(slim: nn.Module) -> None:
+    slim.get_parameter("wide.weight")[:, :, 0] *= 2
+
+
+def near_queries(slim: nn.Module) -> None:
+    slim.get_parameter("q.weight")[:2] *= -2  # of the first head alone
+
+
+HIDDEN = {
+    "written into memory": (Marked, wrong_index("token", 0)),
+    "written through a view": (Seen, wrong_index("token", 0)),
+    "outer taps": (Dilated, outer_tap),
+    "queries of neighbours": (Near, near_queries),
+}
+
+
+@pytest.mark.parametrize("fault", HIDDEN)
+def test_what_few_places_would_hide_shows(fault: str):
+    make, change = HIDDEN[fault]
+    model = make().eval()
+    slim, plan = pj.prune(model, X, ratio=0.5)
+    assert pj.verify(model, slim, plan, X).passed
+    of = subject(make(), change)
+    assert on_few(of) > DOUBLE.tolerance
+    assert DOUBLE.tolerance < exactness(of, X).error < 10
+
+
 def test_a_forgotten_mask_shows(monkeypatch: pytest.MonkeyPatch):
     of = subject(Transformer())
     real = _exact.masks_of
