@@ -42,8 +42,8 @@ class Precision:
     def run(self) -> Iterator[None]:
         """Inside, factories give this dtype; no gradients, and nothing is drawn from the caller's random numbers."""
         before = torch.get_default_dtype()
-        torch.set_default_dtype(self.dtype)
         try:
+            torch.set_default_dtype(self.dtype)
             with torch.no_grad(), fast_paths_off(), torch.random.fork_rng(devices=[]):
                 yield
         finally:

@@ -2,26 +2,32 @@
 all threads of a process share.
 """
 
+import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import overrides
 from torch.utils import _python_dispatch as dispatch
 
 _LOCK = threading.RLock()
+_TYPES: list[
+    torch.dtype
+] = []  # torch's default float types before those who are inside came, outermost first
 
 
 @contextmanager
 def alone() -> Iterator[None]:
     """Inside, no other thread traces, cuts or proves.
 
-    Afterwards torch's modes are those of before: an interrupt (Ctrl-C) that comes while torch takes one off for a
-    moment leaves them in disorder, and taking off what is not there hides the interrupt.
+    Afterwards torch's modes and its default float type are those of before: an interrupt (Ctrl-C) that comes while
+    torch takes a mode off for a moment leaves them in disorder, and taking off what is not there hides the interrupt.
     """
     with _LOCK:
         functions, dispatches = _function_modes(), _dispatch_modes()
+        _TYPES.append(torch.get_default_dtype())
         try:
             yield
         except Exception as error:
@@ -30,8 +36,22 @@ def alone() -> Iterator[None]:
                 raise
             raise interrupt from None
         finally:
+            torch.set_default_dtype(_TYPES.pop())
             _restore(functions, _function_modes, overrides._push_mode, overrides._pop_mode)
             _restore(dispatches, _dispatch_modes, dispatch._push_mode, dispatch._pop_mode)
+
+
+def _forked() -> None:
+    """In a forked process nobody else is inside: a thread that was is not there to come out."""
+    global _LOCK
+    if _TYPES and not _LOCK._is_owned():  # type: ignore[attr-defined]
+        torch.set_default_dtype(_TYPES[0])
+        _TYPES.clear()
+        _LOCK = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
 
 
 def interrupted(error: BaseException | None) -> BaseException | None:

@@ -25,47 +25,64 @@ def on_meta(
 
     `named` are the network's modules under every path. Floats lie on meta, integers stay real.
     """
-    twins: dict[int, torch.Tensor] = {}
-    states: dict[str, torch.Tensor] = {}
-    originals: dict[int, torch.Tensor] = {}
-    undo: list[tuple[dict[str, Any], str, Any]] = []
-    registered: list[tuple[Any, Any]] = []
-    plain: list[tuple[str, dict[str, Any], str, torch.Tensor]] = []
-    flipped: list[dict[str, Any]] = []
-    seen: set[int] = set()
-    for path, module in named:
-        held, prefix = module.__dict__, f"{path}." if path else ""
-        first = id(module) not in seen
-        if first:
-            seen.add(id(module))
-            parts = [held[kind] for kind in _REGISTERED]
-            registered.extend([(part, part.copy() if part else None) for part in parts])
-            if held["training"] is not training:
-                flipped.append(held)
-        for part in (held["_parameters"], held["_buffers"]):
-            if part:
-                _swap(part, prefix, twins, states, originals)
-        if first:
-            plain.extend(
-                [(prefix + name, held, name, value) for name, value in _attributes(held, twins, undo)]
-            )
-    for name, held, attribute, tensor in plain:
-        undo.append((held, attribute, tensor))
-        held[attribute] = twins.get(id(tensor)) if id(tensor) in twins else stand_in(tensor)
-        twins[id(tensor)] = states[name] = held[attribute]
-    for held in flipped:
-        held["training"] = training
+    swap = _Swap()
     try:
-        yield states, originals
-    finally:
-        for part, content in registered:  # buffers and modules that the forward registers go again
+        try:
+            yield swap.all_of(named, training), swap.originals
+        finally:
+            swap.back()
+    except BaseException:
+        swap.back()  # once more: an interrupt may have come on the way back
+        raise
+
+
+class _Swap:
+    """What was swapped, written down before it is, so that whatever comes between can be taken back."""
+
+    def __init__(self) -> None:
+        self.originals: dict[int, torch.Tensor] = {}
+        self._undo: list[tuple[dict[str, Any], str, Any]] = []
+        self._registered: list[tuple[Any, Any]] = []
+
+    def all_of(self, named: Named, training: bool) -> dict[str, torch.Tensor]:
+        """Swaps; gives the stand-ins by name."""
+        twins: dict[int, torch.Tensor] = {}
+        states: dict[str, torch.Tensor] = {}
+        plain: list[tuple[str, dict[str, Any], str, torch.Tensor]] = []
+        flipped: list[dict[str, Any]] = []
+        undo, seen = self._undo, set[int]()
+        for path, module in named:
+            held, prefix = module.__dict__, f"{path}." if path else ""
+            first = id(module) not in seen
+            if first:
+                seen.add(id(module))
+                parts = [held[kind] for kind in _REGISTERED]
+                self._registered.extend([(part, part.copy() if part else None) for part in parts])
+                if held["training"] is not training:
+                    flipped.append(held)
+            for part in (held["_parameters"], held["_buffers"]):
+                if part:
+                    _swap(part, prefix, twins, states, self.originals)
+            if first:
+                plain.extend(
+                    [(prefix + name, held, name, value) for name, value in _attributes(held, twins, undo)]
+                )
+        for name, held, attribute, tensor in plain:
+            undo.append((held, attribute, tensor))
+            held[attribute] = twins.get(id(tensor)) if id(tensor) in twins else stand_in(tensor)
+            twins[id(tensor)] = states[name] = held[attribute]
+        for held in flipped:
+            undo.append((held, "training", not training))
+            held["training"] = training
+        return states
+
+    def back(self) -> None:
+        for part, content in self._registered:  # buffers and modules that the forward registers go again
             if part or content:
                 part.clear()
                 part.update(content or ())
-        for held, name, value in reversed(undo):
+        for held, name, value in reversed(self._undo):
             held[name] = value
-        for held in flipped:
-            held["training"] = not training
 
 
 def _swap(
