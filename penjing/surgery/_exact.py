@@ -48,7 +48,7 @@ from penjing.surgery._precision import (
 )
 from penjing.surgery._replay import Masks, replay
 from penjing.surgery._rescale import scalings
-from penjing.surgery._revival import Deaf, Follower, Following, Reviving, hides
+from penjing.surgery._revival import Deaf, Follower, Following, Reviving, hides, measure
 from penjing.surgery._states import precise_copy, visible_states
 from penjing.surgery._thinning import thinned_alike, twins
 
@@ -157,8 +157,8 @@ class _Run:
         return found
 
     def _thinned(self, position: int, example: Any) -> float:
-        """The error on fewer places of both graphs, and of everything from which places are cut, before they are;
-        infinite where outputs would not tell all.
+        """The error on fewer places of both graphs, of everything from which places are cut, before they are, and of
+        what products give there (a mask may hide it from the outputs); infinite where these would not tell all.
         """
         full, retraced = self._of.structure.traces[position], self._of.retraced[position]
         pair = thinned_alike(self._of.structure, position, retraced.graph)
@@ -166,7 +166,18 @@ class _Run:
             return float("inf")
         whole: dict[int, torch.Tensor] = {}
         compared: dict[int, float] = {}
-        twin = twins(*pair)
+        twin, scaled = twins(*pair), bool(scalings(self._of.plan))
+        told: dict[int, tuple[float, float]] = {}
+
+        def tell(call: int, tensor: torch.Tensor) -> None:
+            told[call] = measure(tensor)
+
+        def hear(call: int, tensor: torch.Tensor) -> None:
+            value = pair[0].graph.calls[call].outputs[0]
+            dims = self._of.structure.dims(value, position)
+            left = tuple(() if d in pair[0].marks[value] else dim for d, dim in enumerate(dims))
+            ours, theirs = told[call], measure(kept_part(tensor, left, self._of.gone))
+            compared[-1 - call] = abs(ours[0] - theirs[0]) / max(1.0, ours[1], theirs[1])
 
         def compare(value: int, tensor: torch.Tensor) -> None:
             if value not in compared:
@@ -177,11 +188,11 @@ class _Run:
             inputs, deaf = self._inputs(example), Deaf()
             small = replace(retraced, graph=pair[1].graph)
             tensors = self._tensors(small, self._small_states(small), inputs)
-            follower = replace(pair[1], meets=whole.setdefault, deaf=deaf)
+            follower = replace(pair[1], meets=whole.setdefault, gives=None if scaled else tell, deaf=deaf)
             ours = replay(small.graph, tensors, Masks(), small.graph.outputs, self._precision, follower)
             if deaf or any(not t.is_floating_point() for t in ours):
                 return float("inf")
-            follower = replace(pair[0], meets=compare)
+            follower = replace(pair[0], meets=compare, gives=None if scaled else hear)
             theirs = self._masked(position, replace(full, graph=pair[0].graph), inputs, follower)
             return max(largest_error(ours, theirs, self._precision), *compared.values())
 

@@ -125,7 +125,7 @@ class Reviving:
 
     def after(self, position: int, call: OpCall, result: torch.Tensor) -> None:
         if position in self.twins and _speaks(call) and call.outputs[0] not in self.numbered:
-            self.measures[self.twins[position]] = _measure(self.kept(call.outputs[0], result))
+            self.measures[self.twins[position]] = measure(self.kept(call.outputs[0], result))
 
 
 @dataclass(slots=True)
@@ -142,7 +142,7 @@ class Following:
     def after(self, position: int, call: OpCall, result: torch.Tensor) -> None:
         told = self.original.measures.get(position)
         if told is not None:
-            value, size = _measure(result)
+            value, size = measure(result)
             self.error = max(self.error, abs(value - told[0]) / max(1.0, size, told[1]))
 
 
@@ -152,7 +152,7 @@ def _speaks(call: OpCall) -> bool:
     return bool(call.inputs and call.outputs) and not blank and returned[0].alias_info is None
 
 
-def _measure(tensor: torch.Tensor) -> tuple[float, float]:
+def measure(tensor: torch.Tensor) -> tuple[float, float]:
     """A weighted sum that every element has a share in, and the largest element."""
     if tensor.is_complex():
         tensor = torch.view_as_real(tensor.resolve_conj())

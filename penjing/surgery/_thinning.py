@@ -32,13 +32,15 @@ LATE = 3  # before a third of the arithmetic is done
 class Thinned:
     """A graph whose sizes are those of fewer places, and what to cut from inputs of its calls before they run.
 
-    Follows the graph's replay: cuts inputs, tells `meets` of each as a whole, and lets `deaf` hear what products meet.
+    Follows the graph's replay: cuts inputs, tells `meets` of each as a whole, `gives` of what each product of few
+    places gives, and lets `deaf` hear what products meet.
     """
 
     graph: Graph
     cuts: dict[int, dict[int, Marks]]
     marks: dict[int, Marks]
     meets: Callable[[int, torch.Tensor], object] | None = None
+    gives: Callable[[int, torch.Tensor], object] | None = None
     deaf: Deaf | None = None
 
     def before(
@@ -56,8 +58,11 @@ class Thinned:
         return found
 
     def after(self, position: int, call: OpCall, result: torch.Tensor) -> None:
-        if self.deaf is not None and call.op.overloadpacket in CHOICES:
-            self.deaf.choose(call.op.overloadpacket, result, call.args[1])
+        packet = call.op.overloadpacket
+        if self.gives is not None and packet in CONTRACTIONS and self.marks.get(call.outputs[0]):
+            self.gives(position, result)
+        if self.deaf is not None and packet in CHOICES:
+            self.deaf.choose(packet, result, call.args[1])
 
 
 def _cut(tensor: torch.Tensor, marks: Marks) -> torch.Tensor:

@@ -235,6 +235,32 @@ class Near(Marked):
         return self.head(self.up((a @ v).transpose(1, 2).flatten(2)).relu().mean(1))
 
 
+class Dimmed(Near):
+    """Scores of far places are multiplied by zero, and so are all that stay; not in every other head."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        assert x.shape[2:] == (32, 32)
+        x = self.patches(x).flatten(2).transpose(1, 2) + self.token
+        q, k, v = (f(x).unflatten(2, (4, -1)).transpose(1, 2) for f in (self.q, self.k, self.v))
+        near = (~self.far).float()
+        a = (q @ k.transpose(-1, -2)) * (near - near * torch.eye(PLACES))
+        return self.head(self.up((a @ v).transpose(1, 2).flatten(2)).relu().mean(1))
+
+
+class Saturated(Marked):
+    """Gates that are open or shut at all places that stay."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mid = nn.Linear(8, 8)
+        self.ramp = nn.Parameter(torch.linspace(-60, 60, PLACES)[:, None] ** 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        assert x.shape[2:] == (32, 32)
+        x = self.patches(x).flatten(2).transpose(1, 2) + self.token
+        return self.head(self.up(x + (self.mid(x) + self.ramp).sigmoid()).relu().mean(1))
+
+
 def outer_tap(slim: nn.Module) -> None:
     slim.get_parameter("wide.weight")[:, :, 0] *= 2
 
@@ -248,6 +274,8 @@ HIDDEN = {
     "written through a view": (Seen, wrong_index("token", 0)),
     "outer taps": (Dilated, outer_tap),
     "queries of neighbours": (Near, near_queries),
+    "queries that a factor hides": (Dimmed, near_queries),
+    "gates that are shut": (Saturated, wrong_index("mid.weight", 0)),
 }
 
 
