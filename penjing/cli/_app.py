@@ -9,7 +9,22 @@ from typing import Annotated, Any
 
 import typer
 
+from penjing.cli._data import data as data_commands
 from penjing.cli._go import Options, check_resumable, first_free, go, recipe_from
+from penjing.cli._options import (
+    Code,
+    Debug,
+    DryRun,
+    ImageSize,
+    Json,
+    LabelColumn,
+    Out,
+    PathColumn,
+    Quiet,
+    Resume,
+    Seed,
+    SkipBad,
+)
 from penjing.cli._screen import say_json
 from penjing.cli._views import show_comparison, show_structure
 from penjing.core import BudgetError, InternalError, PenjingError, clean
@@ -25,23 +40,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON lines on stdout and nothing else there.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
-Debug = Annotated[bool, typer.Option("--debug", help="Show where an error came from.")]
-Seed = Annotated[int | None, typer.Option(help="What every random choice is drawn from (default 0).", min=0)]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would run and how long; write nothing.")]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on with the unfinished run in --out.")]
-Out = Annotated[str | None, typer.Option(help="The run folder (default: a new one under runs/).")]
-ImageSize = Annotated[
-    int | None, typer.Option(help="Height and width of pictures (default: the network's).", min=8)
-]
-Code = Annotated[
-    str | None,
-    typer.Option("--model", help="The code that a saved network was made from: file:PATH.py:FACTORY."),
-]
-PathColumn = Annotated[str | None, typer.Option(help="The column of pictures, where --data is a table.")]
-LabelColumn = Annotated[str | None, typer.Option(help="The column of labels, where --data is a table.")]
-SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out unreadable pictures and count them.")]
+app.add_typer(data_commands, name="data")
 
 
 def _version(asked: bool) -> None:

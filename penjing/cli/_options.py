@@ -1,0 +1,23 @@
+"""Options that several commands take."""
+
+from typing import Annotated
+
+import typer
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON lines on stdout and nothing else there.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show where an error came from.")]
+Seed = Annotated[int | None, typer.Option(help="What every random choice is drawn from (default 0).", min=0)]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would run and how long; write nothing.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with the unfinished run in --out.")]
+Out = Annotated[str | None, typer.Option(help="The run folder (default: a new one under runs/).")]
+ImageSize = Annotated[
+    int | None, typer.Option(help="Height and width of pictures (default: the network's).", min=8)
+]
+Code = Annotated[
+    str | None,
+    typer.Option("--model", help="The code that a saved network was made from: file:PATH.py:FACTORY."),
+]
+PathColumn = Annotated[str | None, typer.Option(help="The column of pictures, where --data is a table.")]
+LabelColumn = Annotated[str | None, typer.Option(help="The column of labels, where --data is a table.")]
+SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out unreadable pictures and count them.")]
