@@ -48,7 +48,17 @@ from penjing.surgery._precision import (
 )
 from penjing.surgery._replay import Masks, replay
 from penjing.surgery._rescale import scalings
-from penjing.surgery._revival import Deaf, Follower, Following, Reviving, hides, measure
+from penjing.surgery._revival import (
+    CONTRACTIONS,
+    Deaf,
+    Follower,
+    Following,
+    Hearing,
+    Reviving,
+    Told,
+    hides,
+    measure,
+)
 from penjing.surgery._states import precise_copy, visible_states
 from penjing.surgery._thinning import thinned_alike, twins
 
@@ -112,7 +122,7 @@ class _Run:
         self._states, hidden = visible_states(subject.base, precision, read, thorough=thorough)
         self._small = precise_copy(subject.slim, self._states, hidden, subject.plan, precision)
         self._generator = torch.Generator().manual_seed(0)
-        self._silent = False
+        self._silent, self._told = False, Told()
 
     def over(self, examples: Sequence[Any]) -> Exactness:
         errors, shapes, thinned = zip(*(self._one(*each) for each in enumerate(examples)), strict=True)
@@ -223,21 +233,37 @@ class _Run:
         fresh = _copied(inputs)
         with mode, limits_of_single(self._precision):
             found = output_tensors(call_with(self._small, fresh))
-        self._silent = bool(mode.deaf)
+        self._silent, self._told = bool(mode.deaf), mode.told
         return found
 
     def _error(
         self, position: int, example: Any, base: Trace, inputs: Any, ours: list[torch.Tensor]
     ) -> float:
-        if base.chosen or base.graph.ending is not None:
+        partly = bool(base.chosen) or base.graph.ending is not None
+        if partly:
             ours = self._replayed(position, example, base, inputs)
         elif any(not t.is_floating_point() for t in ours):
             ours = ours + self._replayed(position, example, base, inputs)[len(ours) :]
-        theirs = self._masked(position, base, inputs)
+        heard = None if partly or scalings(self._of.plan) else self._hearing(position, base)
+        theirs = self._masked(position, base, inputs, heard)
         error = largest_error(ours, theirs, self._precision)
-        if (self._silent or hides(base.graph)) and error <= self._precision.tolerance:
-            return max(error, self._revived(position, example, base, inputs))
-        return error
+        if error > self._precision.tolerance:
+            return error
+        if heard is not None and not self._silent and not hides(base.graph):
+            differing = products_differ(self._told, heard.told, self._precision)
+            if differing is not None and differing <= self._precision.tolerance:
+                return max(error, differing)
+        elif not self._silent and not hides(base.graph):
+            return error
+        return max(error, self._revived(position, example, base, inputs))
+
+    def _hearing(self, position: int, base: Trace) -> Hearing:
+        of, calls = self._of, base.graph.calls
+        products = sum(call.op.overloadpacket in CONTRACTIONS for call in calls)
+        dims = of.structure.dims
+        return Hearing(
+            lambda v, t: kept_part(t, dims(v, position), of.gone), len(self._told.products) < products
+        )
 
     def _revived(self, position: int, example: Any, base: Trace, inputs: Any) -> float:
         """The largest difference between any two values, where what is all zero is replaced by random numbers.
@@ -343,6 +369,20 @@ def _copied(inputs: Any) -> Any:
 
 def _shapes(example: Any) -> Shapes:
     return tuple(tuple(t.shape) for t in tensors_of(example))
+
+
+def products_differ(ours: Told, theirs: Told, precision: Precision) -> float | None:
+    """The largest difference between what products gave; None where they are not the same products."""
+    pairs = list(zip(ours.products, theirs.products, strict=False))
+    if len(ours.products) != len(theirs.products) or any(a is not b for (a, _), (b, _) in pairs):
+        return None
+    worst = 0.0
+    for (_, (a, size)), (_, (b, other)) in pairs:
+        reference, difference = max(size, other), abs(a - b)
+        if not difference <= max(precision.faint * reference, precision.faint**2):
+            return max(difference, precision.tolerance * 2)
+        worst = max(worst, difference / max(1.0, reference))
+    return worst
 
 
 def _less_masks(a: torch.Tensor, b: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -11,7 +11,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from penjing.structure import fast_paths_off
-from penjing.surgery._revival import Deaf
+from penjing.surgery._revival import Deaf, Told
 
 aten = torch.ops.aten
 MANY = 8  # groups that torch's float64 convolution takes one after the other
@@ -118,14 +118,14 @@ class Ran:
 
 class PromotedCasts(TorchDispatchMode):
     """Casts to a smaller float type inside the network, and its literals, are promoted. `ran` keeps what ran, if asked
-    for; `deaf` knows whether something met nothing but zeros.
+    for; `deaf` knows whether something met nothing but zeros, `told` what products gave.
     """
 
     def __init__(self, precision: Precision, *, recorded: bool = False) -> None:
         super().__init__()
         self._precision, self._recorded = precision, recorded
         self.ran: list[Ran] = []
-        self.deaf = Deaf()
+        self.deaf, self.told = Deaf(), Told()
 
     @classmethod
     def _should_skip_dynamo(
@@ -147,7 +147,9 @@ class PromotedCasts(TorchDispatchMode):
         if func is torch.ops.aten.lift_fresh.default:  # a number written in the code, perhaps as float32
             return self._precision.cast(args[0])
         self.deaf.meet(func.overloadpacket, args)
-        return in_double(func, [self._promoted(a) for a in args], kwargs)
+        result = in_double(func, [self._promoted(a) for a in args], kwargs)
+        self.told.hear(func.overloadpacket, result)
+        return result
 
     def _promoted(self, item: Any) -> Any:
         return self._precision.dtypes.get(item, item) if isinstance(item, torch.dtype) else item

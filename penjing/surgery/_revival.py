@@ -6,6 +6,7 @@ and every value that they compute is compared, call by call. So it is too where 
 computed from: a softmax or a norm over one element, attention between tokens that are all the same.
 """
 
+import functools
 import math
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +24,8 @@ CONTRACTIONS = {  # and where their two factors begin
 }  # fmt: skip
 CHOICES = {aten._softmax, aten._safe_softmax, aten._log_softmax}
 SURE = 1e-6  # what a softmax leaves to all others where it has chosen one
+_ROW = 4093  # a prime: no stride of a picture's rows falls on the same weights
+Measure = tuple[float, float]
 KeptPart = Callable[[int, torch.Tensor], torch.Tensor]
 Held = Mapping[int, torch.Tensor]
 
@@ -108,7 +111,7 @@ class Reviving:
     kept: KeptPart
     numbered: Container[int] = ()
     given: dict[int, dict[int, torch.Tensor]] = field(default_factory=dict)
-    measures: dict[int, tuple[float, float]] = field(default_factory=dict)
+    measures: dict[int, Measure] = field(default_factory=dict)
     generator: torch.Generator = field(default_factory=lambda: torch.Generator().manual_seed(1))
 
     def before(self, position: int, call: OpCall, held: Held) -> dict[int, torch.Tensor]:
@@ -152,12 +155,60 @@ def _speaks(call: OpCall) -> bool:
     return bool(call.inputs and call.outputs) and not blank and returned[0].alias_info is None
 
 
-def measure(tensor: torch.Tensor) -> tuple[float, float]:
+@dataclass(slots=True)
+class Told:
+    """What every product of a run gave, in order: op, and a measure of the result."""
+
+    products: list[tuple[Any, Measure]] = field(default_factory=list)
+
+    def hear(self, packet: Any, result: torch.Tensor) -> None:
+        if packet in CONTRACTIONS:
+            self.products.append((packet, measure(result)))
+
+
+@dataclass(slots=True)
+class Hearing:
+    """Follows the masked original and tells what the kept part of its products is.
+
+    Where the other run takes attention in one piece, the products inside it are left out (`fused`).
+    """
+
+    kept: KeptPart
+    fused: bool
+    told: Told = field(default_factory=Told)
+
+    def before(self, position: int, call: OpCall, held: Held) -> dict[int, torch.Tensor]:
+        return {}
+
+    def after(self, position: int, call: OpCall, result: torch.Tensor) -> None:
+        packet = call.op.overloadpacket
+        if packet in CONTRACTIONS and not (self.fused and call.function == "scaled_dot_product_attention"):
+            self.told.hear(packet, self.kept(call.outputs[0], result))
+
+
+def measure(tensor: torch.Tensor) -> Measure:
     """A weighted sum that every element has a share in, and the largest element."""
     if tensor.is_complex():
         tensor = torch.view_as_real(tensor.resolve_conj())
     if not tensor.is_floating_point() or not tensor.numel():
         return 0.0, 0.0
-    flat = tensor.double().nan_to_num(0.0, 0.0, 0.0).flatten()
-    weights = torch.arange(len(flat), dtype=torch.float64, device=flat.device).mul_(1.7).cos_()
-    return (flat @ weights).item() / math.sqrt(len(flat)), flat.abs().max().item()
+    flat = tensor.double().flatten()
+    least, most = (t.item() for t in torch.aminmax(flat))
+    if not math.isfinite(least) or not math.isfinite(most):
+        flat = flat.nan_to_num(0.0, 0.0, 0.0)
+        least, most = (t.item() for t in torch.aminmax(flat))
+    return _mixed(flat) / math.sqrt(len(flat)), max(-least, most)
+
+
+def _mixed(flat: torch.Tensor) -> float:
+    """The sum of all numbers times weights that depend on their place: by rows of `_ROW`, then over the rows."""
+    rows = len(flat) // _ROW
+    whole = flat[: rows * _ROW].view(rows, _ROW)
+    weights = _weights(_ROW).to(flat.device)
+    found = (whole @ weights) @ _weights(rows).to(flat.device) if rows else flat.new_zeros(())
+    return (found + flat[rows * _ROW :] @ weights[: len(flat) - rows * _ROW]).item()
+
+
+@functools.lru_cache(maxsize=64)
+def _weights(count: int) -> torch.Tensor:
+    return torch.arange(1, count + 1, dtype=torch.float64, device="cpu").mul_(1.7).cos_()
