@@ -11,7 +11,14 @@ from torch import nn
 
 MARK = "@published"
 MOST = 160_000_000
-_WITHOUT_DEFAULTS = ("esm", "nemotron", "dbrx", "wav2vec2_conformer", "wav2vec2_conformer_rotary")
+_WITHOUT_DEFAULTS = (
+    "esm",
+    "nemotron",
+    "dbrx",
+    "wav2vec2_conformer",
+    "wav2vec2_conformer_rotary",
+    "audio_spectrogram_transformer",
+)
 
 
 def build(prefix: str, name: str) -> tuple[nn.Module, Any] | None:
@@ -48,7 +55,7 @@ def _transformers(name: str) -> tuple[nn.Module, Any] | None:
     from benchmarks.networks import transformers_nets
 
     if name in _WITHOUT_DEFAULTS:
-        return None  # their configuration class alone builds no network
+        return None  # their configuration class alone builds no network, or none for the row's input
     transformers.logging.set_verbosity_error()
     row = transformers_nets.ROWS[name]
     example = row.feed()

@@ -1,9 +1,10 @@
-"""A second comparison for runs whose outputs do not tell all: both replays in lockstep, their dead values revived.
+"""Runs whose outputs do not tell all: what products give is compared too, and dead values are revived.
 
-Where all that is kept of a value is zero (a ReLU that nothing passes, likely at high ratios), nothing behind it shows a
-difference. There both replays, the masked original's and the smaller network's, get the same random numbers instead,
-and every value that they compute is compared, call by call. So it is too where a value does not depend on what it is
-computed from: a softmax or a norm over one element, attention between tokens that are all the same.
+Signals fade on their way: an early error may change the outputs by less than what is allowed. So both runs tell what
+every product gave. Where all that is kept of a value is zero (a ReLU that nothing passes, likely at high ratios),
+nothing behind it shows a difference. There both replays, the masked original's and the smaller network's, get the same
+random numbers instead, and every value that they compute is compared, call by call. So it is too where a value does not
+depend on what it is computed from: a softmax or a norm over one element, attention between tokens all alike.
 """
 
 import functools
@@ -193,22 +194,29 @@ def measure(tensor: torch.Tensor) -> Measure:
     if not tensor.is_floating_point() or not tensor.numel():
         return 0.0, 0.0
     flat = tensor.double().flatten()
-    least, most = (t.item() for t in torch.aminmax(flat))
-    if not math.isfinite(least) or not math.isfinite(most):
+    largest = _largest(flat)
+    if not math.isfinite(largest):
         flat = flat.nan_to_num(0.0, 0.0, 0.0)
-        least, most = (t.item() for t in torch.aminmax(flat))
-    return _mixed(flat) / math.sqrt(len(flat)), max(-least, most)
+        largest = _largest(flat)
+    return _mixed(flat) / math.sqrt(len(flat)), largest
+
+
+def _largest(flat: torch.Tensor) -> float:
+    least, most = torch.aminmax(flat)
+    return max(-least.item(), most.item())
 
 
 def _mixed(flat: torch.Tensor) -> float:
     """The sum of all numbers times weights that depend on their place: by rows of `_ROW`, then over the rows."""
-    rows = len(flat) // _ROW
-    whole = flat[: rows * _ROW].view(rows, _ROW)
-    weights = _weights(_ROW).to(flat.device)
-    found = (whole @ weights) @ _weights(rows).to(flat.device) if rows else flat.new_zeros(())
-    return (found + flat[rows * _ROW :] @ weights[: len(flat) - rows * _ROW]).item()
+    rows, rest = divmod(len(flat), _ROW)
+    weights = _weights(_ROW, flat.device)
+    found = torch.dot(flat[rows * _ROW :], weights[:rest]).item()
+    if rows:
+        sums = torch.mv(flat[: rows * _ROW].view(rows, _ROW), weights)
+        found += torch.dot(sums, _weights(rows, flat.device)).item()
+    return found
 
 
 @functools.lru_cache(maxsize=64)
-def _weights(count: int) -> torch.Tensor:
-    return torch.arange(1, count + 1, dtype=torch.float64, device="cpu").mul_(1.7).cos_()
+def _weights(count: int, device: torch.device) -> torch.Tensor:
+    return torch.arange(1, count + 1, dtype=torch.float64, device=device).mul_(1.7).cos_()

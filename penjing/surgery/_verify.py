@@ -61,8 +61,10 @@ def verify(
     original's slice, times the plan's factors. 3. A re-trace of `slim` on the example inputs, in full, has the same op
     sequence (up to copies and axes of size 1), every predicted shape, and the original's constants but for those that
     exactly these factors make up for. 4. In float64, on random float inputs, `slim` equals the original's graph with
-    the removed indices masked, to 1e-9. Constant or tiny parameters (zero-initialised heads, layer scales) are
-    randomised in both for this check.
+    the removed indices masked, to 1e-9: its outputs, and what every product and convolution on the way gives, since
+    outputs of deep networks may hardly depend on their first layers. (Products are left out where the plan scales
+    weights, where data chooses sizes, and inside fused attention.) Constant or tiny parameters (zero-initialised heads,
+    layer scales) are randomised in both for this check.
 
     Where the network is heavy, 4 runs on fewer pixels, frames and examples (`Verification.shapes` says on which), if
     both networks do there what they do in full: same ops on the same values, same size of every dim that a group may

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 import penjing as pj
-from penjing.surgery._exact import largest_error
+from penjing.surgery._differences import largest_error
 from penjing.surgery._precision import DOUBLE
 
 
