@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from penjing.core._graph import Graph, OpCall, Ref
+from penjing.surgery._reshapes import runs
 
 aten = torch.ops.aten
 Need = torch.Tensor  # float64, size 1 where the factor does not vary, NaN where nothing reads
@@ -124,19 +125,8 @@ def reshaped(need: Need, old: Sequence[int], new: Sequence[int]) -> Need:
     """The factor over a reshaped tensor; only dims in which it varies are laid out."""
     if need.numel() == 1:
         return need.reshape([1] * len(new))
-    a, b = [i for i, n in enumerate(old) if n != 1], [i for i, n in enumerate(new) if n != 1]
     full, target = [1] * len(old), [1] * len(new)
-    i = j = 0
-    while i < len(a) and j < len(b):
-        ins, outs, left, right = [a[i]], [b[j]], old[a[i]], new[b[j]]
-        i, j = i + 1, j + 1
-        while left != right:
-            if left < right:
-                ins.append(a[i])
-                left, i = left * old[a[i]], i + 1
-            else:
-                outs.append(b[j])
-                right, j = right * new[b[j]], j + 1
+    for ins, outs in runs(old, new):
         if any(need.shape[k] > 1 for k in ins):
             for k in ins:
                 full[k] = old[k]

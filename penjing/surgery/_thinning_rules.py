@@ -4,7 +4,7 @@ Places are left out of an operator's inputs alike wherever they meet. What it gi
 sizes among its arguments follow. An operator without a rule refuses.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from penjing.core._graph import Graph, OpCall, Ref
+from penjing.surgery._reshapes import runs
 
 aten = torch.ops.aten
 Kept = tuple[int, ...]
@@ -171,7 +172,7 @@ def _ones(state: State, call: OpCall) -> Step:
 def reshaped(marks: Marks, old: Sequence[int], new: Sequence[int]) -> Marks:
     """The places that stay after a view; refuses where they are no longer the same along every dim."""
     found: Marks = {}
-    for ins, outs in _runs(old, new):
+    for ins, outs in runs(old, new):
         if not any(d in marks for d in ins):
             continue
         stay = [np.array(marks.get(d, range(old[d]))) for d in ins]
@@ -181,23 +182,6 @@ def reshaped(marks: Marks, old: Sequence[int], new: Sequence[int]) -> Marks:
             raise Refused
         found.update({d: tuple(p.tolist()) for d, p in zip(outs, parts, strict=True) if len(p) < new[d]})
     return found
-
-
-def _runs(old: Sequence[int], new: Sequence[int]) -> Iterator[tuple[list[int], list[int]]]:
-    """Dims of both shapes that hold the same numbers in the same order, in the shortest runs; without those of 1."""
-    a, b = [i for i, n in enumerate(old) if n != 1], [i for i, n in enumerate(new) if n != 1]
-    i = j = 0
-    while i < len(a) and j < len(b):
-        ins, outs, left, right = [a[i]], [b[j]], old[a[i]], new[b[j]]
-        i, j = i + 1, j + 1
-        while left != right:
-            if left < right:
-                ins.append(a[i])
-                left, i = left * old[a[i]], i + 1
-            else:
-                outs.append(b[j])
-                right, j = right * new[b[j]], j + 1
-        yield ins, outs
 
 
 @_rule(aten.expand)
