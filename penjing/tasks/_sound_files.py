@@ -11,7 +11,21 @@ import numpy as np
 from penjing.tasks._require import require
 
 SOUND_SUFFIXES = frozenset(
-    {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".au", ".caf", ".w64", ".rf64"}
+    {
+        ".wav",
+        ".flac",
+        ".ogg",
+        ".oga",
+        ".opus",
+        ".mp3",
+        ".aif",
+        ".aiff",
+        ".aifc",
+        ".au",
+        ".caf",
+        ".w64",
+        ".rf64",
+    }
 )
 INSTALL = "penjing[audio]"
 SHORTEST = 0.02  # seconds
@@ -71,7 +85,9 @@ def seconds_of(content: Any, own_rate: int | None = None) -> float:
 def _from_array(samples: np.ndarray, own_rate: int | None, max_seconds: float) -> tuple[np.ndarray, int]:
     own = _sane_rate(own_rate)
     if samples.ndim not in (1, 2) or samples.dtype.kind not in "fiu":
-        raise BadSound(f"samples of shape {samples.shape} and type {samples.dtype} are not [n] or [n, channels]")
+        raise BadSound(
+            f"samples of shape {samples.shape} and type {samples.dtype} are not [n] or [n, channels]"
+        )
     _not_too_long(len(samples), own, max_seconds)
     full = 1.0
     if samples.dtype.kind in "iu":
@@ -142,7 +158,9 @@ def _check(mono: np.ndarray, rate: int) -> None:
     if not len(mono):
         raise BadSound("of zero length: it holds no samples")
     if len(mono) < SHORTEST * rate:
-        raise BadSound(f"only {len(mono)} samples ({1e3 * len(mono) / rate:.1f} ms) long; 20 ms are the least")
+        raise BadSound(
+            f"only {len(mono)} samples ({1e3 * len(mono) / rate:.1f} ms) long; 20 ms are the least"
+        )
     if not np.isfinite(mono).all():
         raise BadSound("some samples are not finite numbers")
     if float(mono.std(dtype=np.float64)) < SILENCE:
@@ -153,7 +171,9 @@ def _digest(content: Path | bytes | np.ndarray) -> bytes:
     if isinstance(content, Path):
         with content.open("rb") as file:
             return hashlib.file_digest(file, "sha256").digest()
-    return hashlib.sha256(content if isinstance(content, bytes) else np.ascontiguousarray(content).data).digest()
+    return hashlib.sha256(
+        content if isinstance(content, bytes) else np.ascontiguousarray(content).data
+    ).digest()
 
 
 def _length(seconds: float) -> str:

@@ -104,7 +104,7 @@ def test_an_hour_is_refused_before_anything_is_decoded(tmp_path, monkeypatch):
 
 
 def test_a_header_that_promises_too_much_is_no_bomb():
-    with pytest.raises(BadSound, match="long; the limit|corrupt"):
+    with pytest.raises(BadSound, match=r"long; the limit|corrupt"):
         read_clip(hour_long(), RATE, 1.0)
 
 
