@@ -38,8 +38,9 @@ def reestimate_bn(
     After pruning the full network's statistics mislead (Li et al., "EagleEye: Fast Sub-net Evaluation for
     Efficient Neural Network Pruning", ECCV 2020, section 3.3). Weights do not change; dropout is off; modes
     and momenta come out as they were. `inputs` takes the model's inputs out of a batch (default: its first
-    part, or the batch itself). Every batch weighs the same. No batches: UsageError, and nothing is changed;
-    an error on the way leaves the old statistics.
+    part, or the batch itself). Every batch weighs the same. A batch norm cannot tell padding from data:
+    padded positions enter its statistics, as they do in training; batches of one length have none. No
+    batches: UsageError, and nothing is changed; an error on the way leaves the old statistics.
     """
     norms = batch_norms(model)
     if not norms:
@@ -116,7 +117,7 @@ def settle_bn(
     except BaseException:
         write_tensors(model, own)
         raise
-    if score(after, training.monitor) > score(before, training.monitor):
+    if score(after, task, training.monitor) > score(before, task, training.monitor):
         return before, after
     write_tensors(model, own)
     return before, before

@@ -10,14 +10,16 @@ from torch import Tensor, nn
 
 from penjing.core import UsageError
 from penjing.recover._bn import settle_bn
+from penjing.recover._counting import counted
 from penjing.recover._defaults import DISTIL, RECOVER
 from penjing.recover._engine import Checkpoint, Fit, Job, run
 from penjing.recover._losses import DistillationLoss, Signals, find_loss, teacher_guided
-from penjing.recover._modules import call, channels_last, device_of, kept_modes, place
+from penjing.recover._modules import call, channels_last, kept_modes
 from penjing.recover._optim import param_groups
 from penjing.recover._protocols import Batch, Data, Progress, Task
 from penjing.recover._schedules import anneal
 from penjing.recover._state import TrainState
+from penjing.recover._teachers import check_teacher
 from penjing.recover._training import Training, training_with
 
 GUIDES = ("none", "teacher-guided")
@@ -38,8 +40,8 @@ def distillation_loss(
 
     Teacher and student see the same inputs; the teacher runs without gradients, in the mode it is in. With
     guide="teacher-guided" the task loss is taken on `teacher_guided` logits, alpha falling from `guide_alpha`
-    at step 0 to 0 at the last step; it needs a task whose loss takes bare logits. teacher=None gives the task
-    loss alone.
+    at step 0 to 0 at the last step; it needs a task whose loss takes bare logits. Of sequences the distance sees
+    the positions that count, [n, classes], and no padding. teacher=None gives the task loss alone.
     """
     distance, guided = find_loss(loss), _checked(guide, temperature, weight) == "teacher-guided"
 
@@ -56,14 +58,8 @@ def distillation_loss(
         hard = task.loss(outputs, batch)
         if not weight:
             return hard
-        signals = Signals(
-            student=own,
-            teacher=taught,
-            targets=task.targets(batch),
-            temperature=temperature,
-            progress=step / max(1, total),
-        )
-        return hard + weight * distance(signals)
+        signals = _signals(task, batch, own, taught, temperature, step / max(1, total))
+        return hard + weight * distance(signals) if signals.student.numel() else hard
 
     return value
 
@@ -158,7 +154,7 @@ def _job(
     terms: dict[str, Any],
 ) -> Job:
     if teacher is not None:
-        _check_teacher(student, teacher, task, data)
+        check_teacher(student, teacher, task, data)
 
     def mode() -> None:
         student.train()
@@ -184,25 +180,20 @@ def _job(
     )
 
 
-def _check_teacher(student: nn.Module, teacher: nn.Module, task: Task, data: Data) -> None:
-    """Same number of outputs on one example, or a UsageError that says which and what to do."""
-    if teacher is student:
-        raise UsageError(
-            "The teacher is the student itself; pass copy.deepcopy(model) taken before the change."
-        )
-    batch = next(iter(data.batches("selection", 2)))
-    counts = []
-    for model in (student, teacher):
-        with kept_modes(model), torch.no_grad():
-            model.eval()
-            inputs = task.inputs(place(batch, device_of(model)))
-            counts.append(task.logits(call(model, inputs)).shape[-1])
-    if counts[0] != counts[1]:
-        raise UsageError(
-            f"The teacher gives {counts[1]} classes and the student {counts[0]}: "
-            "their outputs cannot be compared. Transfer the teacher to this task first "
-            "(penjing.recover.transfer), or choose one trained on its labels."
-        )
+def _signals(
+    task: Task, batch: Batch, own: Tensor, taught: Tensor, temperature: float, progress: float
+) -> Signals:
+    """What the distance looks at: of a sequence task the positions that count, and their targets if they have any."""
+    targets = task.targets(batch)
+    placed = isinstance(targets, Tensor) and targets.shape == own.shape[:-1]
+    student, teacher, *rest = counted(task, batch, own, taught, *((targets,) if placed else ()))
+    return Signals(
+        student=student,
+        teacher=teacher,
+        targets=rest[0] if rest else targets,
+        temperature=temperature,
+        progress=progress,
+    )
 
 
 def _checked(guide: str, temperature: float, weight: float) -> str:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from penjing.core import DataError, TrainingError
 from penjing.recover._bn import least_momentum
+from penjing.recover._counting import examples
 from penjing.recover._ema import Average
 from penjing.recover._epoch import not_finite, train_epoch
 from penjing.recover._evaluate import score, select
@@ -31,7 +32,7 @@ class Fit:
     """A trained model (the one that was given, in its best epoch) and how it went.
 
     `history` has one mapping per epoch: epoch, loss (mean training loss), lr (at the epoch's end), seconds,
-    selection_loss and selection_accuracy (or the monitored metric's name). `start` has the selection figures
+    selection_loss and a selection_NAME for each scalar metric of the task. `start` has the selection figures
     before training, `selection` those of the model as returned; `best_epoch` 0 means that no epoch was better
     than the start.
     """
@@ -102,15 +103,15 @@ def run(
 
 def steps_per_epoch(job: Job) -> int:
     """Batches that one epoch trains on: whole ones, and a last one that is not too small."""
-    examples, size = job.data.n("train"), job.training.batch_size
-    if examples < 2:
-        raise DataError(f"Training needs at least 2 examples; the training split has {examples}.")
-    return examples // size + (examples % size >= least_batch(examples, size))
+    count, size = job.data.n("train"), job.training.batch_size
+    if count < 2:
+        raise DataError(f"Training needs at least 2 examples; the training split has {count}.")
+    return count // size + (count % size >= least_batch(count, size))
 
 
-def least_batch(examples: int, size: int) -> int:
+def least_batch(count: int, size: int) -> int:
     """The fewest examples worth a step: half a batch. Fewer would leave batch norms with wild statistics."""
-    return max(2, (min(examples, size) + 1) // 2)
+    return max(2, (min(count, size) + 1) // 2)
 
 
 class _Loop:
@@ -144,7 +145,7 @@ class _Loop:
             self.average = Average(self.good, self.job.training.ema)
         if resume is None:
             figures = self._select()
-            self.start, self.score = {**self.job.given, **figures}, score(figures, self.job.training.monitor)
+            self.start, self.score = {**self.job.given, **figures}, self._score(figures)
 
     def _load(self, state: TrainState) -> None:
         check_state(state, self.job.stage, self.good, self.settings)
@@ -174,7 +175,7 @@ class _Loop:
             )
         self.epoch += 1
         self.good = _copy(self.average.tensors if self.average else tensors_of(self.job.model))
-        reached = score(figures, training.monitor)
+        reached = self._score(figures)
         if reached > self.score:
             self.best, self.best_epoch, self.score = self.good, self.epoch, reached
         took = time.perf_counter() - begun
@@ -226,7 +227,10 @@ class _Loop:
             epoch=self.epoch,
             shuffle=True,
         )
-        return (batch for batch in batches if len(self.job.task.targets(batch)) >= least)
+        return (batch for batch in batches if examples(self.job.task.targets(batch)) >= least)
+
+    def _score(self, figures: Mapping[str, float]) -> tuple[float, ...]:
+        return score(figures, self.job.task, self.job.training.monitor)
 
     def _select(self) -> dict[str, float]:
         """Selection figures of what would be kept: the average where there is one."""

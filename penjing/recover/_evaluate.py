@@ -1,16 +1,19 @@
 """One pass over a split without learning."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from penjing.core import DataError, UsageError
+from penjing.recover._counting import terms
 from penjing.recover._modules import call, device_of, kept_modes, place
-from penjing.recover._protocols import Data, Task
+from penjing.recover._protocols import Batch, Data, SequenceTask, Task
 from penjing.recover._training import Training
+
+SMALLER = ("loss", "nll", "wer", "cer")
 
 
 @torch.no_grad()
@@ -26,29 +29,58 @@ def evaluate(
     """Loss, the task's metrics, predictions and targets of `model` on `split`, in one pass in eval mode.
 
     Returns {"loss": mean task loss, whatever `task.metric` gives ("accuracy" as a fraction, "macro_recall",
-    "per_class"), "predictions": argmax per example, "targets"}; tensors lie on the CPU in the split's order.
-    The accuracy is of this split alone and says nothing of its uncertainty. The model's modes come out as
-    they were. An empty split raises DataError.
+    "per_class"), "predictions": argmax per example, "targets"}; tensors lie on the CPU. For a sequence task
+    predictions are its answers and targets its truths, tuples with one entry per example. All come in the
+    split's order, also from data that is served by length (`bucketed`). The loss is the mean over what the
+    task's own loss averages: examples, or the positions that have a class. The accuracy is of this split
+    alone and says nothing of its uncertainty. The model's modes come out as they were. An empty split raises
+    DataError.
     """
     device, loss, count = device_of(model), 0.0, 0
-    logits: list[Tensor] = []
-    targets: list[Tensor] = []
+    order, batches = _served(data, split, batch_size)
+    found: list[tuple[Any, Any]] = []
     with kept_modes(model):
         model.eval()
-        for raw in data.batches(split, batch_size):
+        for raw in batches:
             batch = place(raw, device, memory_format)
             outputs = call(model, task.inputs(batch))
-            logits.append(task.logits(outputs).float().cpu())
-            targets.append(task.targets(batch).cpu())
-            loss += float(task.loss(outputs, batch)) * len(targets[-1])
-            count += len(targets[-1])
-    if not count:
+            found.append(_answers(task, outputs, batch))
+            weight = terms(task, batch)
+            loss += float(task.loss(outputs, batch)) * weight if weight else 0.0
+            count += weight
+    if not found:
         raise DataError(
             f"The split {split!r} is empty: nothing to evaluate. Give it examples with splits=(...)."
         )
-    every, truth = torch.cat(logits), torch.cat(targets)
-    figures = task.metric(every, truth)
-    return {**figures, "loss": loss / count, "predictions": every.argmax(-1), "targets": truth}
+    given, truth = (_ordered(parts, order) for parts in zip(*found, strict=True))
+    told = given.argmax(-1) if isinstance(given, Tensor) else given
+    return {**task.metric(given, truth), "loss": loss / max(1, count), "predictions": told, "targets": truth}
+
+
+def _served(data: Data, split: str, batch_size: int) -> tuple[Tensor | None, Iterable[Batch]]:
+    """The split's batches, and which example of the split each row in turn is; None: they come in order."""
+    bucketed = getattr(data, "bucketed", None)
+    return bucketed(split, batch_size) if bucketed else (None, data.batches(split, batch_size))
+
+
+def _answers(task: Task, outputs: Any, batch: Batch) -> tuple[Any, Any]:
+    """What `task.metric` will get of one batch: answers and truths, or logits and targets."""
+    logits = task.logits(outputs).float()
+    if isinstance(task, SequenceTask):
+        return task.answers(logits, batch), task.truths(batch)
+    return logits.cpu(), task.targets(batch).cpu()
+
+
+def _ordered(parts: Sequence[Any], order: Tensor | None) -> Any:
+    """The parts of all batches as one, row i of them at place order[i]."""
+    if isinstance(parts[0], Tensor):
+        rows = torch.cat(list(parts))
+        return rows if order is None else torch.empty_like(rows).index_copy_(0, order, rows)
+    served = [row for part in parts for row in part]
+    if order is None:
+        return tuple(served)
+    places = dict(zip(order.tolist(), served, strict=True))
+    return tuple(places[i] for i in range(len(served)))
 
 
 def select(model: nn.Module, task: Task, data: Data, training: Training) -> dict[str, float]:
@@ -58,10 +90,18 @@ def select(model: nn.Module, task: Task, data: Data, training: Training) -> dict
     return {name: float(value) for name, value in figures.items() if isinstance(value, int | float)}
 
 
-def score(figures: Mapping[str, float], monitor: str) -> tuple[float, ...]:
-    """The order of epochs: larger is better, a tie goes to the smaller loss, NaN is worse than anything."""
-    if monitor not in figures:
+def score(figures: Mapping[str, float], task: Task, monitor: str | None = None) -> tuple[float, ...]:
+    """The order of epochs: larger is better, a tie goes to the smaller loss, NaN is worse than anything.
+
+    `monitor` is the metric that decides; None is the task's headline, (name, larger is better), or accuracy.
+    Of other metrics loss, nll, wer and cer are better when smaller.
+    """
+    headline, larger = getattr(task, "headline", ("accuracy", True))
+    if monitor is not None and monitor != headline:
+        headline, larger = monitor, monitor not in SMALLER
+    if headline not in figures:
         known = ", ".join(sorted(figures))
-        raise UsageError(f"monitor {monitor!r} is none of the task's metrics; choose one of {known}.")
+        raise UsageError(f"monitor {headline!r} is none of the task's metrics; choose one of {known}.")
+    value = float(figures[headline]) * (1 if larger else -1)
     loss = figures["loss"] if math.isfinite(figures["loss"]) else math.inf
-    return (-loss,) if monitor == "loss" else (float(figures[monitor]), -loss)
+    return (value if math.isfinite(value) else -math.inf, -loss)

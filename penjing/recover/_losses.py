@@ -38,7 +38,8 @@ def teacher_guided(student_logits: Tensor, teacher_logits: Tensor, alpha: float)
 class Signals:
     """What a distillation loss may look at for one batch.
 
-    `student` and `teacher` are logits (..., classes); `targets` are the task's; `progress` runs from 0 to 1
+    `student` and `teacher` are logits (..., classes), of sequences [n, classes] at the positions that count;
+    `targets` are the task's, selected likewise where there is one per position; `progress` runs from 0 to 1
     over the training. The hidden mappings go from module path to activation and are empty unless asked for.
     """
 

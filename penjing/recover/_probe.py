@@ -12,7 +12,7 @@ from penjing.core import UsageError
 from penjing.recover._engine import Checkpoint, Fit, Job, run
 from penjing.recover._modules import call, channels_last, device_of, kept_gradients_flags, kept_modes, place
 from penjing.recover._optim import param_groups
-from penjing.recover._protocols import Batch, Data, Progress, Task
+from penjing.recover._protocols import Batch, Data, Progress, SequenceTask, Task
 from penjing.recover._state import TrainState
 from penjing.recover._training import Training
 
@@ -64,7 +64,7 @@ def linear_probe(
 
     The first half of linear-probe-then-fine-tune (Kumar et al., ICLR 2022). Without augmentation the body
     runs once over each split and its features are kept in memory (up to 1 GiB); then an epoch costs next to
-    nothing.
+    nothing. Where that cannot be, an epoch costs a forward pass: gradients are computed in the head alone.
     """
     module = find_module(model, head)
     features = (
@@ -111,8 +111,11 @@ def cache_features(
     """Inputs of `module` over "train" and "selection"; None where the head alone does not make the logits.
 
     That is the case when something follows the head, when it is called more than once or on more than one
-    tensor, when batches are not pairs, or when the features would not fit.
+    tensor, when batches are not pairs, when the features would not fit, and for sequences: what a head gets of
+    one example then depends on how far its batch is padded.
     """
+    if isinstance(task, SequenceTask):
+        return None
     splits: dict[str, tuple[Tensor, Tensor]] = {}
     with kept_modes(model), channels_last(model, on=training.channels_last) as memory_format:
         model.eval()
@@ -122,6 +125,8 @@ def cache_features(
                 pair = _features_of(model, module, task, place(raw, device_of(model), memory_format))
                 if pair is None or pair[0][0].nbytes * data.n(split) > FEATURE_BYTES:
                     return None
+                if kept and pair[0].shape[1:] != kept[0][0].shape[1:]:
+                    return None
                 kept.append(pair)
             splits[split] = torch.cat([x for x, _ in kept]), torch.cat([y for _, y in kept])
     return Features(splits)
@@ -130,7 +135,7 @@ def cache_features(
 def _features_of(
     model: nn.Module, module: nn.Module, task: Task, batch: Batch
 ) -> tuple[Tensor, Tensor] | None:
-    if not (isinstance(batch, tuple | list) and len(batch) == 2 and isinstance(batch[0], Tensor)):
+    if not (isinstance(batch, tuple | list) and len(batch) == 2):
         return None
     seen: list[tuple[Any, ...]] = []
     hook = module.register_forward_pre_hook(lambda _, args: seen.append(args))
@@ -140,11 +145,27 @@ def _features_of(
         hook.remove()
     if len(seen) != 1 or len(seen[0]) != 1 or not isinstance(seen[0][0], Tensor):
         return None
-    again = module(seen[0][0])
+    features, targets = seen[0][0], task.targets(batch)
+    if (
+        not isinstance(targets, Tensor)
+        or len(features) != len(targets)
+        or not _passes(task, features, targets)
+    ):
+        return None
+    again = module(features)
     if (
         not isinstance(again, Tensor)
         or again.shape != logits.shape
         or not torch.allclose(again, logits, atol=1e-5)
     ):
         return None
-    return seen[0][0], task.targets(batch)
+    return features, targets
+
+
+def _passes(task: Task, features: Tensor, targets: Tensor) -> bool:
+    """Whether the task takes a pair (inputs, targets) apart as it stands."""
+    try:
+        pair = (features, targets)
+        return task.inputs(pair) is features and task.targets(pair) is targets
+    except (KeyError, IndexError, TypeError, AttributeError):
+        return False

@@ -22,8 +22,9 @@ class Training:
     ema: decay of an exponential moving average of the weights, which is then what is evaluated and kept; 0 is
     off. clip: largest gradient norm, None is off. augment: a policy name of the data. early_stopping: epochs
     without improvement on the selection split before stopping, None is off. monitor: the metric that chooses
-    the best epoch, larger is better ("loss": smaller is better); ties go to the smaller loss. channels_last:
-    the memory layout of weights and pictures while training. bf16: autocast forward passes to bfloat16.
+    the best epoch, None is the task's headline (accuracy where it has none); larger is better, but of loss, nll,
+    wer and cer smaller; ties go to the smaller loss. channels_last: the memory layout of weights and pictures
+    while training. bf16: autocast forward passes to bfloat16.
     bn_momentum: the least momentum of batch-norm statistics while training; some networks come with 0.01,
     which a short training never catches up with; 0 leaves them alone. seed: with the epoch it determines
     order, augmentation and dropout.
@@ -42,7 +43,7 @@ class Training:
     clip: float | None = None
     augment: bool | str = False
     early_stopping: int | None = None
-    monitor: str = "accuracy"
+    monitor: str | None = None
     eval_batch_size: int = 256
     channels_last: bool = True
     bf16: bool = False

@@ -1,0 +1,92 @@
+"""Whether one network can teach another: they read the same inputs and answer in the same places."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from penjing.core import UsageError
+from penjing.recover._modules import call, device_of, kept_modes, place
+from penjing.recover._protocols import Data, SequenceTask, Task
+
+
+def check_teacher(student: nn.Module, teacher: nn.Module, task: Task, data: Data) -> None:
+    """Runs both on two examples; a UsageError says what differs and what to do.
+
+    They must read the same inputs, tokens of the same table among them, give the same number of positions (for
+    a sequence task) and have the same classes.
+    """
+    if teacher is student:
+        raise UsageError(
+            "The teacher is the student itself; pass copy.deepcopy(model) taken before the change."
+        )
+    batch = next(iter(data.batches("selection", 2)))
+    own, tables = _outputs(student, task, batch)
+    try:
+        taught, others = _outputs(teacher, task, batch)
+    except (TypeError, ValueError, IndexError, RuntimeError) as error:
+        raise UsageError(
+            f"The teacher cannot read the student's inputs ({type(error).__name__}: {error}). Teacher and student "
+            "get the same batch: choose a teacher of the same input size, tokenizer and features."
+        ) from error
+    _same_tables(tables, others)
+    if isinstance(task, SequenceTask) and own.shape[:-1] != taught.shape[:-1]:
+        raise UsageError(
+            f"The teacher gives {taught.shape[1]} positions where the student gives {own.shape[1]}: their frame "
+            "rates differ, so their outputs cannot be compared. Choose a teacher of the student's frame rate."
+        )
+    if own.shape[-1] != taught.shape[-1]:
+        raise UsageError(
+            f"The teacher gives {taught.shape[-1]} classes and the student {own.shape[-1]}: "
+            "their outputs cannot be compared. Transfer the teacher to this task first "
+            "(penjing.recover.transfer), or choose one trained on its labels."
+        )
+
+
+@torch.no_grad()
+def _outputs(model: nn.Module, task: Task, batch: Any) -> tuple[Tensor, list[int]]:
+    """The logits in eval mode, and the sizes of the tables in which the inputs' own numbers were looked up."""
+    with kept_modes(model):
+        model.eval()
+        inputs = task.inputs(place(batch, device_of(model)))
+        with _looked_up(model, _numbers(inputs)) as tables:
+            logits = task.logits(call(model, inputs))
+    return logits, tables
+
+
+def _numbers(inputs: Any) -> list[Tensor]:
+    """The integer tensors among the inputs: token ids, token types, masks."""
+    parts = (
+        inputs.values() if isinstance(inputs, dict) else inputs if isinstance(inputs, tuple) else (inputs,)
+    )
+    return [part for part in parts if isinstance(part, Tensor) and not part.is_floating_point()]
+
+
+@contextmanager
+def _looked_up(model: nn.Module, numbers: list[Tensor]) -> Iterator[list[int]]:
+    """Rows of each embedding that is given the first of `numbers`, the token ids, in the order of the calls."""
+    tables: list[int] = []
+
+    def note(module: nn.Module, args: tuple[Any, ...]) -> None:
+        given = args[0] if args else None
+        if isinstance(given, Tensor) and numbers and torch.equal(given, numbers[0]):
+            assert isinstance(module, nn.Embedding)
+            tables.append(module.num_embeddings)
+
+    hooks = [m.register_forward_pre_hook(note) for m in model.modules() if isinstance(m, nn.Embedding)]
+    try:
+        yield tables
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _same_tables(student: list[int], teacher: list[int]) -> None:
+    if student and teacher and student[0] != teacher[0]:
+        raise UsageError(
+            f"The teacher looks tokens up in a table of {teacher[0]} and the student in one of {student[0]}: they "
+            "have different vocabularies, and the same ids would mean different words to them. Choose a teacher "
+            "with the student's tokenizer."
+        )
