@@ -104,8 +104,11 @@ def _texts(pretrained: bool) -> dict[str, dict[str, Any]]:
 
 
 def _sounds(pretrained: bool) -> dict[str, dict[str, Any]]:
-    first = {"epochs": 8 if pretrained else 15, "probe_epochs": 5 if pretrained else 0}
-    first["lr"] = 3e-4 if pretrained else 1e-3
+    first = {
+        "lr": 3e-4 if pretrained else 1e-3,
+        "epochs": 8 if pretrained else 15,
+        "probe_epochs": 5 if pretrained else 0,
+    }
     return {"transfer": {**_SOUNDS, **first}, "distil": dict(_SOUNDS), "recover": dict(_SOUNDS)}
 
 
