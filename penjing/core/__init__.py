@@ -23,10 +23,17 @@ from penjing.core._graph import Graph as Graph
 from penjing.core._groups import Frozen as Frozen
 from penjing.core._groups import PruneGroup as PruneGroup
 from penjing.core._groups import Slice as Slice
+from penjing.core._inputs import Pictures as Pictures
+from penjing.core._inputs import Reads as Reads
+from penjing.core._inputs import Sounds as Sounds
+from penjing.core._inputs import Texts as Texts
+from penjing.core._inputs import reads_from_json as reads_from_json
+from penjing.core._inputs import reads_to_json as reads_to_json
 from penjing.core._measurement import Measurement as Measurement
 from penjing.core._measurement import compare as compare
 from penjing.core._online import reachable as reachable
 from penjing.core._plan import Plan as Plan
+from penjing.core._recipe import DataOptions as DataOptions
 from penjing.core._recipe import Recipe as Recipe
 from penjing.core._recipe import refuse_code as refuse_code
 from penjing.core._recipe import runs_code as runs_code

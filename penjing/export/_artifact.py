@@ -20,7 +20,7 @@ from penjing.structure import fingerprint
 from penjing.surgery import apply, named_states
 
 SCHEMA = 1
-STRUCTURE, WEIGHTS, CARD = "structure.json", "model.safetensors", "README.md"
+STRUCTURE, WEIGHTS, CARD, TOKENIZER = "structure.json", "model.safetensors", "README.md", "tokenizer"
 _LARGEST_JSON = 256_000_000
 _KINDS = {
     "source": str,

@@ -9,13 +9,13 @@ import torch
 
 from penjing.core import DataError, UsageError
 from penjing.measure import measure, speedup
-from penjing.pipeline._answer import check_answer
-from penjing.pipeline._figures import SPLIT, complexity, faster, performance
+from penjing.pipeline._answer import check_answer, shapes
+from penjing.pipeline._figures import SPLIT, complexity, faster, performance, same
 from penjing.pipeline._heldout import everything, run_of, split_as
-from penjing.pipeline._open import Opened, open_network
+from penjing.pipeline._open import Opened, open_network, sized, task_of
 from penjing.pipeline._run import stored_recipe
-from penjing.recover import evaluate
-from penjing.tasks import ImageData, image_classification
+from penjing.recover import call, evaluate
+from penjing.tasks import LabelledData, Task, reads_for, task_for
 
 ALL = (
     "The data is not what either was shaped and certified on: all of its examples are used, and some of them may "
@@ -32,22 +32,27 @@ def compare(
     batch_sizes: tuple[int, ...] = (32, 1),
     trust: bool = False,
     model: str | None = None,
+    task: str | None = None,
 ) -> dict[str, Any]:
     """Figures of networks `a` and `b`, answers on the certification split of `data`, and their speed-up.
 
     Where `a` or `b` is a run on these very examples, those that it certified with are used; two runs that
     certified with different ones are refused. On any other data all examples are used, split "all", and `note`
-    says so. `model` names the code (file:PATH.py:FACTORY) that a saved network was made from, where it was.
+    says so. `model` names the code (file:PATH.py:FACTORY) that a saved network was made from, where it was; `task` is
+    needed where neither of the two tells it and they read no pictures.
     Keys: data, rows (as in metrics.json, named after `a` and `b`), speedup (time of a / time of b per batch
     size), agreement (share of equal answers), only_a_right, only_b_right (counts). It compares counts and is
     no statistical test.
     """
-    opened = [open_network(spec, trust=trust, weights="pretrained", original=model) for spec in (a, b)]
+    task = task or next((told for told in map(task_of, (a, b)) if told), "image-classification")
+    opened = [
+        open_network(spec, trust=trust, weights="pretrained", original=model, task=task) for spec in (a, b)
+    ]
     networks = [_resized(network, image_size) for network in opened]
     run = _judge(data, networks)
-    sides = [_side(network, data, run) for network in networks]
+    sides = [_side(network, task, data, run) for network in networks]
     answers = [_answers(side) for side in sides]
-    first, second = (answer["predictions"] == answer["targets"] for answer in answers)
+    first, second = (same(answer["predictions"], answer["targets"]) for answer in answers)
     rows = [_row(side, answer, batch_sizes[0]) for side, answer in zip(sides, answers, strict=True)]
     return {
         "data": {"name": sides[0].data.name, "split": SPLIT if run else "all", "n": len(first)},
@@ -55,7 +60,7 @@ def compare(
         "reference": a,
         "rows": rows,
         "speedup": _speedups(sides[0], sides[1], batch_sizes),
-        "agreement": float((answers[0]["predictions"] == answers[1]["predictions"]).double().mean()),
+        "agreement": float(same(answers[0]["predictions"], answers[1]["predictions"]).double().mean()),
         "only_a_right": int((first & ~second).sum()),
         "only_b_right": int((second & ~first).sum()),
     }
@@ -66,7 +71,7 @@ def _judge(data: str, networks: list[Opened]) -> Path | None:
     found: dict[str, tuple[Path, str]] = {}
     for network in networks:
         run = run_of(network.name)
-        split = run and split_as(run, data, network.frame)
+        split = run and split_as(run, data, network.reads)
         if run and split:
             found[network.name] = (run, split.certification.fingerprint)
     if len({fingerprint for _, fingerprint in found.values()}) > 1:
@@ -79,10 +84,7 @@ def _judge(data: str, networks: list[Opened]) -> Path | None:
 
 
 def _resized(network: Opened, image_size: int | None) -> Opened:
-    if image_size is None:
-        return network
-    size = (network.frame.size[0], image_size, image_size)
-    return replace(network, frame=replace(network.frame, size=size))
+    return replace(network, reads=sized(network.reads, image_size, network.name))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,18 +92,19 @@ class Side:
     """A network, the data in its own size and normalisation, and one example."""
 
     network: Opened
-    data: ImageData
-    example: torch.Tensor
+    data: LabelledData
+    task: Task
+    example: Any
 
 
-def _side(network: Opened, data: str, run: Path | None) -> Side:
-    frame = network.frame
-    found = split_as(run, data, frame) if run else everything(data, frame)
+def _side(network: Opened, task: str, data: str, run: Path | None) -> Side:
+    reads = reads_for(task, network.reads, network.name)
+    found = split_as(run, data, reads) if run else everything(task, data, reads)
     if found is None:
         raise DataError(f"{data} has changed while it was read. Fix: compare again once it stays as it is")
-    noise = torch.randn(1, *frame.size, generator=torch.Generator().manual_seed(0))
-    check_answer(network.name, network.model, noise)
-    return Side(network=network, data=found, example=noise)
+    example, meant = found.example(1), task_for(task, found)
+    check_answer(network.name, network.model, example, reads, task=meant)
+    return Side(network=network, data=found, task=meant, example=example)
 
 
 def _answers(side: Side) -> Mapping[str, Any]:
@@ -111,15 +114,14 @@ def _answers(side: Side) -> Mapping[str, Any]:
             f"{name} knows the classes {', '.join(known[:8])}, the data has {', '.join(labels[:8])}: "
             "compare on the data that the network was made for."
         )
-    task = image_classification()
     with torch.no_grad():
-        classes = task.logits(side.network.model.eval()(side.example)).shape[-1]
+        classes = side.task.logits(call(side.network.model.eval(), side.example)).shape[-1]
     if classes != len(labels):
         raise UsageError(
             f"{name} answers with {classes} classes, the data has {len(labels)}: "
             "give a run or a saved network that was made for this data."
         )
-    return evaluate(side.network.model, task, side.data, SPLIT, 256)
+    return evaluate(side.network.model, side.task, side.data, SPLIT, 256)
 
 
 def _row(side: Side, answer: Mapping[str, Any], batch_size: int) -> dict[str, Any]:
@@ -129,7 +131,7 @@ def _row(side: Side, answer: Mapping[str, Any], batch_size: int) -> dict[str, An
 
 def _speedups(a: Side, b: Side, batch_sizes: tuple[int, ...]) -> dict[str, Any]:
     """Time of a / time of b, in turns; only for networks that take inputs of one size."""
-    if a.example.shape != b.example.shape:
+    if shapes(a.example) != shapes(b.example):
         return {}
     return {
         f"batch_{size}": faster(speedup(a.network.model, b.network.model, a.example, batch_size=size))

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from penjing.core import reads_to_json
 from penjing.export import save
 from penjing.pipeline._files import read_json
 from penjing.pipeline._job import Job
@@ -11,7 +12,6 @@ from penjing.pipeline._job import Job
 def save_step(job: Job, out: Path, figures: dict[str, Any]) -> None:
     """Writes model/, with the measured figures in its card."""
     source = job.inputs.source(weights="none", num_classes=job.inputs.classes)
-    frame = job.inputs.frame
     save(
         out / "model",
         job.slim("recover", "prune").cpu(),
@@ -20,6 +20,6 @@ def save_step(job: Job, out: Path, figures: dict[str, Any]) -> None:
         source_args=dict(source.args),
         task=job.recipe.task,
         labels=job.inputs.data.labels,
-        preprocessing={"input_size": list(frame.size), "mean": list(frame.mean), "std": list(frame.std)},
+        preprocessing=reads_to_json(job.inputs.reads),
         figures=read_json(job.run.path / "metrics.json"),
     )

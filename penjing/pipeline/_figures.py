@@ -16,6 +16,7 @@ from penjing.pipeline._files import write_json
 from penjing.pipeline._job import Job
 from penjing.pipeline._shrink import trim_notes
 from penjing.recover import evaluate
+from penjing.tasks import headline
 
 SPLIT = "certification"
 
@@ -70,12 +71,22 @@ def complexity(found: Complexity) -> dict[str, Any]:
 
 
 def performance(answer: Mapping[str, Any], labels: tuple[str, ...]) -> dict[str, Any]:
-    """A row's accuracy (a fraction), macro recall, loss, and recall by label (None for a class not met)."""
-    recalls = (None if math.isnan(recall) else recall for recall in answer["per_class"])
-    per_class = dict(zip(labels, recalls, strict=True))
-    return {key: float(answer[key]) for key in ("accuracy", "macro_recall", "loss")} | {
-        "per_class": per_class
-    }
+    """A row's loss and metrics of the task (accuracy, macro recall, F1, word error rate: those that it has, as
+    fractions), and recall (or F1) by class, None for one not met.
+    """
+    found = answer.get("per_class")
+    if isinstance(found, tuple):
+        found = dict(zip(labels, found, strict=True))
+    per_class = found and {name: None if math.isnan(value) else value for name, value in found.items()}
+    scalars = {key: float(value) for key, value in answer.items() if isinstance(value, int | float)}
+    return {"macro_recall": None} | scalars | {"per_class": per_class}
+
+
+def same(left: Any, right: Any) -> torch.Tensor:
+    """Per example whether two answers (class numbers, or sequences) are equal, bool [n]."""
+    if isinstance(left, torch.Tensor):
+        return left == right
+    return torch.tensor([a == b for a, b in zip(left, right, strict=True)])
 
 
 def faster(timed: Speedup) -> dict[str, Any]:
@@ -115,7 +126,8 @@ def _metrics(job: Job, rows: list[dict[str, Any]], reference: str) -> dict[str, 
         "task": job.recipe.task,
         "budget": job.recipe.budget,
         "reference": reference,
-        "input_size": list(job.inputs.frame.size),
+        "headline": dict(zip(("metric", "larger_is_better"), headline(job.inputs.task()), strict=True)),
+        "input_size": list(data.size),
         "data": about,
         "notes": trim_notes(job.run.record("trim")["figures"]) if job.recipe.steps.trim.blocks else [],
         "rows": rows,
@@ -128,12 +140,19 @@ def _predictions(path: Path, job: Job, reference: Mapping[str, Any], slim: Mappi
         import pyarrow.parquet
     except ImportError:
         raise UsageError("predictions.parquet needs pyarrow: pip install 'penjing[vision]'") from None
-    columns: dict[str, torch.Tensor] = {
+    columns: dict[str, Any] = {
         "example": torch.as_tensor(getattr(job.inputs.data, SPLIT).indices),
         "label": reference["targets"],
         "reference": reference["predictions"],
         "slim": slim["predictions"],
     }
     names = {"labels": json.dumps(list(job.inputs.data.labels))}
-    arrays = {name: pyarrow.array(column.to(torch.int64).numpy()) for name, column in columns.items()}
+    arrays = {name: pyarrow.array(_plain(column)) for name, column in columns.items()}
     pyarrow.parquet.write_table(pyarrow.table(arrays).replace_schema_metadata(names), path)
+
+
+def _plain(column: Any) -> Any:
+    """Class numbers as an array; transcripts as texts; tags of words as lists of numbers."""
+    if isinstance(column, torch.Tensor):
+        return column.to(torch.int64).numpy()
+    return [answer if isinstance(answer, str) else list(answer) for answer in column]

@@ -4,11 +4,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from penjing.core import DataError, UsageError
-from penjing.pipeline._job import Inputs
-from penjing.pipeline._open import Frame
+from penjing.core import DataError, DataOptions, Reads, UsageError
+from penjing.pipeline._job import Inputs, read_data
 from penjing.pipeline._run import read_ledger, stored_recipe
-from penjing.tasks import ImageData, Split, image_data
+from penjing.tasks import LabelledData, Split
 
 
 def run_of(spec: str) -> Path | None:
@@ -18,12 +17,12 @@ def run_of(spec: str) -> Path | None:
     return next((place for place in places if (place / "run.json").exists()), None)
 
 
-def split_as(run: Path, data: str, frame: Frame) -> ImageData | None:
+def split_as(run: Path, data: str, reads: Reads) -> LabelledData | None:
     """`data` in the splits of `run`, None where its examples are not those that the run recorded."""
     recorded, recipe = read_ledger(run)["inputs"], stored_recipe(run)
-    options = recipe.data.model_dump(include={"splits", "skip_bad", "path_column", "label_column"})
     try:
-        found = load(data, frame, seed=recipe.seed, **options)
+        options = recipe.data.model_copy(update={"source": data})
+        found = read_data(recipe.task, options, reads, recipe.seed)
     except (DataError, UsageError):
         return None
     parts = (found.train, found.selection, found.certification)
@@ -31,16 +30,13 @@ def split_as(run: Path, data: str, frame: Frame) -> ImageData | None:
     return found if same else None
 
 
-def load(data: str, frame: Frame, **options: Any) -> ImageData:
-    return image_data(data, size=frame.size, mean=frame.mean, std=frame.std, **options)
-
-
-def everything(data: str, frame: Frame) -> ImageData:
+def everything(task: str, data: str, reads: Reads) -> Any:
     """`data` with all its examples in the certification split, for networks that have not trained on it."""
+    options = DataOptions(source=data)
     try:
-        found = load(data, frame, splits=(0.0, 0.0, 1.0))
+        found: Any = read_data(task, options.model_copy(update={"splits": (0.0, 0.0, 1.0)}), reads, 0)
     except DataError:  # data that brings its own parts
-        found = load(data, frame)
+        found = read_data(task, options, reads, 0)
     indices = tuple(sorted(found.train.indices + found.selection.indices + found.certification.indices))
     empty = Split(name="", indices=(), fingerprint="")
     return replace(
@@ -54,7 +50,7 @@ def everything(data: str, frame: Frame) -> ImageData:
 def check_teacher(inputs: Inputs, spec: str) -> None:
     """Raises `UsageError` for a run as teacher that has learnt from examples which certify here."""
     run = run_of(spec)
-    theirs = run and split_as(run, inputs.recipe.data.source, inputs.frame)
+    theirs = run and split_as(run, inputs.recipe.data.source, inputs.reads)
     if theirs and theirs.certification.fingerprint != inputs.data.certification.fingerprint:
         seed = stored_recipe(run).seed if run else 0
         raise UsageError(

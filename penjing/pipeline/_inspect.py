@@ -3,13 +3,13 @@
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import nn
 
 from penjing.measure import count_params, macs_by_module, state_bytes
 from penjing.pipeline._answer import check_answer
-from penjing.pipeline._open import open_network
+from penjing.pipeline._open import open_network, sized
 from penjing.structure import Structure, tensors_of, trace
+from penjing.tasks import example_of
 
 
 def inspect(
@@ -26,11 +26,9 @@ def inspect(
     network = opened.model.eval()
     example = network.__dict__.pop("example_inputs", None)
     if example is None:
-        size = opened.frame.size if not image_size else (opened.frame.size[0], image_size, image_size)
-        example = torch.randn(1, *size, generator=torch.Generator().manual_seed(0))
-        check_answer(spec, network, example)
-    else:
-        size = tuple(tensors_of(example)[0].shape[1:]) if tensors_of(example) else ()
+        example = example_of(sized(opened.reads, image_size, spec), 1)
+        check_answer(spec, network, example, opened.reads)
+    size = tuple(tensors_of(example)[0].shape[1:]) if tensors_of(example) else ()
     structure, macs = trace(network, example), macs_by_module(network, example)
     return {
         "source": spec,

@@ -11,15 +11,16 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import nn
 
-from penjing.core import Plan, Recipe, RunError, UsageError
+from penjing.core import DataOptions, Plan, Reads, Recipe, RunError, UsageError
 from penjing.export import read_structure
 from penjing.pipeline._events import Event, Listener
-from penjing.pipeline._open import Frame, artifact_of, load_artifact
+from penjing.pipeline._open import artifact_of, load_artifact, sized
 from penjing.pipeline._run import RunFolder
+from penjing.recover import place
 from penjing.report import EventLog
 from penjing.sources import LoadedSource, load_source, parse_source
 from penjing.surgery import apply
-from penjing.tasks import ImageData, Task, image_classification, image_data
+from penjing.tasks import Columns, LabelledData, Options, Task, load_data, reads_for, task_for
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,35 +31,22 @@ class Inputs:
     trust: bool = False
 
     @functools.cached_property
-    def frame(self) -> Frame:
-        source = self.source(weights="none")
-        channels, *size = source.input_size
-        if self.recipe.image_size is not None:
-            size = [self.recipe.image_size] * 2
-        return Frame(size=(channels, *size), mean=source.mean, std=source.std)  # pyright: ignore[reportArgumentType]
+    def reads(self) -> Reads:
+        """What the network is given: as it expects, but pictures in the recipe's own size."""
+        recipe = self.recipe
+        reads = sized(self.source(weights="none").reads, recipe.image_size, recipe.model)
+        return reads_for(recipe.task, reads, recipe.model)
 
     @functools.cached_property
-    def data(self) -> ImageData:
-        options = self.recipe.data
-        return image_data(
-            options.source,
-            size=self.frame.size,
-            mean=self.frame.mean,
-            std=self.frame.std,
-            seed=self.recipe.seed,
-            splits=options.splits,
-            skip_bad=options.skip_bad,
-            path_column=options.path_column,
-            label_column=options.label_column,
-            augmentation=options.augment,
-        )
+    def data(self) -> LabelledData:
+        return read_data(self.recipe.task, self.recipe.data, self.reads, self.recipe.seed)
 
     @property
     def classes(self) -> int:
         return len(self.data.labels)
 
     def task(self, label_smoothing: float = 0.0) -> Task:
-        return image_classification(label_smoothing=label_smoothing)
+        return task_for(self.recipe.task, self.data, label_smoothing)
 
     def source(self, *, weights: str, num_classes: int | None = None) -> LoadedSource:
         """The recipe's network; its new head and blank weights are drawn from torch's global generator."""
@@ -94,11 +82,16 @@ class Inputs:
         loaded.model.to(self.recipe.device)
         return loaded
 
-    def example(self, batch_size: int = 2) -> torch.Tensor:
-        """A batch of noise in the shape of the data, always the same."""
-        generator = torch.Generator().manual_seed(0)
-        noise = torch.randn(batch_size, *self.frame.size, generator=generator)
-        return noise.to(self.recipe.device)
+    def example(self, batch_size: int = 2) -> Any:
+        """Inputs in the shape of the data, always the same."""
+        return place(self.data.example(batch_size), torch.device(self.recipe.device))
+
+
+def read_data(task: str, options: DataOptions, reads: Reads, seed: int) -> LabelledData:
+    """The data that a recipe's options name, for a network that reads `reads`."""
+    columns = Columns(path=options.path_column, label=options.label_column)
+    how = Options(seed=seed, splits=options.splits, skip_bad=options.skip_bad, augmentation=options.augment)
+    return load_data(task, options.source, reads, columns, how)
 
 
 @dataclass(frozen=True, kw_only=True)

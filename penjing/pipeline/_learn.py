@@ -30,7 +30,7 @@ def base(job: Job, out: Path, figures: dict[str, Any]) -> None:
     source = job.inputs.source(weights=job.recipe.weights, num_classes=classes)
     for remark in data.remarks:
         job.note("base", remark)
-    figures |= {"source": source.source, "weights": source.weights, "input_size": list(job.inputs.frame.size)}
+    figures |= {"source": source.source, "weights": source.weights, "input_size": list(data.size)}
     figures |= {"labels": list(data.labels), "examples": {name: data.n(name) for name in SPLITS}}
     job.run.remember(facts(job.inputs, ["base"]))
 

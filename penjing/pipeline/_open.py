@@ -2,24 +2,15 @@
 
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from penjing.core import ArtifactError, RunError, UsageError
-from penjing.export import load, read_structure
+from penjing.core import Pictures, Reads, RunError, Texts, UsageError, reads_from_json
+from penjing.export import TOKENIZER, load, read_structure
 from penjing.sources import load_source, parse_source
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Frame:
-    """What the network expects of a picture: size (C, H, W) and normalisation per channel."""
-
-    size: tuple[int, int, int]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,31 +19,42 @@ class Opened:
 
     name: str
     model: nn.Module
-    frame: Frame
+    reads: Reads
     labels: tuple[str, ...] | None
 
 
 def open_network(
-    spec: str, *, trust: bool = False, weights: str | None = None, original: str | None = None
+    spec: str,
+    *,
+    trust: bool = False,
+    weights: str | None = None,
+    original: str | None = None,
+    task: str | None = None,
 ) -> Opened:
     """The slim network of a run folder, a folder that `penjing.save` wrote, or a source.
 
-    `original` names the code (file:PATH.py:FACTORY) of the whole network where the saved one was made from code.
+    `original` names the code (file:PATH.py:FACTORY) of the whole network where the saved one was made from code; `task`
+    chooses the head of a source that has several.
     """
     artifact = artifact_of(spec)
     if artifact is None:
         own = weights == "pretrained" and parse_source(spec).runs_code  # code brings the weights it has
-        source = load_source(spec, weights=None if own else weights, trust_files=trust)
-        frame = Frame(size=source.input_size, mean=source.mean, std=source.std)
-        return Opened(name=spec, model=source.model, frame=frame, labels=None)
+        source = load_source(spec, weights=None if own else weights, trust_files=trust, task=task)
+        return Opened(name=spec, model=source.model, reads=source.reads, labels=None)
     about = read_structure(artifact)
     labels = about.get("labels")
     return Opened(
         name=spec,
         model=load_artifact(artifact, about, trust=trust, original=original),
-        frame=_frame(about.get("preprocessing"), artifact),
+        reads=_located(reads_from_json(about.get("preprocessing"), f"{artifact}/structure.json"), artifact),
         labels=None if labels is None else tuple(labels),
     )
+
+
+def task_of(spec: str) -> str | None:
+    """The task that a run or a saved network was made for; None where nothing tells it."""
+    artifact = artifact_of(spec)
+    return None if artifact is None else read_structure(artifact).get("task")
 
 
 def load_artifact(
@@ -84,13 +86,19 @@ def artifact_of(spec: str) -> Path | None:
     raise UsageError(f"{folder} holds neither a run nor a saved network (no structure.json).")
 
 
-def _frame(found: Any, artifact: Path) -> Frame:
-    try:
-        channels, height, width = found["input_size"]
-        mean, std = tuple(map(float, found["mean"])), tuple(map(float, found["std"]))
-        return Frame(size=(int(channels), int(height), int(width)), mean=mean, std=std)
-    except (TypeError, KeyError, ValueError):
-        raise ArtifactError(
-            f"{artifact}/structure.json does not say what inputs the network expects: save it with "
-            "preprocessing={'input_size': ..., 'mean': ..., 'std': ...}."
-        ) from None
+def _located(reads: Reads, artifact: Path) -> Reads:
+    """`reads` with the tokenizer that lies beside the saved network, where one does."""
+    if isinstance(reads, Texts) and (artifact / TOKENIZER).is_dir():
+        return replace(reads, tokenizer=str(artifact / TOKENIZER))
+    return reads
+
+
+def sized(reads: Reads, image_size: int | None, name: str) -> Reads:
+    """`reads` with pictures of another size; raises `UsageError` where the network reads no pictures."""
+    if image_size is None:
+        return reads
+    if not isinstance(reads, Pictures):
+        raise UsageError(
+            f"{name} reads no pictures, and an image size was asked. Fix: leave --image-size out"
+        )
+    return replace(reads, size=(reads.size[0], image_size, image_size))

@@ -10,9 +10,11 @@ from torch import nn
 
 from penjing.core import Budget, Recipe
 from penjing.measure import count_macs, count_params
+from penjing.pipeline._answer import first_tensor
 from penjing.pipeline._job import Inputs
 from penjing.pipeline._rehearse import rehearse
 from penjing.pipeline._steps import steps_of
+from penjing.recover import call, place
 
 BATCH = 32
 FIXED = {"base": 2.0, "prune": 6.0, "save": 2.0}
@@ -66,23 +68,23 @@ def _pace(inputs: Inputs) -> Pace:
     recipe = inputs.recipe
     with torch.random.fork_rng():
         model = inputs.source(weights="none", num_classes=inputs.classes).model.to(recipe.device)
-    batch = inputs.example(BATCH).contiguous(memory_format=torch.channels_last)
-    targets = torch.zeros(BATCH, dtype=torch.int64, device=batch.device)
-    task = inputs.task()
+    raw, task = next(iter(inputs.data.batches("train", BATCH))), inputs.task()
+    batch = place(raw, torch.device(recipe.device), torch.channels_last)
+    examples = len(first_tensor(batch))
     model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
     def train() -> None:
         model.train()
-        task.loss(model(batch), (batch, targets)).backward()
+        task.loss(call(model, task.inputs(batch)), batch).backward()
 
     @torch.no_grad()
     def look() -> None:
         model.eval()
-        F.softmax(task.logits(model(batch)), dim=-1).sum().item()
+        F.softmax(task.logits(call(model, task.inputs(batch))), dim=-1).sum().item()
 
     return Pace(
-        train=_seconds(train) / BATCH,
-        look=_seconds(look) / BATCH,
+        train=_seconds(train) / examples,
+        look=_seconds(look) / examples,
         counts={split: inputs.data.n(split) for split in ("train", "selection", "certification")},
         share=0.3 + 0.7 * _share(inputs, model),
     )

@@ -28,13 +28,18 @@ def rehearse(inputs: Inputs) -> None:
     find_loss(recipe.steps.recover.loss)
     with torch.random.fork_rng():
         whole = inputs.fresh(recipe.weights)
-        check_answer(recipe.model, whole, inputs.example(), classes=inputs.classes)
+        _answers(inputs, recipe.model, whole)
         if recipe.steps.prune.criterion not in CRITERIA:
             prepare_criterion(recipe.steps.prune.criterion, whole, Context())
         _try_cut(inputs, whole)
         if recipe.teacher:
             find_loss(recipe.steps.distil.loss)
             _try_teacher(inputs, recipe.teacher)
+
+
+def _answers(inputs: Inputs, name: str, model: nn.Module) -> None:
+    """Raises `SourceError` unless `model` answers the data's examples with logits over its classes."""
+    check_answer(name, model, inputs.example(), inputs.reads, task=inputs.task(), classes=inputs.classes)
 
 
 def _check_device(device: str) -> None:
@@ -66,7 +71,7 @@ def _try_teacher(inputs: Inputs, spec: str) -> None:
     parse_source(spec)
     if not inputs.saved_teacher:
         model = inputs.teacher_source(inputs.recipe.teacher_weights).model
-        return check_answer(spec, model, inputs.example(), classes=inputs.classes)
+        return _answers(inputs, spec, model)
     artifact = artifact_of(spec)
     labels = read_structure(artifact).get("labels") if artifact else None
     if labels is not None and tuple(labels) != inputs.data.labels:
@@ -75,6 +80,6 @@ def _try_teacher(inputs: Inputs, spec: str) -> None:
             f"{', '.join(inputs.data.labels[:8])}. Fix: give a teacher made for this data, or a source such as "
             "timm:resnet50, which is transferred to it first"
         )
-    check_answer(spec, inputs.load_teacher(), inputs.example(), classes=inputs.classes)
+    _answers(inputs, spec, inputs.load_teacher())
     check_teacher(inputs, spec)
     return None

@@ -10,6 +10,7 @@ from torch import nn
 from penjing.core import Budget, Plan, Recipe, UsageError
 from penjing.measure import count_macs, count_params
 from penjing.pipeline._job import Inputs, Job, event_log, write_plan, write_state
+from penjing.recover import call, place
 from penjing.search import prune, trim
 from penjing.search._select import matches
 
@@ -125,7 +126,7 @@ def sizes_of(inputs: Inputs, model: nn.Module) -> dict[str, int]:
 
 def _calibration(inputs: Inputs, examples: int) -> list[Any]:
     batches = inputs.data.batches("train", BATCH, limit=examples)
-    return [tuple(part.to(inputs.recipe.device) for part in batch) for batch in batches]
+    return [place(batch, torch.device(inputs.recipe.device)) for batch in batches]
 
 
 def _calibration_loss(job: Job, examples: int) -> Callable[[nn.Module], float]:
@@ -134,7 +135,7 @@ def _calibration_loss(job: Job, examples: int) -> Callable[[nn.Module], float]:
     @torch.no_grad()
     def loss(model: nn.Module) -> float:
         model.eval()
-        losses = [float(task.loss(model(task.inputs(batch)), batch)) for batch in batches]
+        losses = [float(task.loss(call(model, task.inputs(batch)), batch)) for batch in batches]
         return sum(losses) / len(losses)
 
     return loss

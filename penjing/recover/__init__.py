@@ -25,6 +25,8 @@ from penjing.recover._losses import kd_kl as kd_kl
 from penjing.recover._losses import loss_names as loss_names
 from penjing.recover._losses import register_loss as register_loss
 from penjing.recover._losses import teacher_guided as teacher_guided
+from penjing.recover._modules import call as call
+from penjing.recover._modules import place as place
 from penjing.recover._optim import Group as Group
 from penjing.recover._optim import build_optimizer as build_optimizer
 from penjing.recover._optim import param_groups as param_groups

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from penjing.core import SourceError, nearest, reachable
-from penjing.sources._registry import JSON, Preprocessing, channel_values, unreachable
+from penjing.core import Pictures, Reads, SourceError, nearest, reachable
+from penjing.sources._registry import JSON, channel_values, unreachable
 from penjing.sources._spec import SourceSpec
 
 GITHUB = "https://github.com"
@@ -29,14 +29,21 @@ def make(spec: SourceSpec, args: Mapping[str, JSON]) -> nn.Module:
     return model
 
 
-def preprocessing(model: nn.Module) -> Preprocessing:
-    """The network's own attributes `input_size`, `mean` and `std` where it has them; otherwise ImageNet's."""
+def reads(model: nn.Module) -> Reads:
+    """The network's own attribute `reads` (Pictures, Texts or Sounds of penjing.core); else pictures, by its attributes
+    `input_size`, `mean` and `std` where it has them, otherwise as ImageNet's.
+    """
+    own = getattr(model, "reads", None)
+    if isinstance(own, Reads):
+        return own
     first = next((m for m in model.modules() if isinstance(m, nn.Conv2d)), None)
     size: Any = getattr(model, "input_size", None) or (first.in_channels if first else 3, 224, 224)
     channels, height, width = (int(n) for n in size)
     mean, std = getattr(model, "mean", None), getattr(model, "std", None)
     mean, std = (MEAN if mean is None else mean), (STD if std is None else std)
-    return (channels, height, width), channel_values(mean, channels), channel_values(std, channels)
+    return Pictures(
+        size=(channels, height, width), mean=channel_values(mean, channels), std=channel_values(std, channels)
+    )
 
 
 def _from_file(spec: SourceSpec, args: Mapping[str, JSON]) -> Any:

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from penjing.core import SourceError
+from penjing.core import Reads, SourceError
 from penjing.sources import _code
 from penjing.sources._head import head_paths, replace_heads
 from penjing.sources._registry import JSON, Registry, checked_args
@@ -32,18 +32,15 @@ BUILD_ERRORS = (
 class LoadedSource:
     """A network ready to use.
 
-    `model` is in eval mode. `build_source(source, args)` gives the same structure again. Pictures in [0, 1]
-    of `input_size` (C, H, W) are normalised as (x - mean) / std per channel. `weights` says where the values
-    came from: "hub", "none", "factory", "file NAME" or "package NAME VERSION". `family` is what related
-    networks share.
+    `model` is in eval mode. `build_source(source, args)` gives the same structure again. `reads` is what it expects of
+    its inputs. `weights` says where the values came from: "hub", "none", "factory", "file NAME" or "package NAME
+    VERSION". `family` is what related networks share.
     """
 
     model: nn.Module
     source: str
     args: Mapping[str, JSON]
-    input_size: tuple[int, int, int]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    reads: Reads
     weights: str
     family: str
 
@@ -55,13 +52,15 @@ def load_source(
     num_classes: int | None = None,
     args: Mapping[str, JSON] | None = None,
     trust_files: bool = False,
+    task: str | None = None,
 ) -> LoadedSource:
     """Build the network that `spec` names (see `parse_source`) and give it weights.
 
     `weights`: None or "none"; "pretrained" (from the hub, or a package that ships them when the hub is out of
     reach); or a `.safetensors` or PyTorch file, where every key must fit. `num_classes` puts in new heads,
     drawn from torch's global generator, and keeps the pretrained body. `args` go to the network's builder.
-    `file:` and `hub:` run foreign code and need `trust_files=True`. Raises SourceError.
+    `file:` and `hub:` run foreign code and need `trust_files=True`. `task` chooses the
+    head of networks that come with several. Raises SourceError.
     """
     parsed = parse_source(spec)
     if num_classes is not None and num_classes < 1:
@@ -119,14 +118,11 @@ def _load_named(
     elif not blank and weights is not None:
         where = f"file {Path(weights).name}"
         fill(model, read_weights(weights), skip=skip, where=where)
-    size, mean, std = registry.preprocessing(name, options, model)
     return LoadedSource(
         model=model.eval(),
         source=str(parsed),
         args=options,
-        input_size=size,
-        mean=mean,
-        std=std,
+        reads=registry.reads(name, options, model),
         weights=where,
         family=registry.family(name),
     )
@@ -165,16 +161,13 @@ def _load_code(
     if weights not in (None, "none"):
         where = f"file {Path(str(weights)).name}"
         fill(model, read_weights(str(weights)), skip=head_paths(model) if num_classes else (), where=where)
-    size, mean, std = _code.preprocessing(model)
     options = dict(args) if num_classes is None else {**args, "num_classes": num_classes}
     family = type(model).__name__.lower()
     return LoadedSource(
         model=model.eval(),
         source=str(parsed),
         args=options,
-        input_size=size,
-        mean=mean,
-        std=std,
+        reads=_code.reads(model),
         weights=where,
         family=family,
     )

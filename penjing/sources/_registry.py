@@ -5,10 +5,9 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-from penjing.core import SourceError, cut, nearest
+from penjing.core import Reads, SourceError, cut, nearest
 
 JSON = Any
-Preprocessing = tuple[tuple[int, int, int], tuple[float, ...], tuple[float, ...]]
 FORBIDDEN = frozenset(
     ("pretrained", "weights", "weights_backbone", "checkpoint_path", "cache_dir", "progress")
     + ("pretrained_cfg", "pretrained_cfg_overlay")
@@ -36,8 +35,8 @@ class Registry(Protocol):
         """Pretrained weights for `model`, the original heads included, and where they came from."""
         ...
 
-    def preprocessing(self, name: str, args: Mapping[str, JSON], model: nn.Module) -> Preprocessing:
-        """Input size (C, H, W), mean and standard deviation per channel for pictures in [0, 1]."""
+    def reads(self, name: str, args: Mapping[str, JSON], model: nn.Module) -> Reads:
+        """What the network expects of its inputs."""
         ...
 
     def family(self, name: str) -> str:

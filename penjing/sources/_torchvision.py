@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from penjing.core import SourceError, reachable
-from penjing.sources._registry import JSON, Preprocessing, unknown, unreachable
+from penjing.core import Pictures, SourceError, reachable
+from penjing.sources._registry import JSON, unknown, unreachable
 from penjing.sources._require import require
 
 AUXILIARY = ("inception_v3", "googlenet")
 AUXILIARY_KEYS = ("AuxLogits.", "aux1.", "aux2.")
-IMAGENET = ((3, 224, 224), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+IMAGENET = Pictures(size=(3, 224, 224), mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 OLD_DENSENET = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\..+)$")
 
 
@@ -60,13 +60,13 @@ class Torchvision:
             ) from error
         return _current_names(state, auxiliary=args.get("aux_logits", True)), "hub"
 
-    def preprocessing(self, name: str, args: Mapping[str, JSON], model: nn.Module) -> Preprocessing:
+    def reads(self, name: str, args: Mapping[str, JSON], model: nn.Module) -> Pictures:
         weights = _weights(name)
         if weights is None:
             return IMAGENET
         preset = weights.transforms()
         side = int(args.get("image_size", preset.crop_size[0]))
-        return (3, side, side), tuple(preset.mean), tuple(preset.std)
+        return Pictures(size=(3, side, side), mean=tuple(preset.mean), std=tuple(preset.std))
 
     def family(self, name: str) -> str:
         return require("torchvision.models").get_model_builder(name).__module__.rpartition(".")[2]

@@ -1,4 +1,4 @@
-"""Small real data sets that come inside installed packages. The packages are not imported."""
+"""Real data sets by name: some come inside installed packages, which are not imported, others are fetched."""
 
 import gzip
 import importlib.util
@@ -8,17 +8,27 @@ from pathlib import Path
 import numpy as np
 
 from penjing.core import DataError, nearest
+from penjing.tasks._columns import CALLED, Kind
 from penjing.tasks._examples import Example, Examples
 
 
-def builtin(name: str) -> Examples:
-    """The built-in set called `name`; DataError lists the known ones, or names the package to install."""
-    if name not in BUILTIN:
-        near = nearest(name, BUILTIN)
-        meant = f" Did you mean builtin:{near[0]}?" if near else ""
-        known = ", ".join(f"builtin:{known}" for known in BUILTIN)
-        raise DataError(f"Unknown built-in data {name!r}.{meant} Fix: choose one of {known}")
-    return BUILTIN[name]()
+def builtin(name: str, kind: Kind) -> Examples:
+    """The built-in set called `name`; DataError lists those of that kind, or says what to install or fetch."""
+    if name in SETS[kind]:
+        return SETS[kind][name]()
+    held: list[Kind] = [other for other, sets in SETS.items() if name in sets]
+    if held:
+        raise DataError(
+            f"builtin:{name} holds {CALLED[held[0]]} and this task needs {CALLED[kind]}. "
+            f"Fix: choose one of {_known(kind)}, or another --task"
+        )
+    near = nearest(name, SETS[kind])
+    meant = f" Did you mean builtin:{near[0]}?" if near else ""
+    raise DataError(f"Unknown built-in data {name!r}.{meant} Fix: choose one of {_known(kind)}")
+
+
+def _known(kind: Kind) -> str:
+    return ", ".join(f"builtin:{name}" for name in SETS[kind])
 
 
 def digits() -> Examples:
@@ -45,14 +55,20 @@ def mnist5k() -> Examples:
     return _grey("mnist5k", pixels, table[:, -1], licence, (2500, 500, 2000))
 
 
-BUILTIN: Mapping[str, Callable[[], Examples]] = {"digits": digits, "mnist5k": mnist5k}
+SETS: Mapping[Kind, Mapping[str, Callable[[], Examples]]] = {
+    "pictures": {"digits": digits, "mnist5k": mnist5k},
+    "texts": {},
+    "words": {},
+    "sounds": {},
+    "speech": {},
+}
 
 
 def _grey(
     name: str, pixels: np.ndarray, targets: np.ndarray, licence: str, splits: tuple[int, int, int] | None
 ) -> Examples:
     examples = tuple(
-        Example(picture=picture, label=str(int(target)), name=f"builtin:{name}[{i}]")
+        Example(content=picture, label=str(int(target)), name=f"builtin:{name}[{i}]")
         for i, (picture, target) in enumerate(zip(pixels, targets, strict=True))
     )
     return Examples(

@@ -1,8 +1,8 @@
-"""Image classification as a task; and what any task is."""
+"""Classification as a task, of pictures, texts or sounds."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -10,46 +10,21 @@ from torch import Tensor
 
 from penjing.core import UsageError
 from penjing.tasks._metrics import accuracy, macro_recall, negative_log_likelihood, per_class_recall
-
-Metrics = Mapping[str, float | tuple[float, ...]]
-
-
-class Task(Protocol):
-    """What turns batches and outputs into numbers: implement it for detection, regression, anything."""
-
-    @property
-    def name(self) -> str: ...
-
-    def inputs(self, batch: Any) -> Any:
-        """What the network is called with: a tensor, a tuple (args) or a dict (kwargs)."""
-        ...
-
-    def targets(self, batch: Any) -> Tensor:
-        """What `metric` compares with."""
-        ...
-
-    def logits(self, outputs: Any) -> Tensor:
-        """The tensor in the network's outputs that `metric` and distillation look at."""
-        ...
-
-    def loss(self, outputs: Any, batch: Any) -> Tensor:
-        """The scalar training loss, a mean over the batch."""
-        ...
-
-    def metric(self, logits: Tensor, targets: Tensor) -> Metrics:
-        """Figures over a whole split; one of them is called "accuracy" where that makes sense."""
-        ...
+from penjing.tasks._protocols import Metrics
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ImageClassification:
-    """Batches are (images [n, c, h, w], targets [n]); outputs are logits [n, classes], or hold them."""
+class Classification:
+    """Batches are (inputs, targets [n]); outputs are logits [n, classes], or hold them.
 
-    name: str = "image-classification"
+    Inputs are a tensor (pictures [n, c, h, w]) or a dict of the forward's arguments (token ids and their mask).
+    """
+
+    name: str
     label_smoothing: float = 0.0
     class_weights: tuple[float, ...] | None = None
 
-    def inputs(self, batch: Any) -> Tensor:
+    def inputs(self, batch: Any) -> Any:
         return batch[0]
 
     def targets(self, batch: Any) -> Tensor:
@@ -95,8 +70,29 @@ class ImageClassification:
 
 def image_classification(
     label_smoothing: float = 0.0, class_weights: Sequence[float] | None = None
-) -> ImageClassification:
-    """The task of naming the one class of each picture.
+) -> Classification:
+    """The task of naming the one class of each picture: see `classification`."""
+    return classification("image-classification", label_smoothing, class_weights)
+
+
+def text_classification(
+    label_smoothing: float = 0.0, class_weights: Sequence[float] | None = None
+) -> Classification:
+    """The task of naming the one class of each text, or of each pair of texts: see `classification`."""
+    return classification("text-classification", label_smoothing, class_weights)
+
+
+def audio_classification(
+    label_smoothing: float = 0.0, class_weights: Sequence[float] | None = None
+) -> Classification:
+    """The task of naming the one class of each clip (a word, a speaker, a language): see `classification`."""
+    return classification("audio-classification", label_smoothing, class_weights)
+
+
+def classification(
+    name: str, label_smoothing: float = 0.0, class_weights: Sequence[float] | None = None
+) -> Classification:
+    """The task of naming the one class of each example.
 
     `label_smoothing` in [0, 1) spreads that share of each target over all classes; `class_weights`, one
     positive number per class, counter imbalance. Both act on the loss alone. Raises UsageError.
@@ -110,7 +106,7 @@ def image_classification(
         raise UsageError(
             f"class_weights are {weights}; each must be positive. Fix: give one positive number per class"
         )
-    return ImageClassification(label_smoothing=label_smoothing, class_weights=weights)
+    return Classification(name=name, label_smoothing=label_smoothing, class_weights=weights)
 
 
 def _all_logits(outputs: Any) -> list[Tensor]:

@@ -2,24 +2,26 @@
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from penjing.core import DataError, reachable
-from penjing.tasks._examples import Example, Examples, ordered_labels
+from penjing.tasks._columns import CALLED, Columns, Kind
+from penjing.tasks._examples import Example, Examples, flat, ordered_labels
 from penjing.tasks._require import require
 from penjing.tasks._splits import PARTS
-from penjing.tasks._table import LABEL_COLUMNS, PATH_COLUMNS
+from penjing.tasks._table import Layout, content_of, label_of, layout_of
 
 HUB = "https://huggingface.co"
 
 
-def hub(name: str, path_column: str | None, label_column: str | None) -> Examples:
+def hub(name: str, kind: Kind, columns: Columns) -> Examples:
     """The data set `NAME` or `NAME:CONFIG`; its parts (train, validation, test) are kept.
 
-    Pictures stay encoded until they are read like files. Rows without a label (None or negative) are passed
+    Pictures and clips stay encoded until they are read like files. Rows without a label (None or negative) are passed
     over. Needs the package `datasets` and a hub within reach; code of the hub is never run. Raises DataError.
     """
     datasets = require("datasets", install="datasets")
@@ -36,12 +38,38 @@ def hub(name: str, path_column: str | None, label_column: str | None) -> Example
         ) from error
     examples, labels = [], ()
     for part, rows in loaded.items():
-        image = _column(datasets, name, rows, path_column, PATH_COLUMNS, picture=True)
-        label = _column(datasets, name, rows, label_column, LABEL_COLUMNS, picture=False)
-        labels = getattr(rows.features[label], "names", None) or labels
-        rows = rows.cast_column(image, datasets.Image(decode=False))
-        examples += _read(name, part, rows, image, label)
-    return _examples(name, examples, tuple(labels))
+        layout = _layout(datasets, name, rows, kind, columns)
+        names = _names(rows.features[layout.label])
+        labels = names or labels
+        files = {"pictures": "Image", "sounds": "Audio", "speech": "Audio"}.get(kind)
+        if files is not None:
+            rows = rows.cast_column(layout.content, getattr(datasets, files)(decode=False))
+        examples += _read(name, part, rows, layout, names)
+    return _examples(name, examples, tuple(labels), kind)
+
+
+def _layout(datasets: Any, name: str, rows: Any, kind: Kind, columns: Columns) -> Layout:
+    """The columns asked for, else the only one of the right type, else those of usual names."""
+    asked = columns
+    content = {"pictures": ("Image",), "sounds": ("Audio",), "speech": ("Audio",)}.get(kind, ())
+    label = () if kind in ("speech", "words") else ("ClassLabel",)
+    if asked.path is None and content:
+        asked = replace(asked, path=_only(datasets, rows, content[0]))
+    if asked.label is None and label:
+        asked = replace(asked, label=_only(datasets, rows, label[0]))
+    return layout_of(f"Data set {name!r}", list(rows.features), kind, asked)
+
+
+def _only(datasets: Any, rows: Any, kind: str) -> str | None:
+    typed = [
+        column for column, feature in rows.features.items() if isinstance(feature, getattr(datasets, kind))
+    ]
+    return typed[0] if len(typed) == 1 else None
+
+
+def _names(feature: Any) -> Sequence[str]:
+    """The classes of a column of numbers, or of lists of them."""
+    return getattr(feature, "names", None) or getattr(getattr(feature, "feature", None), "names", None) or ()
 
 
 @contextmanager
@@ -65,41 +93,23 @@ def _offline() -> Iterator[None]:
             setattr(module, name, value)
 
 
-def _examples(name: str, examples: list[Example], declared: tuple[str, ...]) -> Examples:
+def _examples(name: str, examples: list[Example], declared: tuple[str, ...], kind: Kind) -> Examples:
     if not examples:
-        raise DataError(f"Data set {name!r} has no labelled rows. Fix: choose one for image classification")
-    used = {example.label for example in examples}
+        raise DataError(
+            f"Data set {name!r} has no labelled rows. Fix: choose one with {CALLED[kind]} and labels"
+        )
+    used = {label for example in examples for label in flat(example.label)}
     labels = tuple(label for label in declared if label in used) or ordered_labels(used)
     return Examples(name=name, source=f"hf:{name}", licence="see its page", examples=examples, labels=labels)
 
 
-def _read(name: str, part: str, rows: Any, image: str, label: str) -> Iterator[Example]:
-    names = getattr(rows.features[label], "names", None)
+def _read(name: str, part: str, rows: Any, layout: Layout, names: Sequence[str]) -> Iterator[Example]:
     kept = part.lower() if part.lower() in PARTS else None
     for number, row in enumerate(rows, start=1):
-        value, cell = row[label], row[image]
-        if value is None or (isinstance(value, int) and names and value < 0):
+        value = row[layout.label]
+        if value is None or row[layout.content] is None or (isinstance(value, int) and names and value < 0):
             continue
-        text = names[value] if names else str(value)
-        picture = cell["bytes"] or Path(cell["path"])
-        yield Example(picture, text, f"row {number} of {name} ({part})", kept)
-
-
-def _column(
-    datasets: Any, name: str, rows: Any, asked: str | None, usual: tuple[str, ...], *, picture: bool
-) -> str:
-    """The column asked for, else the only one of the right type, else one of a usual name."""
-    features = rows.features
-    kind = datasets.Image if picture else datasets.ClassLabel
-    typed = [column for column, feature in features.items() if isinstance(feature, kind)]
-    named = [column for column in usual if column in features]
-    usable = typed if len(typed) == 1 else named or typed
-    found = usable if asked is None else [column for column in features if column == asked]
-    if not found:
-        what = "pictures" if picture else "labels"
-        option = "path_column (--path-column)" if picture else "label_column (--label-column)"
-        raise DataError(
-            f"Data set {name!r} has no column {asked or f'of {what}'!r}. Its columns: {', '.join(features)}. "
-            f"Fix: name it with {option}"
-        )
-    return found[0]
+        if names:
+            value = [names[v] for v in value] if isinstance(value, list) else names[value]
+        content, _ = content_of(row, layout, Path())
+        yield Example(content, label_of(value, layout.kind), f"row {number} of {name} ({part})", kept)

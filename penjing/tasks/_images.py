@@ -24,7 +24,8 @@ class ImageData:
     `train` also serves to calibrate; `selection` chooses epochs and candidates; `certification` is touched by
     nothing else. `names` calls every example by its file or row; `bad` lists the pictures left out, with the
     reason. `augmentation` is the policy that `augment=True` means. `duplicates` counts examples whose content
-    others have too; `contradictions` counts the different contents that stand under two classes or more.
+    others have too; `contradictions` counts the different contents that stand under two classes or more;
+    `said` are the source's own remarks.
     """
 
     name: str
@@ -42,6 +43,7 @@ class ImageData:
     bad: tuple[str, ...]
     duplicates: int
     contradictions: int
+    said: tuple[str, ...]
     classes: Tensor
     pixels: Pixels
 
@@ -54,7 +56,7 @@ class ImageData:
     @property
     def remarks(self) -> tuple[str, ...]:
         """What people should know about these pictures, a sentence each."""
-        said = []
+        said = list(self.said)
         if self.bad:
             said.append(f"{len(self.bad)} unreadable pictures are left out, the first: {self.bad[0]}")
         if self.duplicates:
@@ -72,6 +74,10 @@ class ImageData:
     def targets(self, split: str) -> Tensor:
         """Class numbers [n] of `split`, in its fixed order: that of `batches` without shuffling."""
         return self.classes[torch.tensor(self.split(split).indices, dtype=torch.int64)]
+
+    def example(self, batch_size: int) -> Tensor:
+        """Noise in the shape of these pictures, [batch_size, C, H, W] of float32, always the same."""
+        return torch.randn(batch_size, *self.size, generator=torch.Generator().manual_seed(0))
 
     def batches(
         self,

@@ -74,7 +74,7 @@ def load_pixels(
     Pictures are cropped around their centre to the aspect of `size` (C, H, W) and resized. Raises DataError
     that names the pictures that cannot be read, unless `skip_bad`, which leaves them out and lists them.
     """
-    if all(isinstance(example.picture, np.ndarray) for example in examples):
+    if all(isinstance(example.content, np.ndarray) for example in examples):
         return _from_arrays(examples, size)
     threads = threads or min(8, os.cpu_count() or 1)
     fits = len(examples) * math.prod(size) <= cache_bytes
@@ -86,7 +86,7 @@ def load_pixels(
     kept = [i for i, result in enumerate(results) if isinstance(result, bytes)]
     digests = [result for result in results if isinstance(result, bytes)]
     if cache is None:
-        return Loaded(Streamed([examples[i].picture for i in kept], size, threads), digests, kept, bad)
+        return Loaded(Streamed([examples[i].content for i in kept], size, threads), digests, kept, bad)
     return Loaded(Cached(cache[torch.tensor(kept)] if bad else cache), digests, kept, bad)
 
 
@@ -115,7 +115,7 @@ def _read_all(
 
     def read(i: int) -> bytes | str:
         try:
-            content = _content(examples[i].picture)
+            content = _content(examples[i].content)
             pixels = decode(content, size)
         except FileNotFoundError:
             return "the file does not exist"
@@ -134,7 +134,7 @@ def _read_all(
 
 def _from_arrays(examples: Sequence[Example], size: Size) -> Loaded:
     """Grey pictures of one size that are decoded already: resized in chunks, kept with one channel."""
-    arrays = np.stack([np.asarray(example.picture) for example in examples])
+    arrays = np.stack([np.asarray(example.content) for example in examples])
     digests = [hashlib.sha256(repr(array.shape).encode() + array.tobytes()).digest() for array in arrays]
     chunks = torch.from_numpy(arrays).unsqueeze(1).split(CHUNK)
     pixels = torch.cat([_fit(chunk, arrays.shape[1], arrays.shape[2], size[1], size[2]) for chunk in chunks])

@@ -1,8 +1,9 @@
 """Three disjoint parts of the data: to train on, to select by, and to certify with."""
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -40,23 +41,45 @@ class Split:
         return len(self.indices)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Labelled:
-    """Per example what splitting looks at: sha256 of the content, class, the part its source put it in."""
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ToSplit:
+    """Per example what splitting looks at: sha256 of the content, class, the part its source put it in, its group."""
 
     digests: Sequence[bytes]
     targets: np.ndarray
     labels: Sequence[str]
     parts: Sequence[str | None]
+    groups: Sequence[str | None] = ()
+
+    @cached_property
+    def ties(self) -> Sequence[bytes]:
+        """Per example a name that those share which belong into one split: equal contents, one group."""
+        if not any(self.groups):
+            return self.digests
+        first: dict[bytes, bytes] = {}
+
+        def root(name: bytes) -> bytes:
+            while first.setdefault(name, name) != name:
+                first[name] = name = first[first[name]]
+            return name
+
+        named = [
+            digest if g is None else f"group {g}".encode()
+            for digest, g in zip(self.digests, self.groups, strict=True)
+        ]
+        for digest, name in zip(self.digests, named, strict=True):
+            first[root(digest)] = root(name)
+        return [root(name) for name in named]
 
 
 def make_splits(
-    data: Labelled, *, seed: int, shares: Sequence[float] | None, minimum: int
+    data: ToSplit, *, seed: int, shares: Sequence[float] | None, minimum: int
 ) -> tuple[Split, Split, Split]:
     """Split `data` into (train, selection, certification).
 
-    Stratified by class; equal contents never straddle splits; a function of contents, labels and `seed`
-    alone, not of file names or their order. `shares` are counts (ints) or fractions; None is 60/15/25 %.
+    Stratified by class (as far as groups allow); equal contents and examples of one group never straddle splits; a
+    function of contents, labels, groups and `seed` alone, not of file names or their order. `shares` are counts (ints)
+    or fractions; None is 60/15/25 %.
     Where the source brings its own parts they are kept: a test part certifies (or a validation part, where
     there is no test part), what is missing is carved out of the training part, and copies of held-out
     examples are left out of the other parts. Every class has at least `minimum` examples in each split that
@@ -90,7 +113,7 @@ def contradictions(digests: Sequence[bytes], targets: np.ndarray) -> int:
     return sum(len(found) > 1 for found in classes.values())
 
 
-def _split(data: Labelled, name: str, indices: Indices, keys: Sequence[bytes]) -> Split:
+def _split(data: ToSplit, name: str, indices: Indices, keys: Sequence[bytes]) -> Split:
     ordered = tuple(sorted(indices, key=lambda i: (keys[i], i)))
     total = hashlib.sha256()
     for i in ordered:
@@ -99,7 +122,7 @@ def _split(data: Labelled, name: str, indices: Indices, keys: Sequence[bytes]) -
     return Split(name=name, indices=ordered, fingerprint=total.hexdigest())
 
 
-def _given_parts(data: Labelled) -> tuple[Indices, Indices, Indices]:
+def _given_parts(data: ToSplit) -> tuple[Indices, Indices, Indices]:
     """Examples by the split that their source names for them; all empty when it names none or only one."""
     found: tuple[Indices, Indices, Indices] = ([], [], [])
     for i, part in enumerate(data.parts):
@@ -111,7 +134,7 @@ def _given_parts(data: Labelled) -> tuple[Indices, Indices, Indices]:
 
 
 def _around_given(
-    data: Labelled,
+    data: ToSplit,
     given: tuple[Indices, Indices, Indices],
     keys: Sequence[bytes],
     shares: Sequence[float] | None,
@@ -133,10 +156,10 @@ def _around_given(
             "about them. "
             "Fix: correct these labels, or add examples to the training part"
         )
-    held = {data.digests[i] for i in certification}
-    selection = [i for i in selection if data.digests[i] not in held]
-    held |= {data.digests[i] for i in selection}
-    train = [i for i in train if data.digests[i] not in held]
+    held = {data.ties[i] for i in certification}
+    selection = [i for i in selection if data.ties[i] not in held]
+    held |= {data.ties[i] for i in selection}
+    train = [i for i in train if data.ties[i] not in held]
     if selection:
         return train, selection, certification
     share = DEFAULT[1] / (DEFAULT[0] + DEFAULT[1])
@@ -168,22 +191,41 @@ def _counts(total: int, shares: Sequence[float]) -> tuple[int, int, int]:
 
 
 def _carve(
-    data: Labelled, pool: Indices, wanted: tuple[int, int, int], keys: Sequence[bytes], minimum: int
+    data: ToSplit, pool: Indices, wanted: tuple[int, int, int], keys: Sequence[bytes], minimum: int
 ) -> tuple[Indices, Indices, Indices]:
-    """Divide `pool`, class by class, into parts of `wanted` sizes, exactly where no contents are equal."""
+    """Divide `pool` into parts of `wanted` sizes, exactly where nothing is tied: groups of several classes whole, then
+    the rest class by class.
+    """
     groups: dict[bytes, Indices] = {}
     for i in pool:
-        groups.setdefault(data.digests[i], []).append(i)
+        groups.setdefault(data.ties[i], []).append(i)
+    ordered = sorted(groups.values(), key=lambda group: (-len(group), keys[group[0]]))
+    mixed = [group for group in ordered if any(data.groups) and len(set(data.targets[group].tolist())) > 1]
+    spent = {id(group) for group in mixed}
+    share = sum(map(len, mixed)) / max(1, len(pool))
+    chosen = _carve_whole(mixed, [round(size * share) for size in wanted])
     classes: list[list[Indices]] = [[] for _ in data.labels]
-    for group in sorted(groups.values(), key=lambda group: (-len(group), keys[group[0]])):
-        classes[data.targets[group[0]]].append(group)
-    parts = sum(1 for size in wanted if size)
-    _enough(data, [len(groups) for groups in classes], parts * minimum)
+    for group in ordered:
+        if id(group) not in spent:
+            classes[data.targets[group[0]]].append(group)
+    met = {int(data.targets[i]) for group in mixed for i in group}
+    _enough(data, classes, met, sum(1 for size in wanted if size) * minimum)
+    left = [max(0, size - len(part)) for size, part in zip(wanted, chosen, strict=True)]
     sizes = np.array([sum(map(len, groups)) for groups in classes])
-    quotas = _quotas(sizes, wanted, minimum)
-    chosen: tuple[Indices, Indices, Indices] = ([], [], [])
-    for groups_of_class, quota in zip(classes, quotas, strict=True):
+    for groups_of_class, quota in zip(classes, _quotas(sizes, left, minimum), strict=True):
         _deal(groups_of_class, quota, chosen)
+    return chosen
+
+
+def _carve_whole(groups: Iterable[Indices], wanted: Sequence[int]) -> tuple[Indices, Indices, Indices]:
+    """Whole groups, in their order, each to the part that has most room left."""
+    chosen: tuple[Indices, Indices, Indices] = ([], [], [])
+    room = list(wanted)
+    for group in groups:
+        part = max((0, 1, 2), key=lambda p: room[p])
+        if room[part] > 0:
+            room[part] -= len(group)
+            chosen[part].extend(group)
     return chosen
 
 
@@ -224,13 +266,15 @@ def _proportional(sizes: np.ndarray, total: int, floor: int, cap: np.ndarray) ->
     return quota
 
 
-def _enough(data: Labelled, counts: Sequence[int], needed: int) -> None:
-    few = {data.labels[c]: count for c, count in enumerate(counts) if count < needed}
+def _enough(data: ToSplit, classes: Sequence[Sequence[Indices]], met: Container[int], needed: int) -> None:
+    """Raises DataError for classes, but those `met` already, with fewer different examples than `needed`."""
+    counts = enumerate(map(len, classes))
+    few = {data.labels[c]: count for c, count in counts if count < needed and c not in met}
     if few:
         raise DataError(_too_few(few, f"the splits need at least {needed} different ones of each class"))
 
 
-def _check(data: Labelled, chosen: tuple[Indices, Indices, Indices], minimum: int) -> None:
+def _check(data: ToSplit, chosen: tuple[Indices, Indices, Indices], minimum: int) -> None:
     for name, part in zip(NAMES, chosen, strict=True):
         if not part:
             continue

@@ -1,74 +1,123 @@
-"""A CSV, JSONL or Parquet file with one row per picture."""
+"""A CSV, JSONL or Parquet file with one row per example."""
 
 import csv
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from penjing.core import DataError, clean
-from penjing.tasks._examples import Example, Examples, Picture, gather
+from penjing.tasks._columns import CALLED, CONTENT, LABEL, SECOND, Columns, Kind
+from penjing.tasks._examples import Example, Examples, gather
 from penjing.tasks._require import require
 from penjing.tasks._splits import PARTS
 
-PATH_COLUMNS = ("path", "file", "image", "file_name", "filename", "filepath", "image_path")
-LABEL_COLUMNS = ("label", "class", "target", "category", "label_name")
-SPLIT_COLUMN = "split"
+SPLIT_COLUMN, GROUP_COLUMN = "split", "group"
 SUFFIXES = (".csv", ".jsonl", ".parquet")
 Row = Mapping[str, Any]
 
 
-def table(path: Path, path_column: str | None, label_column: str | None) -> Examples:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """Which column holds what; None where there is none."""
+
+    kind: Kind
+    content: str
+    pair: str | None
+    label: str
+    split: str | None
+    group: str | None
+
+
+def table(path: Path, kind: Kind, columns: Columns) -> Examples:
     """One example per row of `path`.
 
-    The columns of pictures and labels are found by their usual names (PATH_COLUMNS, LABEL_COLUMNS) unless
-    given. A relative path is relative to the file's own folder; a Parquet cell may also hold an encoded
-    picture's bytes. A column `split` with train, val or test assigns parts. Raises DataError that names
-    columns or the row.
+    The columns of contents and labels are found by their usual names (`_columns`) unless given. A relative path is
+    relative to the file's own folder; a Parquet cell may also hold an encoded file's bytes. Words and their tags are
+    lists, or texts with spaces between. A column `split` with train, val or test assigns parts; rows of one `group`
+    stay in one split. Raises DataError that names columns or the row.
     """
-    rows, columns = _read(path)
-    picture = _column(
-        path, columns, path_column, PATH_COLUMNS, "picture paths", "path_column (--path-column)"
+    rows, found = _read(path)
+    layout = layout_of(path, found, kind, columns)
+    examples = [_example(path, n, row, layout) for n, row in enumerate(rows, start=1)]
+    return gather(path.stem, str(path), examples, f"{path} has no rows. Fix: give one row per example")
+
+
+def layout_of(path: Path | str, found: Sequence[str], kind: Kind, columns: Columns) -> Layout:
+    """The columns of a table whose header is `found`; raises DataError that lists them."""
+    asked, option = columns.content(kind)
+    content = _column(path, found, asked, CONTENT[kind], CALLED[kind], option)
+    usual = [name for name in LABEL[kind] if name != content.lower()]
+    label = _column(path, found, columns.label, usual, "labels", "label_column (--label-column)")
+    pair = SECOND.get(content.lower()) if kind == "texts" else None
+    if columns.pair is not None:
+        pair = _column(path, found, columns.pair, (), "second texts", "pair_column (--pair-column)")
+    return Layout(
+        kind=kind,
+        content=content,
+        pair=pair if pair in found else None,
+        label=label,
+        split=SPLIT_COLUMN if SPLIT_COLUMN in found else None,
+        group=GROUP_COLUMN if GROUP_COLUMN in found else None,
     )
-    label = _column(path, columns, label_column, LABEL_COLUMNS, "labels", "label_column (--label-column)")
-    split = SPLIT_COLUMN if SPLIT_COLUMN in columns else None
-    examples = [_example(path, n, row, picture, label, split) for n, row in enumerate(rows, start=1)]
-    return gather(path.stem, str(path), examples, f"{path} has no rows. Fix: give one row per picture")
 
 
-def _example(path: Path, number: int, row: Row, picture: str, label: str, split: str | None) -> Example:
+def _example(path: Path, number: int, row: Row, layout: Layout) -> Example:
     where = f"row {number} of {path}"
-    name, value = row.get(picture), row.get(label)
-    if name in (None, "") or value is None or str(value).strip() == "":
-        empty = picture if name in (None, "") else label
-        raise DataError(f"Column {empty!r} is empty in {where}. Fix: fill it in, or remove the row")
+    for column in (layout.content, layout.label, *((layout.pair,) if layout.pair else ())):
+        if _empty(row.get(column)):
+            raise DataError(f"Column {column!r} is empty in {where}. Fix: fill it in, or remove the row")
     part = None
-    if split is not None:
-        part = str(row.get(split) or "").strip().lower()
+    if layout.split is not None:
+        part = str(row.get(layout.split) or "").strip().lower()
         if part not in PARTS:
             raise DataError(
-                f"Column 'split' is {row.get(split)!r} in {where}. Fix: use one of {', '.join(PARTS)}"
+                f"Column 'split' is {row.get(layout.split)!r} in {where}. Fix: use one of {', '.join(PARTS)}"
             )
-    found, shown = _picture(path, name)
-    return Example(
-        picture=found,
-        label=str(value).strip(),
-        name=clean(f"{shown} ({where})" if shown else where),
-        part=part,
-    )
+    content, shown = content_of(row, layout, path.parent)
+    group = None if layout.group is None else str(row.get(layout.group) or "").strip() or None
+    name = clean(f"{shown} ({where})" if shown else where)
+    return Example(content, label_of(row[layout.label], layout.kind), name, part, group)
 
 
-def _picture(path: Path, cell: Any) -> tuple[Picture, str]:
-    """A cell's picture: bytes, a path relative to the file's folder, or Hugging Face's {bytes, path}."""
-    if isinstance(cell, Mapping):
+def _empty(value: Any) -> bool:
+    return value is None or (isinstance(value, str | list | tuple) and not len(value)) or str(value).isspace()
+
+
+def label_of(value: Any, kind: Kind) -> str | tuple[str, ...]:
+    """A cell's label: a class or a transcript, or the tags of words."""
+    return words_of(value) if kind == "words" else str(value).strip()
+
+
+def words_of(value: Any) -> tuple[str, ...]:
+    """The words in a cell: a list, a list written as JSON, or a text with spaces between."""
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        try:
+            value = json.loads(value)
+        except json.JSONDecodeError:
+            return tuple(value.split())
+    if isinstance(value, str):
+        return tuple(value.split())
+    return tuple(str(word) for word in value)
+
+
+def content_of(row: Row, layout: Layout, parent: Path) -> tuple[Any, str]:
+    """A row's content and what to call it: a file below `parent`, a file's bytes, a text, two texts, or words."""
+    cell = row[layout.content]
+    if layout.kind == "words":
+        return words_of(cell), ""
+    if layout.kind == "texts":
+        return (str(cell) if layout.pair is None else (str(cell), str(row[layout.pair]))), ""
+    if isinstance(cell, Mapping):  # as Hugging Face stores files
         cell = cell.get("bytes") or cell.get("path") or ""
     if isinstance(cell, bytes):
         return cell, ""
-    return path.parent / str(cell), str(cell)
+    return parent / str(cell), str(cell)
 
 
 def _column(
-    path: Path, columns: Sequence[str], asked: str | None, usual: Sequence[str], what: str, option: str
+    path: Path | str, columns: Sequence[str], asked: str | None, usual: Sequence[str], what: str, option: str
 ) -> str:
     if asked is not None and asked in columns:
         return asked

@@ -59,9 +59,9 @@ def test_a_factory_in_a_file(source: str) -> None:
     loaded = load_source(f"{source}:make", args={"width": 5}, trust_files=True)
     assert loaded.model.head.in_features == 5
     assert (loaded.weights, loaded.family, loaded.args) == ("factory", "net", {"width": 5})
-    assert (loaded.input_size, len(loaded.mean)) == ((1, 224, 224), 1)
+    assert (loaded.reads.size, len(loaded.reads.mean)) == ((1, 224, 224), 1)
     sized = load_source(f"{source}:sized", trust_files=True)
-    assert (sized.input_size, sized.mean, sized.std) == ((1, 8, 8), (0.1,), (0.3,))
+    assert (sized.reads.size, sized.reads.mean, sized.reads.std) == ((1, 8, 8), (0.1,), (0.3,))
 
 
 def test_new_heads_for_a_factorys_network(source: str) -> None:

@@ -63,13 +63,17 @@ def test_auxiliary_heads_follow_the_number_of_classes() -> None:
 
 def test_preprocessing_is_the_registrys() -> None:
     lite = load_source("timm:tf_efficientnet_lite0", num_classes=2)
-    assert (lite.input_size, lite.mean, lite.std) == ((3, 224, 224), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    assert (lite.reads.size, lite.reads.mean, lite.reads.std) == (
+        (3, 224, 224),
+        (0.5, 0.5, 0.5),
+        (0.5, 0.5, 0.5),
+    )
     grey = load_source("timm:resnet18", args={"in_chans": 1})
-    assert (grey.input_size, len(grey.mean), len(grey.std)) == ((1, 224, 224), 1, 1)
+    assert (grey.reads.size, len(grey.reads.mean), len(grey.reads.std)) == ((1, 224, 224), 1, 1)
     assert grey.model(torch.zeros(1, 1, 32, 32)).shape == (1, 1000)
     inception = load_source("torchvision:inception_v3", num_classes=2)
-    assert inception.input_size == (3, 299, 299)
-    assert inception.mean == (0.485, 0.456, 0.406)
+    assert inception.reads.size == (3, 299, 299)
+    assert inception.reads.mean == (0.485, 0.456, 0.406)
     assert (lite.family, inception.family) == ("efficientnet", "inception")
 
 

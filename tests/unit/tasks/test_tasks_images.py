@@ -143,7 +143,7 @@ def test_columns_by_option_and_numbers_as_labels(pictures: Path) -> None:
     data = image_data(path, path_column="where", label_column="kind", **COLOUR)
     assert data.labels == ("0", "10", "20")
     with pytest.raises(
-        DataError, match=r"no column of picture paths .*Its columns: where, kind, label.*path_column"
+        DataError, match=r"no column of pictures .*Its columns: where, kind, label.*path_column"
     ):
         image_data(path, label_column="kind", **COLOUR)
     with pytest.raises(DataError, match=r"no column 'sort'.*Its columns: where, kind, label.*label_column"):
@@ -276,7 +276,7 @@ def test_folders_that_cannot_be_used(pictures: Path, change, says: str) -> None:
     ("name", "content", "says"),
     [
         ("a.csv", "path,label\n", "has no rows"),
-        ("a.csv", "", "no column of picture paths"),
+        ("a.csv", "", "no column of pictures"),
         ("a.jsonl", '{"path": 1\n', "Line 1 of .* is not JSON"),
         ("a.jsonl", "[1]\n", "is not a JSON object"),
         ("a.parquet", "PAR", "cannot be read"),

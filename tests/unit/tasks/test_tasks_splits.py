@@ -6,14 +6,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penjing.core import DataError
-from penjing.tasks._splits import Labelled, Split, make_splits
+from penjing.tasks._splits import Split, ToSplit, make_splits
 
 
 def labelled(
     targets: list[int], contents: list[int] | None = None, parts: list[str | None] | None = None
-) -> Labelled:
+) -> ToSplit:
     contents = contents if contents is not None else list(range(len(targets)))
-    return Labelled(
+    return ToSplit(
         digests=[hashlib.sha256(b"%d" % content).digest() for content in contents],
         targets=np.array(targets),
         labels=tuple(f"c{c}" for c in range(max(targets) + 1)),
@@ -21,11 +21,11 @@ def labelled(
     )
 
 
-def split(data: Labelled, shares=None, seed: int = 0, minimum: int = 1) -> tuple[Split, Split, Split]:
+def split(data: ToSplit, shares=None, seed: int = 0, minimum: int = 1) -> tuple[Split, Split, Split]:
     return make_splits(data, seed=seed, shares=shares, minimum=minimum)
 
 
-def per_class(data: Labelled, part: Split) -> list[int]:
+def per_class(data: ToSplit, part: Split) -> list[int]:
     return np.bincount(data.targets[list(part.indices)], minlength=len(data.labels)).tolist()
 
 
@@ -80,7 +80,7 @@ def test_the_fingerprint_is_the_hash_that_is_promised() -> None:
     for i in part.indices:
         total.update(data.digests[i] + (2).to_bytes(4, "big") + data.labels[data.targets[i]].encode())
     assert part.fingerprint == total.hexdigest()
-    changed = Labelled(digests=data.digests, targets=data.targets, labels=("c0", "other"), parts=data.parts)
+    changed = ToSplit(digests=data.digests, targets=data.targets, labels=("c0", "other"), parts=data.parts)
     assert split(changed)[2].fingerprint != part.fingerprint
 
 
@@ -146,3 +146,61 @@ def test_a_label_of_the_test_part_only() -> None:
     data = labelled([0, 1] * 20 + [0, 1, 2], parts=["train"] * 40 + ["test"] * 3)
     with pytest.raises(DataError, match="Labels 'c2' appear in the test part only"):
         split(data)
+
+
+def grouped(targets: list[int], groups: list[str | None]) -> ToSplit:
+    data = labelled(targets)
+    return ToSplit(
+        digests=data.digests, targets=data.targets, labels=data.labels, parts=data.parts, groups=groups
+    )
+
+
+def test_groups_of_one_class_stay_together_and_classes_stay_balanced() -> None:
+    targets = [i // 60 for i in range(180)]
+    groups = [f"g{i // 4}" for i in range(180)]
+    parts = split(grouped(targets, groups))
+    where = [{groups[i] for i in part.indices} for part in parts]
+    assert sum(map(len, where)) == len(set().union(*where))
+    assert [len(part) for part in parts] == [108, 24, 48]
+    assert per_class(grouped(targets, groups), parts[2]) == [16, 16, 16]
+
+
+def test_groups_of_several_classes_go_whole() -> None:
+    targets = [i % 5 for i in range(500)]
+    groups = [f"voice{i // 25}" for i in range(500)]
+    parts = split(grouped(targets, groups))
+    where = [{groups[i] for i in part.indices} for part in parts]
+    assert sum(map(len, where)) == len(set().union(*where))
+    assert sum(len(part) for part in parts) == 500
+    assert [len(part) // 25 for part in parts] == [12, 3, 5]
+
+
+def test_copies_join_their_groups() -> None:
+    targets = [0] * 40 + [1] * 40
+    data = labelled(targets, contents=[*range(40), 0, *range(40, 79)])  # one content in both classes
+    data = ToSplit(
+        digests=data.digests,
+        targets=data.targets,
+        labels=data.labels,
+        parts=data.parts,
+        groups=[f"g{i // 2}" if i < 40 else None for i in range(80)],
+    )
+    found = {data.ties[i] for i in (0, 1, 40)}
+    assert len(found) == 1
+    assert len(set(data.ties)) == 20 + 39
+    parts = split(data)
+    assert sum({0, 1, 40} <= set(part.indices) for part in parts) == 1
+
+
+def test_given_parts_lose_what_shares_a_group_with_held_out_examples() -> None:
+    data = labelled([0, 1] * 20, parts=["train"] * 30 + ["test"] * 10)
+    data = ToSplit(
+        digests=data.digests,
+        targets=data.targets,
+        labels=data.labels,
+        parts=data.parts,
+        groups=[None] * 28 + ["shared"] * 4 + [None] * 8,
+    )
+    train, selection, certification = split(data)
+    assert set(certification.indices) == set(range(30, 40))
+    assert not {28, 29} & {*train.indices, *selection.indices}

@@ -1,0 +1,91 @@
+"""Every task by its name: what its networks read, how its data is loaded, and what it is scored by."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from penjing.core import Pictures, Reads, UsageError, nearest
+from penjing.tasks._classification import image_classification
+from penjing.tasks._columns import Columns, Kind
+from penjing.tasks._data import image_data_of
+from penjing.tasks._examples import Examples
+from penjing.tasks._origin import find_examples
+from penjing.tasks._prepare import Options
+from penjing.tasks._protocols import LabelledData, Task
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Field:
+    """One task.
+
+    `content` is the kind of examples it looks for in folders, tables and hubs; `reads` what a network must read;
+    `load` makes data of examples for such a network; `task` makes the task for that data and a label smoothing.
+    """
+
+    content: Kind
+    reads: type
+    load: Callable[[Examples, Any, Options], LabelledData]
+    task: Callable[[Any, float], Task]
+
+
+FIELDS: Mapping[str, Field] = {
+    "image-classification": Field(
+        content="pictures",
+        reads=Pictures,
+        load=image_data_of,
+        task=lambda data, smoothing: image_classification(smoothing),
+    ),
+}
+
+
+def field_of(task: str) -> Field:
+    """The field called `task`; raises UsageError with the nearest names."""
+    if task not in FIELDS:
+        near = nearest(task, FIELDS)
+        meant = f" Did you mean {near[0]}?" if near else ""
+        raise UsageError(f"Unknown task {task!r}.{meant} Fix: choose one of {', '.join(FIELDS)}")
+    return FIELDS[task]
+
+
+def load_data(task: str, data: str, reads: Reads, columns: Columns, options: Options) -> LabelledData:
+    """The labelled examples that `data` names, for `task` and a network that reads `reads`, in splits.
+
+    Raises DataError, UsageError.
+    """
+    field = field_of(task)
+    return field.load(find_examples(data, field.content, columns), reads, options)
+
+
+def task_for(task: str, data: LabelledData, label_smoothing: float = 0.0) -> Task:
+    """The task called `task` for the labels of `data`."""
+    return field_of(task).task(data, label_smoothing)
+
+
+def reads_for(task: str, reads: Reads, source: str) -> Reads:
+    """What a network that reads `reads` is given in `task`; raises UsageError where it cannot do that task."""
+    wanted = field_of(task).reads
+    if not isinstance(reads, wanted):
+        raise UsageError(
+            f"{source} reads {_word(type(reads))}, and {task} is about {_word(wanted)}. Fix: choose a network that "
+            f"reads {_word(wanted)}, or another --task"
+        )
+    return reads
+
+
+def example_of(reads: Reads, batch_size: int) -> Any:
+    """Inputs for a network that reads `reads`, where there is no data to tell their typical size; always the same."""
+    if isinstance(reads, Pictures):
+        return noise(batch_size, *reads.size)
+    raise UsageError(f"There are no example inputs for a network that reads {_word(type(reads))}.")
+
+
+def noise(*shape: int) -> Tensor:
+    """Gaussian float32 of that shape, always the same."""
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(0))
+
+
+def _word(kind: type) -> str:
+    return kind.__name__.lower()

@@ -1,0 +1,123 @@
+"""What any task is, and any labelled data."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+from torch import Tensor
+
+from penjing.tasks._splits import Split
+
+Metrics = Mapping[str, float | tuple[float, ...]]
+
+
+class Task(Protocol):
+    """What turns batches and outputs into numbers: implement it for detection, regression, anything.
+
+    It may also say `headline`, the name of the metric that counts and whether larger is better; without it that is
+    "accuracy", and larger is better.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    def inputs(self, batch: Any) -> Any:
+        """What the network is called with: a tensor, a tuple (args) or a dict (kwargs)."""
+        ...
+
+    def targets(self, batch: Any) -> Any:
+        """What the loss compares with, first dimension the examples."""
+        ...
+
+    def logits(self, outputs: Any) -> Tensor:
+        """The tensor in the network's outputs that `metric` and distillation look at."""
+        ...
+
+    def loss(self, outputs: Any, batch: Any) -> Tensor:
+        """The scalar training loss, a mean over the batch."""
+        ...
+
+    def metric(self, logits: Any, targets: Any) -> Metrics:
+        """Figures over a whole split; one of them is called "accuracy" where that makes sense."""
+        ...
+
+
+@runtime_checkable
+class SequenceTask(Task, Protocol):
+    """A task whose logits are [examples, positions, classes], of which padded positions do not count.
+
+    `metric` gets what `answers` and `truths` gave, over a whole split.
+    """
+
+    def positions(self, logits: Tensor, batch: Any) -> Tensor:
+        """Which positions count, bool [examples, positions]."""
+        ...
+
+    def answers(self, logits: Tensor, batch: Any) -> Sequence[Any]:
+        """One answer per example: the tags of its words, its transcript."""
+        ...
+
+    def truths(self, batch: Any) -> Sequence[Any]:
+        """What the answers are compared with."""
+        ...
+
+
+def headline(task: Task) -> tuple[str, bool]:
+    """The metric that counts, and whether larger is better."""
+    return getattr(task, "headline", ("accuracy", True))
+
+
+class LabelledData(Protocol):
+    """Labelled examples in three splits.
+
+    `train` also serves to calibrate; `selection` chooses epochs and candidates; `certification` is touched by nothing
+    else. `names` calls every example by its file or row; `bad` lists those left out, with the reason. `duplicates`
+    counts examples whose content others have too; `contradictions` the different contents under several labels.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def source(self) -> str: ...
+    @property
+    def licence(self) -> str: ...
+    @property
+    def labels(self) -> tuple[str, ...]: ...
+    @property
+    def train(self) -> Split: ...
+    @property
+    def selection(self) -> Split: ...
+    @property
+    def certification(self) -> Split: ...
+    @property
+    def names(self) -> tuple[str, ...]: ...
+    @property
+    def bad(self) -> tuple[str, ...]: ...
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What people should know about this data, a sentence each."""
+        ...
+
+    @property
+    def size(self) -> tuple[int, ...]:
+        """The shape of one typical input: (C, H, W), (tokens,), (samples,) or (frames, bins)."""
+        ...
+
+    def n(self, split: str) -> int: ...
+
+    def example(self, batch_size: int) -> Any:
+        """Inputs of that many typical examples, always the same; they carry no data."""
+        ...
+
+    def batches(
+        self,
+        split: str,
+        batch_size: int,
+        *,
+        augment: Any = ...,
+        seed: int = ...,
+        epoch: int = ...,
+        shuffle: bool = ...,
+        limit: int | None = ...,
+    ) -> Iterator[Any]:
+        """Batches (inputs, targets) of `split`, in its fixed order unless `shuffle`."""
+        ...

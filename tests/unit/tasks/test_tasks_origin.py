@@ -1,0 +1,99 @@
+"""Folders and tables of texts, words, clips and transcripts."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from penjing.core import DataError
+from penjing.tasks import Columns
+from penjing.tasks._origin import find_examples
+
+NONE = Columns()
+
+
+def write(path: Path, text: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_texts_by_usual_columns_and_by_option(tmp_path: Path) -> None:
+    table = write(tmp_path / "a.csv", "id,text,label,group\n1,how far,a,x\n2,why so,b,\n")
+    found = find_examples(str(table), "texts", NONE)
+    assert [(e.content, e.label, e.group) for e in found.examples] == [
+        ("how far", "a", "x"),
+        ("why so", "b", None),
+    ]
+    assert found.examples[1].name == f"row 2 of {table}"
+    by_id = find_examples(str(table), "texts", Columns(text="text", label="id"))
+    assert by_id.labels == ("1", "2")
+
+
+def test_pairs_are_found_or_named(tmp_path: Path) -> None:
+    rows = [{"premise": "it rains", "hypothesis": "it is wet", "label": "yes", "other": "dry"}]
+    table = write(tmp_path / "a.jsonl", "\n".join(map(json.dumps, rows)))
+    assert find_examples(str(table), "texts", NONE).examples[0].content == ("it rains", "it is wet")
+    named = find_examples(str(table), "texts", Columns(text="premise", pair="other"))
+    assert named.examples[0].content == ("it rains", "dry")
+    with pytest.raises(DataError, match=r"no column 'third'.*Its columns: premise, hypothesis.*pair_column"):
+        find_examples(str(table), "texts", Columns(pair="third"))
+
+
+def test_words_and_tags_as_lists_json_and_text(tmp_path: Path) -> None:
+    rows = [
+        {"tokens": ["in", "Rome"], "tags": ["O", "B-LOC"]},
+        {"tokens": "in Rome", "tags": "O B-LOC"},
+        {"tokens": '["in", "Rome"]', "tags": '["O", "B-LOC"]'},
+    ]
+    table = write(tmp_path / "a.jsonl", "\n".join(map(json.dumps, rows)))
+    found = find_examples(str(table), "words", NONE)
+    assert {(e.content, e.label) for e in found.examples} == {(("in", "Rome"), ("O", "B-LOC"))}
+    assert found.labels == ("B-LOC", "O")
+
+
+def test_class_folders_of_texts_and_clips(tmp_path: Path) -> None:
+    write(tmp_path / "t" / "good" / "1.txt", "fine film")
+    write(tmp_path / "t" / "bad" / "1.txt", "dull film")
+    found = find_examples(str(tmp_path / "t"), "texts", NONE)
+    assert [(e.content, e.label) for e in found.examples] == [("dull film", "bad"), ("fine film", "good")]
+    write(tmp_path / "s" / "train" / "yes" / "1.WAV", "")
+    write(tmp_path / "s" / "test" / "yes" / "2.flac", "")
+    clips = find_examples(str(tmp_path / "s"), "sounds", NONE).examples
+    assert [(e.name, e.part) for e in clips] == [("test/yes/2.flac", "test"), ("train/yes/1.WAV", "train")]
+
+
+def test_transcripts_beside_clips_or_in_a_table(tmp_path: Path) -> None:
+    write(tmp_path / "a" / "1.wav", "")
+    with pytest.raises(DataError, match=r"1\.wav has no transcript 1\.txt beside it.*metadata\.csv"):
+        find_examples(str(tmp_path / "a"), "speech", NONE)
+    write(tmp_path / "a" / "1.txt", "one two\n")
+    assert find_examples(str(tmp_path / "a"), "speech", NONE).examples[0].label == "one two"
+    write(tmp_path / "a" / "metadata.csv", "file_name,transcription\n1.wav,two\n")
+    found = find_examples(str(tmp_path / "a"), "speech", NONE).examples[0]
+    assert (found.content, found.label) == (tmp_path / "a" / "1.wav", "two")
+
+
+@pytest.mark.parametrize(
+    ("kind", "content", "says"),
+    [
+        (
+            "texts",
+            "words,label\na,b\n",
+            r"no column of texts \(one of text,.*Its columns: words, label.*text_column",
+        ),
+        ("texts", "text,label\n ,b\n", "Column 'text' is empty in row 1"),
+        ("speech", "path,label\na.wav,x\n", r"no column of labels \(one of transcript"),
+    ],
+)
+def test_tables_that_cannot_be_used(kind: str, content: str, says: str, tmp_path: Path) -> None:
+    table = write(tmp_path / "a.csv", content)
+    with pytest.raises(DataError, match=says):
+        find_examples(str(table), kind, NONE)
+
+
+def test_a_built_in_set_of_another_kind_is_told() -> None:
+    with pytest.raises(DataError, match=r"builtin:digits holds pictures and this task needs texts"):
+        find_examples("builtin:digits", "texts", NONE)
+    with pytest.raises(DataError, match=r"Data 'nowhere' does not exist.*builtin:digits"):
+        find_examples("nowhere", "pictures", NONE)
