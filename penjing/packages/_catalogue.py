@@ -13,7 +13,8 @@ MB = 1_000_000
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Package:
     """One file of a package registry. `members` are patterns over the paths inside; nothing else is unpacked, and never
-    more than `unpacked` bytes. `place` is the folder of a Debian pool, and unused elsewhere.
+    more than `unpacked` bytes. `place` is the folder of a Debian pool, or of an index in Debian's dists/, and unused
+    elsewhere. A single .xz file holds one path, its name without .xz.
     """
 
     name: str
@@ -161,6 +162,30 @@ PACKAGES = (
         members=("usr/share/wordnet/data.noun", "usr/share/doc/wordnet-base/copyright"),
         unpacked=60 * MB,
         place="w/wordnet",
+    ),
+    Package(
+        name="debian-packages",
+        registry="debian",
+        project="Debian 12.15 (its last point release), main, amd64",
+        file="Packages.xz",
+        sha256="9e0b5aabb2465b3d2e7a7fe27f9913846277833f7a2826e7767acccff5b588c5",
+        size=8_790_396,
+        licence="no licence of its own (an index of free software; Debian project)",
+        members=("Packages",),
+        unpacked=60 * MB,
+        place="dists/bookworm/main/binary-amd64",
+    ),
+    Package(
+        name="debian-descriptions",
+        registry="debian",
+        project="Debian 12.15 (its last point release), main",
+        file="Translation-en.xz",
+        sha256="a3d4a0bfd8e9242810b0885eda7c1a6e05dac15b333ddbaab03ba56f2dfa4bf0",
+        size=6_107_304,
+        licence="each package's own (descriptions by its maintainers)",
+        members=("Translation-en",),
+        unpacked=40 * MB,
+        place="dists/bookworm/main/i18n",
     ),
 )
 CATALOGUE: Mapping[str, Package] = {package.name: package for package in PACKAGES}

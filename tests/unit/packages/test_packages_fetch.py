@@ -5,6 +5,7 @@ import hashlib
 import http.server
 import io
 import json
+import lzma
 import tarfile
 import threading
 import zipfile
@@ -17,6 +18,7 @@ import pytest
 from penjing.core import DataError
 from penjing.packages import CATALOGUE, Package, cache_folder, fetch, fetched
 from penjing.packages import _catalogue as catalogue
+from penjing.packages import _download as download
 from penjing.packages._archives import unpack
 
 FILES = {"pack/data/words.txt": b"one two", "pack/code.py": b"raise SystemExit", "pack/data/more/é.txt": b"3"}
@@ -124,6 +126,32 @@ def test_fetches_once_and_keeps_what_matches(registry: Path, monkeypatch: pytest
         file.unlink(missing_ok=True)
     assert fetch("pack") == fetched("pack") == folder
     assert sorted(p.name for p in folder.parent.iterdir()) == [folder.name]
+
+
+@pytest.mark.parametrize("archived", [False, True])
+def test_a_single_compressed_index_is_had_from_the_mirror_or_the_archive(
+    registry: Path, monkeypatch: pytest.MonkeyPatch, archived: bool
+):
+    content = lzma.compress(b"Package: one\n")
+    folder = registry / ("old" if archived else "") / "dists/x/main"
+    folder.mkdir(parents=True)
+    (folder / "Packages.xz").write_bytes(content)
+    monkeypatch.setattr(download, "ARCHIVE", f"{download._base('PENJING_DEBIAN', '')}/old")
+    sha256 = hashlib.sha256(content).hexdigest()
+    index = package("debian", file="Packages.xz", sha256=sha256, size=len(content), place="dists/x/main")
+    known(monkeypatch, replace(index, members=("Packages",)))
+    assert (fetch("pack") / "Packages").read_bytes() == b"Package: one\n"
+
+
+def test_a_compressed_index_is_bounded_and_whole(tmp_path: Path):
+    bomb = tmp_path / "bomb.xz"
+    bomb.write_bytes(lzma.compress(bytes(10_000_000)))
+    with pytest.raises(DataError, match="holds more than it should"):
+        unpack(bomb, ("bomb",), tmp_path, 1_000)
+    assert (tmp_path / "bomb").stat().st_size == 0
+    bomb.write_bytes(lzma.compress(b"x" * 10_000)[:-20])
+    with pytest.raises(DataError, match="torn"):
+        unpack(bomb, ("bomb",), tmp_path, 100_000)
 
 
 def test_another_file_is_refused_and_nothing_stays(registry: Path, monkeypatch: pytest.MonkeyPatch):
