@@ -13,10 +13,12 @@ AUXILIARY = ("aux", "auxlogits", "aux1", "aux2", "head_dist", "heads_dist", "aux
 def find_head(model: nn.Module) -> str:
     """The module path of the final classifier: a Linear, or a Conv2d where pooling comes after it.
 
-    timm networks say it in their configuration; elsewhere it is the last Linear or Conv2d in the order in
-    which the modules were registered, auxiliary classifiers left out. Raises SourceError when there is none.
+    timm networks say it in their configuration, and transformers' say which child is the body. Elsewhere it is the
+    last Linear or Conv2d in the order in which the modules were registered, auxiliary classifiers left out. Raises
+    SourceError when there is none.
     """
     named = [path for path in _configured(model) if isinstance(_at(model, path), LINEARS)]
+    named = named or _after_body(model)[-1:]
     if named:
         return named[0]
     found = [
@@ -61,6 +63,17 @@ def _configured(model: nn.Module) -> tuple[str, ...]:
     config = getattr(model, "pretrained_cfg", None) or getattr(model, "default_cfg", None)
     paths = config.get("classifier") if isinstance(config, dict) else None
     return (paths,) if isinstance(paths, str) else tuple(paths or ())
+
+
+def _after_body(model: nn.Module) -> list[str]:
+    """Linear layers, else convolutions of one dimension, outside the child that `base_model_prefix` names."""
+    prefix = getattr(model, "base_model_prefix", None)
+    if not isinstance(prefix, str) or not isinstance(getattr(model, prefix or " ", None), nn.Module):
+        return []
+    outside = [(path, module) for path, module in model.named_modules() if path.partition(".")[0] != prefix]
+    kinds = (nn.Linear, nn.LazyLinear), (nn.Conv1d,)
+    found = [[path for path, module in outside if isinstance(module, kind)] for kind in kinds]
+    return found[0] or found[1]
 
 
 def _aux_heads(model: nn.Module) -> Iterator[str]:

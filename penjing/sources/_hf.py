@@ -1,0 +1,282 @@
+"""Networks of transformers: hf:FOLDER, hf:OWNER/NAME on the hub, or hf:TYPE for a fresh one."""
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from penjing.core import Reads, SourceError, cut, nearest
+from penjing.sources._hf_config import changed, is_type, make, of_folder, plain, read_json, refuse_code, types
+from penjing.sources._hf_files import CONFIG, folder_of, is_folder, read_state
+from penjing.sources._hf_heads import POOLINGS
+from penjing.sources._hf_networks import (
+    ARCHITECTURES,
+    WRAPPED,
+    Shape,
+    architecture_for,
+    build,
+    is_bare,
+    load,
+    set_classes,
+    task_of,
+)
+from penjing.sources._hf_reads import reads_of, vocabulary_of
+from penjing.sources._registry import JSON
+from penjing.sources._weights import read_weights
+
+OWN_ARGS = ("pooling", "dropout")
+STORED = ("architecture", "config", "num_classes", *OWN_ARGS)
+POOLING = Path("1_Pooling", CONFIG)
+MODES = {
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_cls_token": "cls",
+    "pooling_mode_max_tokens": "max",
+    "pooling_mode_lasttoken": "last",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Network:
+    """A network, the arguments that rebuild it, what it reads, and where its values came from."""
+
+    model: nn.Module
+    args: Mapping[str, JSON]
+    reads: Reads
+    weights: str
+    family: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Origin:
+    """A configuration with its folder, and the pooling that the folder asks for ("" for none); `where` in messages."""
+
+    name: str
+    where: str
+    values: Mapping[str, JSON]
+    folder: Path | None = None
+    pooling: str = ""
+    bare: bool = False
+    architectures: tuple[str, ...] = ()
+
+
+def load_network(
+    name: str,
+    *,
+    weights: str | None,
+    num_classes: int | None,
+    args: Mapping[str, JSON],
+    task: str | None,
+    called: str = "",
+) -> Network:
+    """The network that `name` stands for, with the class that `task` asks for, in eval mode; `called` in messages.
+
+    `args` are values of its configuration; also "pooling" (mean, cls, max, last) and "dropout" of a head of ours. The
+    tokenizer or feature extractor comes from the same folder. Raises SourceError.
+    """
+    where = called or f"hf:{name}"
+    origin = _origin(name, where, pretrained=weights == "pretrained")
+    own = {key: args[key] for key in OWN_ARGS if key in args}
+    values = changed(origin.values, {k: v for k, v in args.items() if k not in own}, where)
+    config = make(_quiet_training(values, args), where)
+    task = task or task_of(config, origin.architectures)
+    _check_labels(config)
+    if task in ("text-classification", "token-classification") and origin.folder is not None:
+        _agree_on_padding(config, vocabulary_of(origin.folder, where).pad)
+    shape = _shape(origin, config, task, num_classes, own)
+    set_classes(shape, config)
+    stored = _stored(shape, config)  # some classes change the configuration they are given
+    model, told = _filled(origin, copy.deepcopy(config), shape, weights, num_classes is not None)
+    return Network(
+        model=model.eval(),
+        args=stored,
+        reads=reads_of(model, config, task, origin.folder, origin.name),
+        weights=told,
+        family=str(config.model_type),
+    )
+
+
+def build_network(source: str, args: Mapping[str, JSON], device: str | torch.device) -> nn.Module:
+    """The structure that `load_network` gave with `args`, from these alone: neither folder nor hub is asked.
+
+    Raises SourceError where they hold anything but plain data about a structure.
+    """
+    unknown = sorted(set(args) - set(STORED))
+    architecture = args.get("architecture")
+    if unknown or architecture not in ARCHITECTURES or not isinstance(args.get("config"), Mapping):
+        said = (
+            f"{', '.join(map(cut, unknown))} are not known"
+            if unknown
+            else "architecture or config is missing"
+        )
+        raise SourceError(
+            f"{source} is rebuilt from architecture (one of {', '.join(ARCHITECTURES)}), config and num_classes; "
+            f"{said}. "
+            "Fix: give the args of the LoadedSource that load_source returned"
+        )
+    config = make(args["config"], source)
+    shape = Shape(
+        architecture=str(architecture),
+        classes=_number(args.get("num_classes"), source),
+        pooling=str(args.get("pooling", "mean")),
+        dropout=args.get("dropout"),
+    )
+    set_classes(shape, config)
+    try:
+        with torch.device(device):
+            return build(shape, config).to(device).eval()
+    except SourceError:
+        raise
+    except Exception as error:
+        raise SourceError(
+            f"{source} cannot be built from its args: {type(error).__name__}: {cut(str(error), 300)}. Fix: the "
+            "configuration is not one that its type can build"
+        ) from error
+
+
+def _number(value: Any, source: str) -> int:
+    if type(value) is int and value >= 1:
+        return value
+    raise SourceError(f"{source}: num_classes is {value!r}. Fix: give a whole number above 0")
+
+
+def _origin(name: str, where: str, *, pretrained: bool) -> _Origin:
+    if is_type(name) and not pretrained and not is_folder(name):
+        return _Origin(name=name, where=where, values={"model_type": name})
+    folder = folder_of(name, weights=pretrained, also=_also(name))
+    raw = read_json(folder / CONFIG)
+    refuse_code(of_folder(raw, where), where)
+    classes = tuple(map(str, raw.get("architectures") or ()))
+    return _Origin(
+        name=str(folder) if "@" in name and not is_folder(name) else name,
+        where=where,
+        values=of_folder(raw, where),
+        folder=folder,
+        pooling=_pooling(folder),
+        bare=is_bare(classes) or (folder / "modules.json").is_file(),
+        architectures=classes,
+    )
+
+
+def _also(name: str) -> str:
+    """What else the name may have meant."""
+    if is_type(name):
+        return f" hf:{name} is also a type: with --weights none it is a fresh network of that type."
+    near = nearest(name, types(), n=3) if "/" not in name else []
+    return f" Nearest types, for fresh networks (--weights none): {', '.join(near)}." if near else ""
+
+
+def _pooling(folder: Path) -> str:
+    """The pooling in a sentence encoder's folder. More than one, or one that is not known, is a SourceError."""
+    if not (folder / POOLING).is_file():
+        return ""
+    content = read_json(folder / POOLING)
+    if isinstance(content.get("pooling_mode"), str):
+        asked = [content["pooling_mode"].removesuffix("token").removesuffix("_tokens")]
+    else:
+        asked = [
+            MODES.get(key, key)
+            for key, on in content.items()
+            if key.startswith("pooling_mode_") and on is True
+        ]
+    if len(asked) != 1 or asked[0] not in POOLINGS:
+        raise SourceError(
+            f"{folder / POOLING} asks for {', '.join(asked) or 'no pooling'}. Fix: say one of "
+            f"{', '.join(POOLINGS)} in args: pooling"
+        )
+    return asked[0]
+
+
+def _quiet_training(values: Mapping[str, JSON], args: Mapping[str, JSON]) -> dict[str, JSON]:
+    """SpecAugment off unless asked for: it draws from NumPy's generator, which a resumed run cannot repeat."""
+    known = "apply_spec_augment" in plain(make(values, "the configuration"))
+    asked = any(key.startswith(("mask_time", "mask_feature", "apply_spec")) for key in args)
+    return {**values, "apply_spec_augment": False} if known and not asked else dict(values)
+
+
+def _check_labels(config: Any) -> None:
+    if config.num_labels is not None and config.num_labels < 1:
+        raise SourceError(f"num_labels is {config.num_labels}; a classifier needs at least 1")
+
+
+def _agree_on_padding(config: Any, pad: int | None) -> None:
+    """A network that finds the end of a text by its pad token must know which one that is."""
+    if hasattr(config, "pad_token_id") and config.pad_token_id is None:
+        config.pad_token_id = pad
+
+
+def _shape(
+    origin: _Origin, config: Any, task: str, num_classes: int | None, own: Mapping[str, JSON]
+) -> Shape:
+    where = origin.where
+    architecture = architecture_for(task, config, bare=origin.bare or "pooling" in own, where=where)
+    if own and architecture not in WRAPPED:
+        raise SourceError(
+            f"{where}: {', '.join(own)} are of heads of ours, and this network has one of its own. Fix: leave them out"
+        )
+    pooling = str(own.get("pooling") or origin.pooling or "mean")
+    dropout = own.get("dropout")
+    if pooling not in POOLINGS or not (
+        dropout is None or (isinstance(dropout, int | float) and 0 <= dropout < 1)
+    ):
+        raise SourceError(
+            f"{where}: pooling {pooling!r} and dropout {dropout!r} cannot be used. Fix: pooling is one of "
+            f"{', '.join(POOLINGS)}, dropout lies in [0, 1)"
+        )
+    classes = num_classes
+    if classes is None:
+        classes = config.vocab_size if architecture == "ctc" else config.num_labels
+    return Shape(architecture=architecture, classes=classes, pooling=pooling, dropout=dropout)
+
+
+def _filled(
+    origin: _Origin, config: Any, shape: Shape, weights: str | None, fresh_head: bool
+) -> tuple[nn.Module, str]:
+    """The network with its values, and the words that say where they came from."""
+    where = origin.where
+    if weights in (None, "none"):
+        try:
+            return build(shape, config), "none"
+        except SourceError:
+            raise
+        except Exception as error:
+            raise SourceError(
+                f"{where} cannot be built: {type(error).__name__}: {cut(str(error), 300)}. Fix: give args that its "
+                "type can build"
+            ) from error
+    state, told = _state(origin, str(weights))
+    model, remarks = load(shape, config, state.tensors, fresh_head=fresh_head, where=where)
+    said = "; ".join(part for part in (state.remark, *remarks) if part)
+    return model, f"{told} ({said})" if said else told
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _State:
+    tensors: Mapping[str, Tensor]
+    remark: str
+
+
+def _state(origin: _Origin, weights: str) -> tuple[_State, str]:
+    if weights != "pretrained":
+        return _State(tensors=read_weights(weights), remark=""), f"file {Path(weights).name}"
+    if origin.folder is None:
+        raise SourceError(
+            f"hf:{origin.name} is a type and has no weights. Fix: --weights none, or a folder's name"
+        )
+    tensors, remark = read_state(origin.folder, origin.where)
+    told = f"folder {origin.folder.name}" if is_folder(origin.name) else f"hub {origin.folder.name[:12]}"
+    return _State(tensors=tensors, remark=remark), told
+
+
+def _stored(shape: Shape, config: Any) -> dict[str, JSON]:
+    kept: dict[str, JSON] = {
+        "architecture": shape.architecture,
+        "config": plain(config),
+        "num_classes": shape.classes,
+    }
+    if shape.architecture in WRAPPED:
+        kept |= {"pooling": shape.pooling} | ({} if shape.dropout is None else {"dropout": shape.dropout})
+    return kept
