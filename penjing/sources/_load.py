@@ -9,7 +9,9 @@ from torch import nn
 
 from penjing.core import Reads, SourceError
 from penjing.sources import _code
+from penjing.sources._builtin_models import build_builtin, load_builtin
 from penjing.sources._head import head_paths, replace_heads
+from penjing.sources._hf import build_network, load_network
 from penjing.sources._registry import JSON, Registry, checked_args
 from penjing.sources._spec import SourceSpec, parse_source
 from penjing.sources._timm import Timm
@@ -33,8 +35,8 @@ class LoadedSource:
     """A network ready to use.
 
     `model` is in eval mode. `build_source(source, args)` gives the same structure again. `reads` is what it expects of
-    its inputs. `weights` says where the values came from: "hub", "none", "factory", "file NAME" or "package NAME
-    VERSION". `family` is what related networks share.
+    its inputs. `weights` says where the values came from: "hub", "none", "factory", "file NAME", "folder NAME" or
+    "package NAME", and in brackets what of them is new, unused or converted. `family` is what related networks share.
     """
 
     model: nn.Module
@@ -58,9 +60,9 @@ def load_source(
 
     `weights`: None or "none"; "pretrained" (from the hub, or a package that ships them when the hub is out of
     reach); or a `.safetensors` or PyTorch file, where every key must fit. `num_classes` puts in new heads,
-    drawn from torch's global generator, and keeps the pretrained body. `args` go to the network's builder.
-    `file:` and `hub:` run foreign code and need `trust_files=True`. `task` chooses the
-    head of networks that come with several. Raises SourceError.
+    drawn from torch's global generator, and keeps the pretrained body. `args` go to the network's builder, or into its
+    configuration. `file:` and `hub:` run foreign code and need `trust_files=True`. `task` chooses the head of networks
+    that come with several; None is the one that the weights were saved with. Raises SourceError.
     """
     parsed = parse_source(spec)
     if num_classes is not None and num_classes < 1:
@@ -68,12 +70,28 @@ def load_source(
             f"num_classes is {num_classes}; a classifier needs at least 1. Fix: give the number of classes"
         )
     if parsed.kind == "folder":
-        raise SourceError(
-            f"{spec!r} is a folder. Fix: a network that penjing saved is opened by penjing.load({spec!r})"
-        )
+        raise SourceError(f"{spec!r} is a folder. Fix: {_of_folder(spec)}")
     if parsed.runs_code:
         return _load_code(parsed, weights, num_classes, args or {}, trust_files)
+    if parsed.kind in ("hf", "builtin"):
+        load = load_network if parsed.kind == "hf" else load_builtin
+        options = checked_args(args)
+        found = load(parsed.name, weights=weights, num_classes=num_classes, args=options, task=task)
+        return LoadedSource(
+            model=found.model,
+            source=str(parsed),
+            args=found.args,
+            reads=found.reads,
+            weights=found.weights,
+            family=found.family,
+        )
     return _load_named(parsed, weights, num_classes, checked_args(args))
+
+
+def _of_folder(path: str) -> str:
+    if Path(path, "config.json").is_file() and not Path(path, "structure.json").is_file():
+        return f"a network of transformers is named hf:{path}"
+    return f"a network that penjing saved is opened by penjing.load({path!r})"
 
 
 def build_source(source: str, args: Mapping[str, JSON], *, device: str | torch.device = "meta") -> nn.Module:
@@ -82,13 +100,18 @@ def build_source(source: str, args: Mapping[str, JSON], *, device: str | torch.d
     Names in a registry only: sources that run code or that are folders raise SourceError, since an artifact
     may not name them. torch's global generator is left as it was.
     """
-    parsed = parse_source(source)
+    parsed, options = parse_source(source), checked_args(args)
+    if parsed.kind in ("hf", "builtin"):
+        with torch.random.fork_rng(devices=[]):
+            if parsed.kind == "hf":
+                return build_network(source, options, device)
+            return build_builtin(parsed.name, options, device)
     if parsed.kind not in REGISTRIES:
         raise SourceError(
-            f"{source!r} cannot be rebuilt from its name: only timm: and torchvision: networks can. "
+            f"{source!r} cannot be rebuilt from its name: only timm:, torchvision:, hf: and builtin: networks can. "
             "Fix: build the network yourself and pass it as model="
         )
-    registry, options = REGISTRIES[parsed.kind], checked_args(args)
+    registry = REGISTRIES[parsed.kind]
     registry.check(parsed.name)
     with torch.random.fork_rng(devices=[]):
         try:

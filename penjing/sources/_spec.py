@@ -6,14 +6,18 @@ from typing import Literal, get_args
 
 from penjing.core import SourceError, clean, cut, nearest
 
-Kind = Literal["timm", "torchvision", "file", "folder", "hub"]
+Kind = Literal["timm", "torchvision", "hf", "builtin", "file", "folder", "hub"]
+NAMED = ("timm", "torchvision", "hf", "builtin")
 FORMS = (
-    "timm:NAME, torchvision:NAME, hub:OWNER/REPO:NAME, file:PATH.py:FACTORY, or a folder that penjing saved"
+    "timm:NAME, torchvision:NAME, hf:FOLDER or hf:OWNER/NAME, builtin:NAME, hub:OWNER/REPO:NAME, "
+    "file:PATH.py:FACTORY, or a folder that penjing saved"
 )
 
 EXAMPLES = {
     "timm": ("resnet18", "mobilenetv3_small_100", "tf_efficientnet_lite0", "convnext_tiny"),
     "torchvision": ("resnet18", "mobilenet_v3_small", "efficientnet_b0", "inception_v3"),
+    "hf": ("./my-folder", "distilbert/distilbert-base-uncased", "bert"),
+    "builtin": ("minilm", "speaker-lstm"),
 }
 
 
@@ -37,12 +41,12 @@ class SourceSpec:
 
 
 def parse_source(spec: str) -> SourceSpec:
-    """Parse timm:NAME, torchvision:NAME, hub:OWNER/REPO:NAME, file:PATH.py:FACTORY or a folder's path.
+    """Parse timm:NAME, torchvision:NAME, hf:NAME, builtin:NAME, hub:OWNER/REPO:NAME, file:PATH.py:FACTORY or a folder.
 
     Raises SourceError for anything else. Nothing is imported or opened, and names are not looked up yet.
     """
     kind, colon, rest = spec.partition(":")
-    if colon and kind in ("timm", "torchvision") and rest:
+    if colon and kind in NAMED and rest:
         return SourceSpec(kind=kind, name=rest)
     if colon and kind in ("file", "hub"):
         name, _, factory = rest.rpartition(":")
@@ -68,7 +72,14 @@ def _hint(kind: str, colon: str, spec: str) -> str:
     if not colon:
         if not name.strip():
             return ""
-        return f". Did you mean timm:{name} or torchvision:{name}?"
+        if os.sep in name or "/" in name:
+            return f". Did you mean hf:{name}?"
+        own = nearest(name, EXAMPLES["builtin"], cutoff=0.8)
+        return (
+            f". Did you mean builtin:{own[0]}?"
+            if own
+            else f". Did you mean timm:{name} or torchvision:{name}?"
+        )
     examples = EXAMPLES.get(kind.lower())
     if examples and kind.lower() + colon == spec.lower():
         return ". For example: " + ", ".join(f"{kind.lower()}:{name}" for name in examples)
