@@ -18,12 +18,18 @@ from penjing.cli._options import (
     ImageSize,
     Json,
     LabelColumn,
+    MaxLength,
+    MaxSeconds,
     Out,
+    PairColumn,
     PathColumn,
     Quiet,
     Resume,
     Seed,
     SkipBad,
+    Task,
+    TextColumn,
+    Tokenizer,
 )
 from penjing.cli._screen import say_json
 from penjing.cli._views import show_comparison, show_structure
@@ -31,6 +37,8 @@ from penjing.core import BudgetError, InternalError, PenjingError, clean
 from penjing.pipeline import compare as compare_networks
 from penjing.pipeline import demo_recipe
 from penjing.pipeline import inspect as inspect_network
+
+TASKS = "image-, text-, token- or audio-classification, or speech-recognition."
 
 app = typer.Typer(
     help="Shape a neural network to a budget: smaller, faster, dense.",
@@ -79,10 +87,13 @@ def shape(
     recipe: Annotated[
         str | None, typer.Argument(metavar="[RECIPE.yaml]", help="Settings; options given here win.")
     ] = None,
-    task: Annotated[str | None, typer.Option(help="image-classification")] = None,
+    task: Annotated[str | None, typer.Option(help=TASKS)] = None,
     model: Annotated[
         str | None,
-        typer.Option(help="timm:NAME, torchvision:NAME, hub:OWNER/REPO:NAME or file:PATH.py:FACTORY"),
+        typer.Option(
+            help="timm:NAME, torchvision:NAME, hf:NAME_OR_FOLDER, builtin:NAME, hub:OWNER/REPO:NAME or "
+            "file:PATH.py:FACTORY"
+        ),
     ] = None,
     weights: Annotated[
         str | None, typer.Option(help="pretrained, none, or a .safetensors or .pt file")
@@ -103,6 +114,11 @@ def shape(
     image_size: ImageSize = None,
     path_column: PathColumn = None,
     label_column: LabelColumn = None,
+    text_column: TextColumn = None,
+    pair_column: PairColumn = None,
+    tokenizer: Tokenizer = None,
+    max_length: MaxLength = None,
+    max_seconds: MaxSeconds = None,
     skip_bad: SkipBad = False,
     out: Out = None,
     dry_run: DryRun = False,
@@ -117,7 +133,9 @@ def shape(
         "task": task, "model": model, "weights": weights, "teacher": teacher,
         "teacher_weights": teacher_weights, "budget": budget, "runtime": runtime, "device": device,
         "image_size": image_size, "seed": seed, "data.source": data, "data.path_column": path_column,
-        "data.label_column": label_column, "data.skip_bad": skip_bad or None,
+        "data.label_column": label_column, "data.text_column": text_column, "data.pair_column": pair_column,
+        "data.tokenizer": tokenizer, "data.max_length": max_length, "data.max_seconds": max_seconds,
+        "data.skip_bad": skip_bad or None,
     }  # fmt: skip
     if resume:
         check_resumable(out)
@@ -130,13 +148,14 @@ def shape(
 def inspect(
     source: Annotated[str, typer.Argument(metavar="SOURCE|RUN", help="A source, a run, or a saved network.")],
     model: Code = None,
+    task: Task = None,
     image_size: ImageSize = None,
     as_json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     """Complexity per layer, what may shrink, and what may not and why."""
-    found = inspect_network(source, image_size=image_size, trust=True, model=model)
+    found = inspect_network(source, image_size=image_size, trust=True, model=model, task=task)
     if as_json:
         say_json(found)
     elif not quiet:
@@ -149,13 +168,14 @@ def compare(
     b: Annotated[str, typer.Argument(metavar="RUN|SOURCE")],
     data: Annotated[str, typer.Option(help="What both answer: as in `penjing shape`.")],
     model: Code = None,
+    task: Task = None,
     image_size: ImageSize = None,
     as_json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     """Two networks on the same held-out examples: size, speed, accuracy, and where they differ."""
-    found = compare_networks(a, b, data=data, image_size=image_size, trust=True, model=model)
+    found = compare_networks(a, b, data=data, image_size=image_size, trust=True, model=model, task=task)
     if as_json:
         say_json(found)
     elif not quiet:

@@ -15,6 +15,8 @@ from penjing.cli._views import show_plan
 from penjing.core import Recipe, UsageError, clean, read_yaml, refuse_code, runs_code
 from penjing.pipeline import dry_run, shape, silent
 
+DEFAULT_TASK = "image-classification"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
@@ -54,7 +56,7 @@ def recipe_from(file: str | None, given: Mapping[str, Any], *, resumed: str | No
         if name in options and weights not in options and options[name] != values.get(name):
             merged.pop(weights, None)
     merged["data"] = _data(values.get("data"), options)
-    return Recipe.of({"task": "image-classification", **merged}, where=where, given=frozenset(options))
+    return Recipe.of({"task": DEFAULT_TASK, **merged}, where=where, given=frozenset(options))
 
 
 def _data(written: Any, options: Mapping[str, Any]) -> Any:

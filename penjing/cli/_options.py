@@ -18,6 +18,14 @@ Code = Annotated[
     str | None,
     typer.Option("--model", help="The code that a saved network was made from: file:PATH.py:FACTORY."),
 ]
-PathColumn = Annotated[str | None, typer.Option(help="The column of pictures, where --data is a table.")]
+PathColumn = Annotated[str | None, typer.Option(help="The column of files, where --data is a table.")]
 LabelColumn = Annotated[str | None, typer.Option(help="The column of labels, where --data is a table.")]
-SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out unreadable pictures and count them.")]
+Task = Annotated[str | None, typer.Option(help="What the network does, where nothing else tells.")]
+TextColumn = Annotated[
+    str | None, typer.Option(help="The column of texts or words, where --data is a table.")
+]
+PairColumn = Annotated[str | None, typer.Option(help="The column of second texts, where --data is a table.")]
+MaxLength = Annotated[int | None, typer.Option(help="Tokens that longer texts are cut to.", min=4)]
+Tokenizer = Annotated[str | None, typer.Option(help="A folder or hub name, where the model brings none.")]
+MaxSeconds = Annotated[float | None, typer.Option(help="Clips that last longer are refused.", min=0.05)]
+SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out unreadable examples and count them.")]

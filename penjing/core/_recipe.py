@@ -17,6 +17,7 @@ from pydantic import (
 
 from penjing.core._budget import Budget
 from penjing.core._errors import UsageError
+from penjing.core._step_defaults import step_defaults
 from penjing.core._words import clean, cut, shown
 from penjing.core._yaml import dump_yaml, read_yaml
 
@@ -24,6 +25,14 @@ Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
 Number = int | float
+TaskName = Literal[
+    "image-classification",
+    "text-classification",
+    "token-classification",
+    "audio-classification",
+    "speech-recognition",
+]
+REGISTERED = ("timm:", "torchvision:", "hf:", "builtin:")
 
 _NEEDED = {
     "model": "--model or `model`",
@@ -60,7 +69,10 @@ def _splits(value: object) -> object:
 
 
 class DataOptions(_Part):
-    """Which examples, how they are split, and how training pictures are varied (null: as suits the data)."""
+    """Which examples, how they are split, and how training examples are varied (null: as suits the data).
+
+    max_length (tokens) cuts texts, max_seconds refuses longer clips; alphabet are the characters of transcripts.
+    """
 
     source: Annotated[str, AfterValidator(_named)]
     splits: Annotated[tuple[Number, Number, Number] | None, BeforeValidator(_splits)] = None
@@ -68,6 +80,12 @@ class DataOptions(_Part):
     skip_bad: bool = False
     path_column: str | None = None
     label_column: str | None = None
+    text_column: str | None = None
+    pair_column: str | None = None
+    tokenizer: str | None = None
+    max_length: Annotated[int, Field(ge=4)] | None = None
+    max_seconds: Positive | None = None
+    alphabet: str | None = None
 
 
 class _Training(_Part):
@@ -161,6 +179,19 @@ class Steps(_Part):
     measure: MeasureOptions = MeasureOptions()
 
 
+def _filled_steps(values: Mapping[str, Any]) -> Any:
+    """The steps with the options that suit the task where they say nothing; anything else is left to be refused."""
+    written = values.get("steps", {})
+    suits = step_defaults(str(values.get("task")), pretrained=values.get("weights") != "none")
+    if not isinstance(written, Mapping):
+        return written
+    steps = dict(written)
+    for step, options in suits.items():
+        own = steps.get(step, {})
+        steps[step] = {**options, **own} if isinstance(own, Mapping) else own
+    return steps
+
+
 def _budget(text: str) -> str:
     return str(Budget.parse(text))
 
@@ -173,8 +204,9 @@ class Recipe(_Part):
     """What a run does. Names only: code comes in from the command line or Python, never from a recipe."""
 
     schema_version: Literal[1] = 1
-    task: Literal["image-classification"]
+    task: TaskName
     model: str
+    model_args: dict[str, Any] = {}
     weights: str
     teacher: str | None = None
     teacher_weights: str
@@ -195,8 +227,9 @@ class Recipe(_Part):
         filled = dict(values)
         for key in ("model", "teacher"):
             name = values.get(key)
-            registered = isinstance(name, str) and name.startswith(("timm:", "torchvision:"))
+            registered = isinstance(name, str) and name.startswith(REGISTERED)
             filled.setdefault(_WEIGHTS[key], "pretrained" if registered else "none")
+        filled["steps"] = _filled_steps(filled)
         return filled
 
     @classmethod

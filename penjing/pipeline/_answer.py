@@ -32,12 +32,14 @@ def check_answer(
         why = f"{type(error).__name__}: {error}".splitlines()[0].rstrip(".")
         raise SourceError(f"{name} fails on {described(example, reads)}: {why}. {_way_out(reads)}") from error
     try:
-        logits = task.logits(answer)
+        logits = None if isinstance(answer, tuple | list) else task.logits(answer)
     except UsageError:
+        logits = None
+    if logits is None:
         raise SourceError(
             f"{name} answers with a {type(answer).__name__}, not with a tensor of logits. "
             "Fix: wrap it in a module whose forward returns the logits alone"
-        ) from None
+        )
     _check_shape(name, logits, len(first_tensor(example)), isinstance(task, SequenceTask), classes)
 
 

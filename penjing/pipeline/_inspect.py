@@ -13,16 +13,22 @@ from penjing.tasks import example_of
 
 
 def inspect(
-    spec: str, *, image_size: int | None = None, trust: bool = False, model: str | None = None
+    spec: str,
+    *,
+    image_size: int | None = None,
+    trust: bool = False,
+    model: str | None = None,
+    task: str | None = None,
 ) -> dict[str, Any]:
     """Everything that a trace shows about a source, a saved network, or the slim network of a run.
 
-    `model` names the code (file:PATH.py:FACTORY) that a saved network was made from, where it was. A network that reads
-    something else than one picture says so by an attribute `example_inputs`: a tensor, a tuple or a dict of them.
+    `model` names the code (file:PATH.py:FACTORY) that a saved network was made from, where it was; `task` chooses the
+    head of a source that has several. A network that reads something else than its source tells says so by an attribute
+    `example_inputs`: a tensor, a tuple or a dict of them.
 
     Keys: source, input_size, params, macs (of one example), size_bytes, layers, groups, frozen, unknown_ops.
     """
-    opened = open_network(spec, trust=trust, original=model)
+    opened = open_network(spec, trust=trust, original=model, task=task)
     network = opened.model.eval()
     example = network.__dict__.pop("example_inputs", None)
     if example is None:

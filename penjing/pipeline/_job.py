@@ -14,7 +14,7 @@ from torch import nn
 from penjing.core import DataOptions, Plan, Reads, Recipe, RunError, UsageError
 from penjing.export import read_structure
 from penjing.pipeline._events import Event, Listener
-from penjing.pipeline._open import artifact_of, load_artifact, sized
+from penjing.pipeline._open import artifact_of, load_artifact, sized, with_tokenizer
 from penjing.pipeline._run import RunFolder
 from penjing.recover import place
 from penjing.report import EventLog
@@ -35,7 +35,9 @@ class Inputs:
         """What the network is given: as it expects, but pictures in the recipe's own size."""
         recipe = self.recipe
         reads = sized(self.source(weights="none").reads, recipe.image_size, recipe.model)
-        return reads_for(recipe.task, reads, recipe.model)
+        return reads_for(
+            recipe.task, with_tokenizer(reads, recipe.data.tokenizer, recipe.model), recipe.model
+        )
 
     @functools.cached_property
     def data(self) -> LabelledData:
@@ -55,7 +57,14 @@ class Inputs:
             raise UsageError(
                 f"{spec} is a saved network; --model takes a source such as timm:resnet18, --teacher both."
             )
-        return load_source(spec, weights=weights, num_classes=num_classes, trust_files=self.trust)
+        return load_source(
+            spec,
+            weights=weights,
+            num_classes=num_classes,
+            args=self.recipe.model_args,
+            trust_files=self.trust,
+            task=self.recipe.task,
+        )
 
     def fresh(self, weights: str = "none") -> nn.Module:
         """The network with a new head for the task, on the run's device; without `weights` values are unspecified."""
@@ -78,7 +87,9 @@ class Inputs:
     def teacher_source(self, weights: str) -> LoadedSource:
         """The teacher's source with a new head for the task."""
         spec = self.recipe.teacher or ""
-        loaded = load_source(spec, weights=weights, num_classes=self.classes, trust_files=self.trust)
+        loaded = load_source(
+            spec, weights=weights, num_classes=self.classes, trust_files=self.trust, task=self.recipe.task
+        )
         loaded.model.to(self.recipe.device)
         return loaded
 
@@ -89,8 +100,21 @@ class Inputs:
 
 def read_data(task: str, options: DataOptions, reads: Reads, seed: int) -> LabelledData:
     """The data that a recipe's options name, for a network that reads `reads`."""
-    columns = Columns(path=options.path_column, label=options.label_column)
-    how = Options(seed=seed, splits=options.splits, skip_bad=options.skip_bad, augmentation=options.augment)
+    columns = Columns(
+        path=options.path_column,
+        label=options.label_column,
+        text=options.text_column,
+        pair=options.pair_column,
+    )
+    how = Options(
+        seed=seed,
+        splits=options.splits,
+        skip_bad=options.skip_bad,
+        augmentation=options.augment,
+        max_length=options.max_length,
+        max_seconds=options.max_seconds,
+        alphabet=options.alphabet,
+    )
     return load_data(task, options.source, reads, columns, how)
 
 

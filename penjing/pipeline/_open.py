@@ -102,3 +102,12 @@ def sized(reads: Reads, image_size: int | None, name: str) -> Reads:
             f"{name} reads no pictures, and an image size was asked. Fix: leave --image-size out"
         )
     return replace(reads, size=(reads.size[0], image_size, image_size))
+
+
+def with_tokenizer(reads: Reads, tokenizer: str | None, name: str) -> Reads:
+    """`reads` with another tokenizer; raises `UsageError` where one is asked of a network that reads no texts."""
+    if tokenizer is None:
+        return reads
+    if not isinstance(reads, Texts):
+        raise UsageError(f"{name} reads no texts, and a tokenizer was given. Fix: leave data.tokenizer out")
+    return replace(reads, tokenizer=tokenizer)

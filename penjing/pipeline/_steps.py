@@ -10,7 +10,18 @@ from penjing.pipeline import _deliver, _figures, _learn, _shrink
 from penjing.pipeline._job import Job
 
 READS = {
-    "base": ("schema_version", "task", "model", "weights", "data", "runtime", "device", "seed", "image_size"),
+    "base": (
+        "schema_version",
+        "task",
+        "model",
+        "model_args",
+        "weights",
+        "data",
+        "runtime",
+        "device",
+        "seed",
+        "image_size",
+    ),
     "transfer": ("steps.transfer",),
     "teacher": ("teacher", "teacher_weights", "steps.transfer"),
     "distil": ("teacher", "teacher_weights", "steps.distil"),

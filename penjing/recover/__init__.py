@@ -10,7 +10,6 @@ from penjing.recover._defaults import TRANSFER as TRANSFER
 from penjing.recover._defaults import DistilDefaults as DistilDefaults
 from penjing.recover._defaults import RecoverDefaults as RecoverDefaults
 from penjing.recover._defaults import TransferDefaults as TransferDefaults
-from penjing.recover._defaults import defaults_for as defaults_for
 from penjing.recover._distil import distil as distil
 from penjing.recover._distil import distillation_loss as distillation_loss
 from penjing.recover._distil import recover as recover

@@ -1,10 +1,7 @@
 """The defaults of each step, in one place."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
-from penjing.core import UsageError
 from penjing.recover._training import Training
 
 
@@ -57,63 +54,3 @@ class RecoverDefaults:
 TRANSFER = TransferDefaults()
 DISTIL = DistilDefaults()
 RECOVER = RecoverDefaults()
-
-# Texts: Devlin et al., "BERT", NAACL 2019, appendix A.3 (batch 16 or 32, Adam at 2e-5 to 5e-5, 2 to 4 epochs, linear
-# warm-up and decay, gradient norm 1); Mosbach et al., "On the Stability of Fine-tuning BERT", ICLR 2021 (warm-up over
-# 10% and more epochs keep small sets from failing). Small encoders take larger rates than BERT's.
-_TEXTS: Mapping[str, Any] = {
-    "lr": 1e-4,
-    "batch_size": 32,
-    "weight_decay": 0.01,
-    "schedule": "linear",
-    "warmup": 0.1,
-    "clip": 1.0,
-}
-# Sounds: transformers and recurrent networks on frames want a warm-up and a gradient norm of 1 (Gong et al., "AST",
-# Interspeech 2021: 2.5e-4 on keywords; Wan et al., GE2E, ICASSP 2018: norm clipped), convolutions bear both.
-_SOUNDS: Mapping[str, Any] = {"lr": 5e-4, "weight_decay": 0.01, "warmup": 0.1, "clip": 1.0}
-# CTC: Baevski et al., "wav2vec 2.0", NeurIPS 2020, appendix B: pretrained networks at 3e-5 to 1e-4 after a rise over
-# 10%; from scratch the alignment must first be found, which takes more epochs at a larger rate.
-_CTC: Mapping[str, Any] = {"batch_size": 16, "weight_decay": 0.01, "warmup": 0.1, "clip": 1.0}
-
-
-def defaults_for(task: str, kind: str, *, pretrained: bool = True) -> dict[str, dict[str, Any]]:
-    """Options of "transfer", "distil" and "recover" that differ from `TRANSFER`, `DISTIL` and `RECOVER` in a field.
-
-    `kind` is what is read: "pictures", "texts" or "sounds"; `pretrained` says whether the network starts from
-    trained weights, which larger rates would undo. For pictures nothing differs: rate and batch-norm examples
-    there are for convolutional networks. Steps that win back what a cut lost restart at the peak rate (Le & Hua,
-    ICLR 2021). These are starting points, not the best for a given network.
-    """
-    if kind not in ("pictures", "texts", "sounds"):
-        raise UsageError(f"kind must be one of pictures, texts, sounds, not {kind!r}.")
-    if kind == "pictures":
-        return {"transfer": {}, "distil": {}, "recover": {}}
-    if task == "speech-recognition":
-        return _speech(pretrained)
-    return _texts(pretrained) if kind == "texts" else _sounds(pretrained)
-
-
-def _texts(pretrained: bool) -> dict[str, dict[str, Any]]:
-    first = {"lr": _TEXTS["lr"] if pretrained else 5e-4, "epochs": 4 if pretrained else 10}
-    return {
-        "transfer": {**_TEXTS, **first, "probe_epochs": 5 if pretrained else 0, "bn_examples": 0},
-        "distil": {**_TEXTS, "epochs": 4},
-        "recover": {**_TEXTS, "epochs": 6, "bn_examples": 0},
-    }
-
-
-def _sounds(pretrained: bool) -> dict[str, dict[str, Any]]:
-    first = {
-        "lr": 3e-4 if pretrained else 1e-3,
-        "epochs": 8 if pretrained else 15,
-        "probe_epochs": 5 if pretrained else 0,
-    }
-    return {"transfer": {**_SOUNDS, **first}, "distil": dict(_SOUNDS), "recover": dict(_SOUNDS)}
-
-
-def _speech(pretrained: bool) -> dict[str, dict[str, Any]]:
-    rate = 1e-4 if pretrained else 1e-3
-    first = {"lr": rate, "epochs": 20 if pretrained else 40, "probe_epochs": 0}
-    again = {**_CTC, "lr": 2e-4 if pretrained else 5e-4, "epochs": 15}
-    return {"transfer": {**_CTC, **first}, "distil": dict(again), "recover": dict(again)}
