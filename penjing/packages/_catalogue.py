@@ -187,6 +187,24 @@ PACKAGES = (
         unpacked=40 * MB,
         place="dists/bookworm/main/i18n",
     ),
+    Package(
+        name="espeak-ng",
+        registry="pypi",
+        project="espeakng-loader",
+        file="espeakng_loader-0.2.4-py3-none-manylinux_2_17_x86_64.manylinux2014_x86_64.whl",
+        sha256="08721baf27d13d461f6be6eed9a65277e70d68234ff484fd8b9897b222cdcb6d",
+        size=10_078_484,
+        licence="GPL-3.0-or-later (eSpeak NG 1.52.0; what it says is not covered)",
+        members=(
+            "espeakng_loader/libespeak-ng.so",
+            "espeakng_loader/espeak-ng-data/en_dict",
+            "espeakng_loader/espeak-ng-data/phon*",
+            "espeakng_loader/espeak-ng-data/intonations",
+            "espeakng_loader/espeak-ng-data/lang/gmw/en*",
+            "espeakng_loader/espeak-ng-data/voices/!v/*",
+        ),
+        unpacked=10 * MB,
+    ),
 )
 CATALOGUE: Mapping[str, Package] = {package.name: package for package in PACKAGES}
 
