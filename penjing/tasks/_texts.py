@@ -1,7 +1,7 @@
 """Labelled texts in three splits, as batches of tokens."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,13 +12,12 @@ from penjing.core import DataError, Texts, UsageError, clean
 from penjing.tasks._buckets import bucketed_batches, by_length, in_batches, typical
 from penjing.tasks._examples import Example, Examples
 from penjing.tasks._prepare import Options, one_label, split_up
-from penjing.tasks._ragged import Ragged
+from penjing.tasks._ragged import UNCOUNTED, Ragged
 from penjing.tasks._splits import NAMES, Split, contradictions
 from penjing.tasks._tokenizer import Tokens, blank, encoded, load_tokenizer, room, tokens_of
 
 TextBatch = tuple[dict[str, Tensor], Tensor]
 SHOWN = 8
-UNCOUNTED = -100  # the target of a position that does not count
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -142,7 +141,7 @@ def text_data_of(found: Examples, reads: Texts, options: Options) -> TextData:
     """
     reads = shortened(reads, options.max_length)
     check_augmentation(options.augmentation or False)
-    kept, bad = readable(found.examples, options.skip_bad)
+    kept, bad = kept_or_refused(found.examples, _wrong, options.skip_bad)
     tokenizer = load_tokenizer(reads)
     chunks, truncated = encoded(tokenizer, [example.content for example in kept], reads)
     tokens = tokens_of(tokenizer, chunks, reads)
@@ -170,19 +169,21 @@ def text_data_of(found: Examples, reads: Texts, options: Options) -> TextData:
     )
 
 
-def readable(examples: Sequence[Example], skip_bad: bool) -> tuple[list[Example], tuple[str, ...]]:
-    """The examples with something to read, and the others by name; DataError where there are others, unless
+def kept_or_refused(
+    examples: Sequence[Example], wrong: Callable[[Example], str], skip_bad: bool
+) -> tuple[list[Example], tuple[str, ...]]:
+    """The examples of which `wrong` says nothing, and the others by name; DataError where there are others, unless
     `skip_bad`.
     """
-    wrong = [_wrong(example.content) for example in examples]
-    bad = tuple(clean(f"{e.name}: {why}") for e, why in zip(examples, wrong, strict=True) if why)
+    said = [wrong(example) for example in examples]
+    bad = tuple(clean(f"{example.name}: {why}") for example, why in zip(examples, said, strict=True) if why)
     if bad and not skip_bad:
         more = f"\n  and {len(bad) - SHOWN} more" if len(bad) > SHOWN else ""
         raise DataError(
             f"Texts that cannot be used ({len(bad)}):\n  " + "\n  ".join(bad[:SHOWN]) + more + "\n"
-            "Fix: fill them in or remove them, or leave them out with skip_bad=True (--skip-bad)"
+            "Fix: correct or remove them, or leave them out with skip_bad=True (--skip-bad)"
         )
-    kept = [example for example, why in zip(examples, wrong, strict=True) if not why]
+    kept = [example for example, why in zip(examples, said, strict=True) if not why]
     if not kept:
         raise DataError("No text is left. Fix: give texts that are not empty")
     return kept, bad
@@ -213,11 +214,11 @@ def digest(content: object) -> bytes:
     return hashlib.sha256(repr(content).encode()).digest()
 
 
-def _wrong(content: object) -> str:
-    texts = content if isinstance(content, tuple) else (content,)
+def _wrong(example: Example) -> str:
+    texts = example.content if isinstance(example.content, tuple) else (example.content,)
     if not all(isinstance(text, str) for text in texts):
         return "no text"
-    return "" if all(str(text).strip() for text in texts) else "the text is empty"
+    return "" if all(text.strip() for text in texts) else "the text is empty"
 
 
 def _counted(truncated: int, most: int, silent: int, total: int) -> Iterator[str]:

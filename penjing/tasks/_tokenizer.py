@@ -64,9 +64,11 @@ class Tokens:
         return torch.from_numpy((places < lengths[:, None]).astype(np.int64))
 
 
-def load_tokenizer(reads: Texts) -> Any:
-    """The tokenizer of `reads`, from a folder or a hub. No code of it is run. Raises DataError where there is none, or
-    where it makes ids that the network does not know.
+def load_tokenizer(reads: Texts, words: bool = False) -> Any:
+    """The tokenizer of `reads`, from a folder or a hub; no code of it is run. With `words` it is given single words.
+
+    Raises DataError where there is none, where it makes ids that the network does not know, or cannot tell tokens of
+    one word from those of the next.
     """
     name = reads.tokenizer
     if not name:
@@ -75,14 +77,19 @@ def load_tokenizer(reads: Texts) -> Any:
         )
     if (os.path.isabs(name) or name.startswith(".")) and not os.path.isdir(name):
         raise DataError(f"There is no tokenizer folder {cut(name)!r}. Fix: name the folder it was saved to")
+    spaced = {"add_prefix_space": True} if words else {}  # a word alone is spelt as one behind a space
     automatic: Any = require("transformers", "penjing[text]").AutoTokenizer
     try:
-        tokenizer = automatic.from_pretrained(name, trust_remote_code=False)
+        tokenizer = automatic.from_pretrained(name, trust_remote_code=False, **spaced)
     except Exception as error:  # missing files, torn files, code that is wanted: anything
         raise DataError(
             f"The tokenizer {cut(name)!r} cannot be loaded ({type(error).__name__}: {cut(str(error))}). Fix: name a "
             "folder with its files, or go online for one of a hub; tokenizers that bring code of their own are not run"
         ) from error
+    if words and not tokenizer.is_fast:
+        raise DataError(
+            f"The tokenizer {cut(name)!r} does not say which word a token is from. Fix: give one with a tokenizer.json"
+        )
     _fits(tokenizer, reads)
     return tokenizer
 
