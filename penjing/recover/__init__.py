@@ -17,6 +17,9 @@ from penjing.recover._engine import Checkpoint as Checkpoint
 from penjing.recover._engine import Fit as Fit
 from penjing.recover._epoch import train_epoch as train_epoch
 from penjing.recover._evaluate import evaluate as evaluate
+from penjing.recover._layers import Layers as Layers
+from penjing.recover._layers import find_layers as find_layers
+from penjing.recover._layers import layer_pairs as layer_pairs
 from penjing.recover._losses import DistillationLoss as DistillationLoss
 from penjing.recover._losses import Signals as Signals
 from penjing.recover._losses import find_loss as find_loss
@@ -24,6 +27,8 @@ from penjing.recover._losses import kd_kl as kd_kl
 from penjing.recover._losses import loss_names as loss_names
 from penjing.recover._losses import register_loss as register_loss
 from penjing.recover._losses import teacher_guided as teacher_guided
+from penjing.recover._matching import Matching as Matching
+from penjing.recover._matching import match as match
 from penjing.recover._modules import call as call
 from penjing.recover._modules import place as place
 from penjing.recover._optim import Group as Group

@@ -32,6 +32,10 @@ class DistilDefaults:
     weight: float = 1.0
     guide: str = "none"
     guide_alpha: float = 1.0
+    hidden: float = 0.0
+    hidden_layers: str = "uniform"
+    attention: float = 0.0
+    attention_layer: int = -1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +52,10 @@ class RecoverDefaults:
     weight: float = 1.0
     guide: str = "none"
     guide_alpha: float = 1.0
+    hidden: float = 0.0
+    hidden_layers: str = "uniform"
+    attention: float = 0.0
+    attention_layer: int = -1
     bn_examples: int = 1024
 
 

@@ -8,12 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from penjing.core import UsageError
+from penjing.core import Plan, UsageError
 from penjing.recover._bn import settle_bn
 from penjing.recover._counting import counted
 from penjing.recover._defaults import DISTIL, RECOVER
 from penjing.recover._engine import Checkpoint, Fit, Job, run
+from penjing.recover._layers import LayerMap
 from penjing.recover._losses import DistillationLoss, Signals, find_loss, teacher_guided
+from penjing.recover._matching import NOTHING, Matching, match
 from penjing.recover._modules import call, channels_last, kept_modes
 from penjing.recover._optim import param_groups
 from penjing.recover._protocols import Batch, Data, Progress, Task
@@ -35,30 +37,35 @@ def distillation_loss(
     weight: float = DISTIL.weight,
     guide: str = DISTIL.guide,
     guide_alpha: float = DISTIL.guide_alpha,
+    matching: Matching = NOTHING,
 ) -> Callable[[Batch, int, int], Tensor]:
     """The function (batch, step, total) -> scalar: task loss + weight * distance to the teacher's outputs.
 
     Teacher and student see the same inputs; the teacher runs without gradients, in the mode it is in. With
     guide="teacher-guided" the task loss is taken on `teacher_guided` logits, alpha falling from `guide_alpha`
     at step 0 to 0 at the last step; it needs a task whose loss takes bare logits. Of sequences the distance sees
-    the positions that count, [n, classes], and no padding. teacher=None gives the task loss alone.
+    the positions that count, [n, classes], and no padding. `matching` (`match`) adds terms that draw hidden
+    states and attention to the teacher's. teacher=None gives the task loss alone.
     """
     distance, guided = find_loss(loss), _checked(guide, temperature, weight) == "teacher-guided"
 
     def value(batch: Batch, step: int, total: int) -> Tensor:
         inputs = task.inputs(batch)
-        outputs = call(student, inputs)
+        with matching.watching(student, inputs) as seen:
+            outputs = call(student, inputs)
         if teacher is None:
             return task.loss(outputs, batch)
-        with torch.no_grad():
+        with torch.no_grad(), matching.watching(teacher, inputs, teacher=True) as told:
             taught = task.logits(call(teacher, inputs))
         own = task.logits(outputs)
+        drawn = matching.distance(seen, told, task, batch, own) if matching.on else 0.0
         if guided:
             outputs = teacher_guided(own, taught, anneal(step, total, start=guide_alpha))
-        hard = task.loss(outputs, batch)
+        hard = task.loss(outputs, batch) + drawn
         if not weight:
             return hard
         signals = _signals(task, batch, own, taught, temperature, step / max(1, total))
+        signals = replace(signals, student_hidden=seen.hidden, teacher_hidden=told.hidden)
         return hard + weight * distance(signals) if signals.student.numel() else hard
 
     return value
@@ -75,6 +82,11 @@ def distil(
     weight: float = DISTIL.weight,
     guide: str = DISTIL.guide,
     guide_alpha: float = DISTIL.guide_alpha,
+    hidden: float = DISTIL.hidden,
+    hidden_layers: LayerMap = DISTIL.hidden_layers,
+    attention: float = DISTIL.attention,
+    attention_layer: int = DISTIL.attention_layer,
+    plan: Plan | None = None,
     progress: Progress | None = None,
     checkpoint: Checkpoint | None = None,
     resume: TrainState | None = None,
@@ -83,8 +95,10 @@ def distil(
     """Train `student`, in place, on the task and on `teacher`'s outputs (`distillation_loss`).
 
     The teacher stays in eval mode and unchanged; it may have another architecture, but must have the same
-    classes (UsageError) and take the same inputs. Options are the fields of `Training`; the defaults are
-    `DISTIL`. Returns the student in its best epoch on the selection split.
+    classes (UsageError) and take the same inputs. `hidden` and `attention` are the weights of terms that draw
+    hidden states and attention of encoders to the teacher's; `hidden_layers` and `attention_layer` say which,
+    and `plan` is what cut the student from this teacher, if anything did (`match`). Options are the fields of
+    `Training`; the defaults are `DISTIL`. Returns the student in its best epoch on the selection split.
     """
     training = training_with(DISTIL.training, options)
     terms = {
@@ -94,7 +108,14 @@ def distil(
         "guide": guide,
         "guide_alpha": guide_alpha,
     }
-    job = _job("distil", student, teacher, task, data, training, terms)
+    matched = {
+        "hidden": hidden,
+        "hidden_layers": hidden_layers,
+        "attention": attention,
+        "attention_layer": attention_layer,
+        "plan": plan,
+    }
+    job = _job("distil", student, teacher, task, data, training, terms, matched)
     return run(job, progress=progress, checkpoint=checkpoint, resume=resume)
 
 
@@ -109,6 +130,11 @@ def recover(
     weight: float = RECOVER.weight,
     guide: str = RECOVER.guide,
     guide_alpha: float = RECOVER.guide_alpha,
+    hidden: float = RECOVER.hidden,
+    hidden_layers: LayerMap = RECOVER.hidden_layers,
+    attention: float = RECOVER.attention,
+    attention_layer: int = RECOVER.attention_layer,
+    plan: Plan | None = None,
     bn_examples: int = RECOVER.bn_examples,
     progress: Progress | None = None,
     checkpoint: Checkpoint | None = None,
@@ -120,7 +146,8 @@ def recover(
     The rate rises over 5% of the steps to its peak, then follows a cosine to 0 (Le & Hua, ICLR 2021).
     `teacher` is the network before pruning, or None for the task loss alone. Before the first and after the
     last epoch batch-norm statistics are re-estimated on `bn_examples` training examples without augmentation
-    (EagleEye, ECCV 2020) and kept where the selection split says that they help; 0 is off. Options are the
+    (EagleEye, ECCV 2020) and kept where the selection split says that they help; 0 is off. `hidden`,
+    `attention` and `plan` are as in `distil`. Options are the
     fields of `Training`; the defaults are `RECOVER`. `start` of the result also holds given_loss and
     given_accuracy, the figures before any of this.
     """
@@ -132,7 +159,14 @@ def recover(
         "guide": guide,
         "guide_alpha": guide_alpha,
     }
-    job = _job("recover", slim, teacher, task, data, training, terms)
+    matched = {
+        "hidden": hidden,
+        "hidden_layers": hidden_layers,
+        "attention": attention,
+        "attention_layer": attention_layer,
+        "plan": plan,
+    }
+    job = _job("recover", slim, teacher, task, data, training, terms, matched)
     job = replace(job, settings={**job.settings, "bn_examples": bn_examples})
     settle = partial(settle_bn, slim, task, data, training, examples=bn_examples)
     with kept_modes(slim), channels_last(slim, on=training.channels_last):
@@ -152,9 +186,15 @@ def _job(
     data: Data,
     training: Training,
     terms: dict[str, Any],
+    matched: dict[str, Any],
 ) -> Job:
+    matching = NOTHING
     if teacher is not None:
         check_teacher(student, teacher, task, data)
+        batch = next(iter(data.batches("selection", 2)))
+        matching = match(student, teacher, task, batch, seed=training.seed, **matched)
+    elif matched["hidden"] or matched["attention"]:
+        raise UsageError("hidden and attention draw the student to a teacher; give one, or leave them at 0.")
 
     def mode() -> None:
         student.train()
@@ -173,9 +213,10 @@ def _job(
         data=data,
         training=training,
         groups=partial(param_groups, student, lr=training.lr, weight_decay=training.weight_decay),
-        loss=distillation_loss(student, teacher, task, **terms),
+        loss=distillation_loss(student, teacher, task, **terms, matching=matching),
         mode=mode,
-        settings={**named, "teacher": teacher is not None},
+        settings={**named, "teacher": teacher is not None, **matching.settings()},
+        helpers=matching.maps,
         beside=() if teacher is None else (teacher,),
     )
 

@@ -2,12 +2,14 @@
 
 import hashlib
 import math
+import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -18,13 +20,14 @@ from penjing.recover._ema import Average
 from penjing.recover._epoch import not_finite, train_epoch
 from penjing.recover._evaluate import score, select
 from penjing.recover._modules import channels_last, device_of, kept_modes, tensors_of, write_tensors
-from penjing.recover._optim import Group, build_optimizer, pull, set_rate
+from penjing.recover._optim import Group, build_optimizer, param_groups, pull, set_rate
 from penjing.recover._protocols import Batch, Data, Progress, Task
 from penjing.recover._state import TrainState, check_state, fill_optimizer, optimizer_tensors
 from penjing.recover._training import Training
 
 Checkpoint = Callable[[TrainState], None]
 REPORT_EVERY = 0.1  # seconds
+HELPER = "helper/"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +54,8 @@ class Job:
 
     `loss(batch, step, total)` runs the model; `groups` is called once the memory layout is set; `mode` sets
     training mode; `settings` are the options a resumed run must share; `extra` goes into the state; `beside`
-    are other models that run (a teacher); `given` are figures for `Fit.start`; `seconds` were spent before.
+    are other models that run (a teacher); `helpers` learn along and are thrown away; `given` are figures for
+    `Fit.start`; `seconds` were spent before.
     """
 
     stage: str
@@ -65,6 +69,7 @@ class Job:
     settings: Mapping[str, Any] = field(default_factory=dict)
     extra: Mapping[str, Tensor] = field(default_factory=dict)
     beside: tuple[nn.Module, ...] = ()
+    helpers: nn.Module = field(default_factory=nn.ModuleList)
     given: Mapping[str, float] = field(default_factory=dict)
     seconds: float = 0.0
 
@@ -123,7 +128,7 @@ class _Loop:
         self.job, self.format = job, memory_format
         self.settings = {**job.training.to_json(), **job.settings}
         self.good: Mapping[str, Tensor] = _copy(tensors_of(job.model))
-        self.groups = job.groups()
+        self.groups = (*job.groups(), *_helper_groups(job))
         self.optimizer = build_optimizer(self.groups, job.training)
         self.names: dict[Tensor, str] = {
             p: n for g in self.groups for n, p in zip(g.names, g.parameters, strict=True)
@@ -150,6 +155,7 @@ class _Loop:
     def _load(self, state: TrainState) -> None:
         check_state(state, self.job.stage, self.good, self.settings)
         write_tensors(self.job.model, state.model)
+        write_tensors(self.job.helpers, {name.removeprefix(HELPER): t for name, t in state.extra.items()})
         if state.ema is not None:
             self.average = Average(state.ema, self.job.training.ema)
         fill_optimizer(self.optimizer, state.optimizer, self.names)
@@ -256,7 +262,7 @@ class _Loop:
             best=self.best,
             best_epoch=self.best_epoch,
             score=self.score,
-            extra=self.job.extra,
+            extra={**self.job.extra, **_helper_tensors(self.job.helpers)},
             start=self.start,
             history=tuple(self.history),
             seconds=self.seconds,
@@ -296,12 +302,32 @@ class _Reporter:
 
 @contextmanager
 def _seeded(seed: int, stage: str, epoch: int, device: torch.device) -> Iterator[None]:
-    """Torch's generators seeded from (seed, stage, epoch) inside, as they were outside."""
+    """Torch's, NumPy's and Python's generators seeded from (seed, stage, epoch) inside, as they were outside.
+
+    Networks draw from all three: some mask spectrograms in NumPy.
+    """
     devices = [device] if device.type == "cuda" else []
-    mixed = hashlib.sha256(f"{seed}/{stage}/{epoch}".encode()).digest()[:8]
+    mixed = int.from_bytes(hashlib.sha256(f"{seed}/{stage}/{epoch}".encode()).digest()[:8], "big") >> 1
+    others = np.random.get_state(), random.getstate()
     with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(int.from_bytes(mixed, "big") >> 1)
-        yield
+        torch.manual_seed(mixed)
+        np.random.seed(mixed % 2**32)
+        random.seed(mixed)
+        try:
+            yield
+        finally:
+            np.random.set_state(others[0])
+            random.setstate(others[1])
+
+
+def _helper_groups(job: Job) -> tuple[Group, ...]:
+    """The helpers' parameters, at the same rate and decay."""
+    groups = param_groups(job.helpers, lr=job.training.lr, weight_decay=job.training.weight_decay)
+    return tuple(replace(group, names=tuple(HELPER + name for name in group.names)) for group in groups)
+
+
+def _helper_tensors(helpers: nn.Module) -> dict[str, Tensor]:
+    return {HELPER + name: t for name, t in _copy(tensors_of(helpers)).items()}
 
 
 def _copy(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -12,6 +12,7 @@ from penjing.recover._counting import terms
 from penjing.recover._modules import call, device_of, kept_modes, place
 from penjing.recover._protocols import Batch, Data, SequenceTask, Task
 from penjing.recover._training import Training
+from penjing.tasks import headline
 
 SMALLER = ("loss", "nll", "wer", "cer")
 
@@ -96,12 +97,12 @@ def score(figures: Mapping[str, float], task: Task, monitor: str | None = None) 
     `monitor` is the metric that decides; None is the task's headline, (name, larger is better), or accuracy.
     Of other metrics loss, nll, wer and cer are better when smaller.
     """
-    headline, larger = getattr(task, "headline", ("accuracy", True))
-    if monitor is not None and monitor != headline:
-        headline, larger = monitor, monitor not in SMALLER
-    if headline not in figures:
+    name, larger = headline(task)
+    if monitor is not None and monitor != name:
+        name, larger = monitor, monitor not in SMALLER
+    if name not in figures:
         known = ", ".join(sorted(figures))
-        raise UsageError(f"monitor {headline!r} is none of the task's metrics; choose one of {known}.")
-    value = float(figures[headline]) * (1 if larger else -1)
+        raise UsageError(f"monitor {name!r} is none of the task's metrics; choose one of {known}.")
+    value = float(figures[name]) * (1 if larger else -1)
     loss = figures["loss"] if math.isfinite(figures["loss"]) else math.inf
     return (value if math.isfinite(value) else -math.inf, -loss)

@@ -1,32 +1,14 @@
 """What the training functions need from data and from their callers."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Protocol
 
-from torch import Tensor
-
+from penjing.tasks import SequenceTask as SequenceTask
 from penjing.tasks import Task as Task
 
 Batch = Any
 Figures = Mapping[str, float]
 Progress = Callable[[str, int, int, Figures], None]
-
-
-@runtime_checkable
-class SequenceTask(Task, Protocol):
-    """A task whose logits are [batch, positions, classes], and whose answers are sequences."""
-
-    def positions(self, logits: Tensor, batch: Any) -> Tensor:
-        """Which positions count, bool of shape logits.shape[:-1]: padding does not."""
-        ...
-
-    def answers(self, logits: Tensor, batch: Any) -> Sequence[Any]:
-        """One answer per example."""
-        ...
-
-    def truths(self, batch: Any) -> Sequence[Any]:
-        """What the answers are compared with, one per example."""
-        ...
 
 
 class Data(Protocol):

@@ -21,7 +21,7 @@ class TrainState:
     seed is in `settings`, which a resumed run must share. `model` holds parameters and all buffers by name;
     `optimizer` goes from "parameter/field" to tensor; `ema` is the running average or None; `best` are the
     tensors of the best epoch so far (0 is the start), with `score` (larger is better); `extra` belongs to the
-    step (L2-SP keeps its anchors there).
+    step (L2-SP keeps its anchors there, hidden-state matching its linear maps).
     """
 
     stage: str
