@@ -24,7 +24,7 @@ from penjing.sources._hf_networks import (
     set_classes,
     task_of,
 )
-from penjing.sources._hf_reads import reads_of, vocabulary_of
+from penjing.sources._hf_reads import Vocabulary, reads_of, vocabulary_of
 from penjing.sources._registry import JSON
 from penjing.sources._weights import read_weights
 
@@ -52,13 +52,12 @@ class Network:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Origin:
-    """A configuration with its folder, and the pooling that the folder asks for ("" for none); `where` in messages."""
+    """A configuration and the folder it lies in; `where` in messages."""
 
     name: str
     where: str
     values: Mapping[str, JSON]
     folder: Path | None = None
-    pooling: str = ""
     bare: bool = False
     architectures: tuple[str, ...] = ()
 
@@ -81,11 +80,11 @@ def load_network(
     origin = _origin(name, where, pretrained=weights == "pretrained")
     own = {key: args[key] for key in OWN_ARGS if key in args}
     values = changed(origin.values, {k: v for k, v in args.items() if k not in own}, where)
-    config = make(_quiet_training(values, args), where)
+    config = make(_quiet_training(values, args, where), where)
     task = task or task_of(config, origin.architectures)
     _check_labels(config)
     if task in ("text-classification", "token-classification") and origin.folder is not None:
-        _agree_on_padding(config, vocabulary_of(origin.folder, where).pad)
+        _agree_on_padding(config, vocabulary_of(origin.folder, where))
     shape = _shape(origin, config, task, num_classes, own)
     set_classes(shape, config)
     stored = _stored(shape, config)  # some classes change the configuration they are given
@@ -155,7 +154,6 @@ def _origin(name: str, where: str, *, pretrained: bool) -> _Origin:
         where=where,
         values=of_folder(raw, where),
         folder=folder,
-        pooling=_pooling(folder),
         bare=is_bare(classes) or (folder / "modules.json").is_file(),
         architectures=classes,
     )
@@ -169,10 +167,10 @@ def _also(name: str) -> str:
     return f" Nearest types, for fresh networks (--weights none): {', '.join(near)}." if near else ""
 
 
-def _pooling(folder: Path) -> str:
+def _pooling(folder: Path | None) -> str:
     """The pooling in a sentence encoder's folder. More than one, or one that is not known, is a SourceError."""
-    if not (folder / POOLING).is_file():
-        return ""
+    if folder is None or not (folder / POOLING).is_file():
+        return "mean"
     content = read_json(folder / POOLING)
     if isinstance(content.get("pooling_mode"), str):
         asked = [content["pooling_mode"].removesuffix("token").removesuffix("_tokens")]
@@ -190,9 +188,9 @@ def _pooling(folder: Path) -> str:
     return asked[0]
 
 
-def _quiet_training(values: Mapping[str, JSON], args: Mapping[str, JSON]) -> dict[str, JSON]:
+def _quiet_training(values: Mapping[str, JSON], args: Mapping[str, JSON], where: str) -> dict[str, JSON]:
     """SpecAugment off unless asked for: it draws from NumPy's generator, which a resumed run cannot repeat."""
-    known = "apply_spec_augment" in plain(make(values, "the configuration"))
+    known = "apply_spec_augment" in plain(make(values, where))
     asked = any(key.startswith(("mask_time", "mask_feature", "apply_spec")) for key in args)
     return {**values, "apply_spec_augment": False} if known and not asked else dict(values)
 
@@ -202,10 +200,10 @@ def _check_labels(config: Any) -> None:
         raise SourceError(f"num_labels is {config.num_labels}; a classifier needs at least 1")
 
 
-def _agree_on_padding(config: Any, pad: int | None) -> None:
+def _agree_on_padding(config: Any, vocabulary: Vocabulary | None) -> None:
     """A network that finds the end of a text by its pad token must know which one that is."""
-    if hasattr(config, "pad_token_id") and config.pad_token_id is None:
-        config.pad_token_id = pad
+    if vocabulary is not None and hasattr(config, "pad_token_id") and config.pad_token_id is None:
+        config.pad_token_id = vocabulary.pad
 
 
 def _shape(
@@ -215,9 +213,10 @@ def _shape(
     architecture = architecture_for(task, config, bare=origin.bare or "pooling" in own, where=where)
     if own and architecture not in WRAPPED:
         raise SourceError(
-            f"{where}: {', '.join(own)} are of heads of ours, and this network has one of its own. Fix: leave them out"
+            f"{where} has a head of its own, which {' and '.join(own)} in args cannot change. Fix: leave out "
+            f"{' and '.join(own)}, or give pooling (mean, cls, max, last) for a head of ours"
         )
-    pooling = str(own.get("pooling") or origin.pooling or "mean")
+    pooling = str(own["pooling"]) if "pooling" in own else _pooling(origin.folder)
     dropout = own.get("dropout")
     if pooling not in POOLINGS or not (
         dropout is None or (isinstance(dropout, int | float) and 0 <= dropout < 1)
@@ -268,6 +267,8 @@ def _state(origin: _Origin, weights: str) -> tuple[_State, str]:
         )
     tensors, remark = read_state(origin.folder, origin.where)
     told = f"folder {origin.folder.name}" if is_folder(origin.name) else f"hub {origin.folder.name[:12]}"
+    if origin.where.startswith("builtin:"):
+        told = f"package {origin.where.removeprefix('builtin:')}"
     return _State(tensors=tensors, remark=remark), told
 
 

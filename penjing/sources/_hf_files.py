@@ -19,6 +19,7 @@ from penjing.sources._weights import read_weights
 CONFIG = "config.json"
 WHOLE = ("model.safetensors", "pytorch_model.bin")
 SHARDED = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
+ADAPTER = "adapter_config.json"
 SMALL = ("*.json", "*.txt", "*.model", "*.tiktoken", "1_Pooling/*.json")
 
 
@@ -44,18 +45,28 @@ def is_folder(name: str) -> bool:
 
 def read_state(folder: Path, name: str) -> tuple[Mapping[str, Tensor], str]:
     """The tensors of the weights in `folder`, in one file or several, and a remark on their type or ""."""
+    if (folder / ADAPTER).is_file():
+        raise SourceError(
+            f"{name} holds an adapter, which would be left out. Fix: merge it into its network and save that "
+            f"(model.merge_and_unload()), or take {ADAPTER} away"
+        )
     for file in (place for pair in zip(WHOLE, SHARDED, strict=True) for place in pair):
         if (folder / file).is_file():
             state = _sharded(folder / file) if file in SHARDED else read_weights(folder / file)
-            return state, _types(state)
+            return _without_wrapper(state), _types(state)
     others = sorted(p.name for p in folder.iterdir() if p.suffix in (".h5", ".msgpack", ".gguf", ".ot"))
-    adapter = (folder / "adapter_config.json").is_file()
-    said = " It holds an adapter: merge it into its network first." if adapter else ""
-    said += f" It holds {', '.join(others)}, which are not read." if others else ""
+    said = f" It holds {', '.join(others)}, which cannot be read." if others else ""
     raise SourceError(
         f"{name} holds no weights ({', '.join(WHOLE)}, or their shards).{said} "
         "Fix: save it as safetensors (model.save_pretrained), or start without weights (--weights none)"
     )
+
+
+def _without_wrapper(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """Names without the 'module.' that training on several devices puts before all of them."""
+    if all(key.startswith("module.") for key in state):
+        return {key.removeprefix("module."): value for key, value in state.items()}
+    return state
 
 
 def _sharded(index: Path) -> Mapping[str, Tensor]:

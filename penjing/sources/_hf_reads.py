@@ -34,14 +34,14 @@ class Vocabulary:
     gives: tuple[str, ...]
 
 
-def vocabulary_of(folder: Path, name: str) -> Vocabulary:
-    """The tokenizer in `folder`; SourceError where there is none, or it cannot be opened or used for batches."""
+def vocabulary_of(folder: Path, name: str) -> Vocabulary | None:
+    """The tokenizer in `folder`, None where there is none; SourceError where it cannot be opened or make batches."""
     stamps = tuple((folder / f).stat().st_mtime_ns if (folder / f).is_file() else 0 for f in TOKENIZERS)
-    return _vocabulary(folder, name, stamps)
+    return _vocabulary(folder, name, stamps) if any(stamps) else None
 
 
 def reads_of(model: nn.Module, config: Any, task: str, folder: Path | None, tokenizer: str) -> Reads:
-    """What `model` reads. Without a folder it is what the type is made for; `tokenizer` is then empty."""
+    """What `model` reads; without a folder, what its type is made for. Texts without a tokenizer there name none."""
     if task in ("text-classification", "token-classification"):
         return _texts(model, config, folder, tokenizer)
     if task == "image-classification":
@@ -62,7 +62,7 @@ def _offset(model: nn.Module, places: int) -> int:
     for name, module in model.named_modules():
         table = isinstance(module, nn.Embedding) and module.num_embeddings == places
         if table and "position" in name and module.padding_idx is not None:
-            return int(module.padding_idx) + 1
+            return int(module.padding_idx) + 1  # pyright: ignore[reportArgumentType]
     return 0
 
 
@@ -70,11 +70,11 @@ def _texts(model: nn.Module, config: Any, folder: Path | None, tokenizer: str) -
     rows = _rows(model, config)
     limit = position_limit(model, config)
     known = _parameters(model)
-    if folder is None:
+    vocabulary = None if folder is None else vocabulary_of(folder, tokenizer)
+    if vocabulary is None:
         types = "token_type_ids" in known and int(getattr(config, "type_vocab_size", 0) or 0) > 1
         keywords = ("input_ids", "attention_mask", *(("token_type_ids",) if types else ()))
         return Texts(tokenizer="", max_length=limit, vocabulary=rows or 1, keywords=keywords)
-    vocabulary = vocabulary_of(folder, tokenizer)
     if rows is not None and vocabulary.size > rows:
         raise SourceError(
             f"The tokenizer of {tokenizer} does not fit the network: its ids go up to {vocabulary.size - 1}, the "
@@ -106,11 +106,6 @@ def _check_padding(model: nn.Module, config: Any, vocabulary: Vocabulary, tokeni
 
 @functools.lru_cache(maxsize=8)
 def _vocabulary(folder: Path, name: str, stamps: tuple[int, ...]) -> Vocabulary:
-    if not any(stamps):
-        raise SourceError(
-            f"{name} holds no tokenizer (none of {', '.join(TOKENIZERS)}). Fix: save it there "
-            "(tokenizer.save_pretrained), or name another with data.tokenizer"
-        )
     try:
         with quiet():
             found: Any = transformers().AutoTokenizer.from_pretrained(

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -59,9 +59,9 @@ class Case:
     inputs: Callable[[], dict[str, Tensor]]
     loaded: str
     head: str
-    given: Mapping[str, Any] = field(default_factory=dict)
 
 
+Write = Callable[[Case, Path], nn.Module]
 CASES = {
     "bert": Case(
         maker="BertForMaskedLM", task="text-classification", config={**TEXT, **BERT}, inputs=texts,
@@ -120,30 +120,22 @@ CASES = {
 PARAMETERS = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 
 
-def write(case: Case, folder: Path) -> nn.Module:
-    """A folder as save_pretrained leaves it, with a tokenizer or a feature extractor."""
-    torch.manual_seed(0)
-    maker = getattr(transformers, case.maker)
-    model = maker(maker.config_class(**case.config)).eval()
-    for tensor in model.parameters():
-        tensor.data.add_(torch.randn(tensor.shape) * 0.05)
-    model.save_pretrained(folder)
-    if case.inputs is texts:
-        write_tokenizer(folder, pad=case.config["pad_token_id"])
-    return model
+@pytest.fixture
+def write(write_tokenizer: Callable[..., None]) -> Write:
+    """(case, folder) leaves there what save_pretrained leaves, with a tokenizer for texts, and returns the network."""
 
+    def written(case: Case, folder: Path) -> nn.Module:
+        torch.manual_seed(0)
+        maker = getattr(transformers, case.maker)
+        model = maker(maker.config_class(**case.config)).eval()
+        for tensor in model.parameters():
+            tensor.data.add_(torch.randn(tensor.shape) * 0.05)
+        model.save_pretrained(folder)
+        if case.inputs is texts:
+            write_tokenizer(folder, pad=case.config["pad_token_id"])
+        return model
 
-def write_tokenizer(folder: Path, *, pad: int = 0, words: int = WORDS) -> None:
-    from tokenizers import Tokenizer, models, pre_tokenizers
-
-    names = [f"w{number}" for number in range(words)]
-    names[pad], names[2], names[3] = "[PAD]", "[CLS]", "[UNK]"
-    made = Tokenizer(models.WordLevel({name: number for number, name in enumerate(names)}, unk_token="[UNK]"))
-    made.pre_tokenizer = pre_tokenizers.Whitespace()
-    fast = transformers.PreTrainedTokenizerFast(
-        tokenizer_object=made, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", model_max_length=32
-    )
-    fast.save_pretrained(folder)
+    return written
 
 
 @torch.no_grad()
@@ -157,7 +149,9 @@ def layout(model: nn.Module) -> dict[str, tuple[torch.Size, torch.dtype]]:
 
 
 @PARAMETERS
-def test_a_folder_is_loaded_with_a_new_head_and_built_again_without_it(case: Case, tmp_path: Path) -> None:
+def test_a_folder_is_loaded_with_a_new_head_and_built_again_without_it(
+    case: Case, write: Write, tmp_path: Path
+) -> None:
     write(case, tmp_path)
     torch.manual_seed(1)
     loaded = load_source(f"hf:{tmp_path}", weights="pretrained", num_classes=5, task=case.task)
@@ -179,7 +173,7 @@ def test_a_folder_is_loaded_with_a_new_head_and_built_again_without_it(case: Cas
 
 
 @PARAMETERS
-def test_the_body_keeps_its_values(case: Case, tmp_path: Path) -> None:
+def test_the_body_keeps_its_values(case: Case, write: Write, tmp_path: Path) -> None:
     made = write(case, tmp_path)
     loaded = load_source(f"hf:{tmp_path}", weights="pretrained", num_classes=5, task=case.task).model
     body = getattr(made, made.base_model_prefix, made)
@@ -191,7 +185,7 @@ def test_the_body_keeps_its_values(case: Case, tmp_path: Path) -> None:
 
 
 @PARAMETERS
-def test_half_of_it_is_pruned_proven_saved_and_opened(case: Case, tmp_path: Path) -> None:
+def test_half_of_it_is_pruned_proven_saved_and_opened(case: Case, write: Write, tmp_path: Path) -> None:
     write(case, tmp_path / "whole")
     loaded = load_source(f"hf:{tmp_path / 'whole'}", weights="pretrained", num_classes=5, task=case.task)
     slim, plan = pj.prune(loaded.model, case.inputs(), ratio=0.5)
@@ -207,7 +201,7 @@ def test_half_of_it_is_pruned_proven_saved_and_opened(case: Case, tmp_path: Path
 
 
 @PARAMETERS
-def test_it_says_what_it_reads(case: Case, tmp_path: Path) -> None:
+def test_it_says_what_it_reads(case: Case, write: Write, tmp_path: Path) -> None:
     write(case, tmp_path)
     reads = load_source(f"hf:{tmp_path}", weights="none", task=case.task).reads
     if case.inputs is texts:
