@@ -1,14 +1,18 @@
-"""Transcripts as labels of connectionist temporal classification, and answers read from its logits."""
+"""Transcripts as labels of connectionist temporal classification, and what is read from its log probabilities."""
 
-from collections import Counter
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 UNCOUNTED = -100  # a place in a row of labels that does not count
+NEVER = -math.inf
+UNLIKELY = -20.0  # symbols that are e^20 times less probable than the likeliest of their frame are not tried
+Prefix = tuple[int, ...]
 
 
 class Spoken(NamedTuple):
@@ -23,34 +27,6 @@ class Spoken(NamedTuple):
     share: Tensor
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Alphabet:
-    """The symbols that the network's outputs stand for, in order; `blank` is the number of the one that says nothing.
-
-    Symbols of more than one character (<s>, <unk>) take a place and are never spoken.
-    """
-
-    symbols: tuple[str, ...]
-    blank: int = 0
-
-    def encoded(self, transcript: str) -> tuple[int, ...]:
-        """Raises KeyError for a character that is not in the alphabet."""
-        number = self._numbers()
-        return tuple(number[character] for character in transcript)
-
-    def spelt(self, numbers: Sequence[int]) -> str:
-        """Numbers without blanks and repeats as a transcript, words apart by one space."""
-        return " ".join("".join(s for s in (self.symbols[n] for n in numbers) if len(s) == 1).split())
-
-    def missing(self, transcripts: Sequence[str]) -> Counter[str]:
-        """The characters that the alphabet lacks, and how often each stands in the transcripts."""
-        number = self._numbers()
-        return Counter(c for text in transcripts for c in text if c not in number)
-
-    def _numbers(self) -> dict[str, int]:
-        return {s: n for n, s in enumerate(self.symbols) if len(s) == 1 and n != self.blank}
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Transcripts:
     """The labels of every clip, by number."""
@@ -62,3 +38,64 @@ class Transcripts:
         lengths = torch.tensor([len(row) for row in rows], dtype=torch.int64)
         padded = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=UNCOUNTED)
         return Spoken(padded, lengths, share)
+
+
+def frames_needed(labels: Sequence[int]) -> int:
+    """The fewest frames that can spell `labels`: one each, and a blank between equal neighbours."""
+    return len(labels) + sum(a == b for a, b in pairwise(labels))
+
+
+def greedy(frames: Tensor, blank: int) -> Prefix:
+    """The likeliest path through `frames` [T, symbols], repeats merged, blanks dropped.
+
+    Not always the likeliest spelling, which may have many paths: see `prefix_beam`.
+    """
+    path = torch.unique_consecutive(frames.argmax(-1)).tolist()
+    return tuple(symbol for symbol in path if symbol != blank)
+
+
+def prefix_beam(frames: Tensor, blank: int, width: int) -> Prefix:
+    """The spelling whose paths through log probabilities `frames` [T, symbols] are together the likeliest, among the
+    `width` best prefixes kept after every frame; no language model.
+
+    Graves and Jaitly, Towards End-to-End Speech Recognition with Recurrent Neural Networks, ICML 2014, algorithm 1, as
+    in Hannun et al., First-Pass Large Vocabulary Continuous Speech Recognition, 2014; in logarithms.
+    """
+    beam: dict[Prefix, tuple[float, float]] = {
+        (): (0.0, NEVER)
+    }  # log probability with a blank last, and without
+    for row in frames.double().tolist():
+        likely = max(row) + UNLIKELY
+        spoken = [(symbol, p) for symbol, p in enumerate(row) if symbol != blank and p >= likely]
+        grown = _grown(beam, row[blank], spoken)
+        best = sorted(grown.items(), key=lambda item: (-_either(*item[1]), item[0]))
+        beam = dict(best[:width])
+    return next(iter(beam))
+
+
+def _grown(
+    beam: dict[Prefix, tuple[float, float]], silent: float, spoken: Sequence[tuple[int, float]]
+) -> dict[Prefix, tuple[float, float]]:
+    """Every prefix after one more frame."""
+    grown: dict[Prefix, tuple[float, float]] = {}
+
+    def add(prefix: Prefix, with_blank: float, without: float) -> None:
+        old = grown.get(prefix, (NEVER, NEVER))
+        grown[prefix] = (_either(old[0], with_blank), _either(old[1], without))
+
+    for prefix, (with_blank, without) in beam.items():
+        whole = _either(with_blank, without)
+        add(prefix, whole + silent, NEVER)
+        for symbol, p in spoken:
+            if prefix and symbol == prefix[-1]:
+                add(prefix, NEVER, without + p)
+                add((*prefix, symbol), NEVER, with_blank + p)
+            else:
+                add((*prefix, symbol), NEVER, whole + p)
+    return grown
+
+
+def _either(a: float, b: float) -> float:
+    """log(e^a + e^b)"""
+    high, low = (a, b) if a >= b else (b, a)
+    return high if low == NEVER else high + math.log1p(math.exp(low - high))

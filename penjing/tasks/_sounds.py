@@ -17,6 +17,7 @@ from penjing.tasks._sound_augment import SoundPolicy, sound_policy, sound_views
 from penjing.tasks._sound_batches import SoundBatcher, example_inputs
 from penjing.tasks._sound_features import feature_maker
 from penjing.tasks._sound_store import LoadedSounds, SoundStore, load_sounds
+from penjing.tasks._speech_alphabet import Alphabet
 from penjing.tasks._splits import NAMES, Split, contradictions
 
 SoundBatch = tuple[Any, Any]
@@ -53,6 +54,7 @@ class SoundData:
     lengths: np.ndarray
     batcher: SoundBatcher
     store: SoundStore
+    alphabet: Alphabet | None = None
 
     def split(self, name: str) -> Split:
         """The split called `name`; raises UsageError for another word."""

@@ -1,0 +1,132 @@
+"""Clips with transcripts in three splits, as batches."""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from penjing.core import DataError, Sounds, clean
+from penjing.tasks._ctc import Transcripts, frames_needed
+from penjing.tasks._examples import Example, Examples
+from penjing.tasks._prepare import Options
+from penjing.tasks._sound_augment import sound_policy
+from penjing.tasks._sound_batches import SoundBatcher
+from penjing.tasks._sound_features import feature_maker
+from penjing.tasks._sound_store import LoadedSounds
+from penjing.tasks._sounds import SoundData, cropped, heard, loaded_for
+from penjing.tasks._speech_alphabet import Alphabet, alphabet_named, alphabet_of, fitted, tidy
+from penjing.tasks._splits import NAMES, Split, ToSplit, contradictions, make_splits
+
+SHOWN = 8
+
+
+def speech_data_of(found: Examples, reads: Sounds, options: Options) -> SoundData:
+    """Clips with transcripts for a network that reads `reads`, in splits by group and content.
+
+    The alphabet is `options.alphabet` (see `alphabet_named`), or the characters of the transcripts. Otherwise as
+    `sound_data_of`. Raises DataError, UsageError.
+    """
+    augmentation = options.augmentation or found.augmentation
+    sound_policy(augmentation)
+    found, bad = _with_words(found, options.skip_bad)
+    transcripts = [tidy(str(example.label)) for example in found.examples]
+    alphabet = alphabet_named(options.alphabet) if options.alphabet is not None else alphabet_of(transcripts)
+    transcripts, recased = fitted(alphabet, transcripts)
+    batcher = SoundBatcher(feature_maker(reads), speech=True)
+    loaded = loaded_for(found, batcher, options)
+    _whole(loaded, batcher)
+    kept = [found.examples[i] for i in loaded.kept]
+    words = [transcripts[i] for i in loaded.kept]
+    labels = [alphabet.encoded(text) for text in words]
+    train, selection, certification = _split_up(found, kept, loaded.digests, words, options)
+    numbers = {text: n for n, text in enumerate(dict.fromkeys(words))}
+    said = (*found.remarks, recased, *heard(loaded, batcher), *_too_fast(labels, loaded, batcher))
+    return SoundData(
+        name=found.name,
+        source=found.source,
+        licence=found.licence,
+        labels=alphabet.symbols,
+        train=train,
+        selection=selection,
+        certification=certification,
+        reads=reads,
+        augmentation=augmentation,
+        names=tuple(example.name for example in kept),
+        bad=(*bad, *loaded.bad),
+        duplicates=len(loaded.digests) - len(set(loaded.digests)),
+        contradictions=contradictions(loaded.digests, np.array([numbers[text] for text in words])),
+        said=tuple(remark for remark in said if remark),
+        answers=Transcripts(labels),
+        lengths=loaded.lengths,
+        batcher=batcher,
+        store=loaded.store,
+        alphabet=alphabet,
+    )
+
+
+def _with_words(found: Examples, skip_bad: bool) -> tuple[Examples, tuple[str, ...]]:
+    """The examples that say something, and the others by name; DataError where there are others, unless `skip_bad`."""
+    silent = [e for e in found.examples if not isinstance(e.label, str) or not e.label.strip()]
+    bad = tuple(clean(f"{example.name}: the transcript is empty") for example in silent)
+    if bad and not skip_bad:
+        more = f"\n  and {len(bad) - SHOWN} more" if len(bad) > SHOWN else ""
+        raise DataError(
+            f"Transcripts that are empty ({len(bad)}):\n  " + "\n  ".join(bad[:SHOWN]) + more + "\n"
+            "Fix: fill them in or remove them, or leave them out with skip_bad=True (--skip-bad)"
+        )
+    gone = {id(example) for example in silent}
+    return replace(found, examples=[e for e in found.examples if id(e) not in gone]), bad
+
+
+def _whole(loaded: LoadedSounds, batcher: SoundBatcher) -> None:
+    cut = cropped(loaded, batcher)
+    if cut:
+        raise DataError(
+            f"{cut} of {len(loaded.kept)} clips are longer than the {batcher.maker.frames:,} frames that the network "
+            "reads, and their transcripts tell more than it would hear. Fix: cut these clips, or choose a network that "
+            "reads any length"
+        )
+
+
+def _split_up(
+    found: Examples, kept: Sequence[Example], digests: Sequence[bytes], words: Sequence[str], options: Options
+) -> tuple[Split, Split, Split]:
+    """By group and content; there are no classes. Transcripts are part of the fingerprints."""
+    told = [hashlib.sha256(d + text.encode()).digest() for d, text in zip(digests, words, strict=True)]
+    examples = ToSplit(
+        digests=told,
+        targets=np.zeros(len(kept), dtype=np.int64),
+        labels=("speech", "nothing"),
+        parts=[example.part for example in kept],
+        groups=[example.group or d.hex() for example, d in zip(kept, digests, strict=True)],
+    )
+    shares = options.splits if options.splits is not None else found.splits
+    splits = make_splits(examples, seed=options.seed, shares=shares, minimum=0)
+    for name, split in zip(NAMES, splits, strict=True):
+        asked = shares is None or shares[NAMES.index(name)] > 0
+        if asked and len(split) < options.per_class_min:
+            raise DataError(
+                f"Too few clips: the {name} split has {len(split)} of {len(kept)} and needs {options.per_class_min}. "
+                "Fix: add clips, or speakers where clips of one belong together"
+            )
+    return splits
+
+
+def _too_fast(
+    labels: Sequence[tuple[int, ...]], loaded: LoadedSounds, batcher: SoundBatcher
+) -> Iterator[str]:
+    """Clips whose transcripts need more frames than the network is given, let alone what it makes of them."""
+    reads = batcher.maker.reads
+    hop = max(1, round(reads.hop * reads.sample_rate)) if reads.features == "mels" else 1
+    frames = loaded.lengths // hop + (hop > 1)
+    over = sum(frames_needed(row) > count for row, count in zip(labels, frames.tolist(), strict=True))
+    if over:
+        yield f"{over} of {len(labels)} clips are too short to spell their transcripts; they teach nothing"
+
+
+def alphabet_for(data: SoundData) -> Alphabet:
+    """The alphabet of `data`; DataError where it holds classes."""
+    if data.alphabet is None:
+        raise DataError(f"{data.name} holds classes and no transcripts. Fix: load it for speech-recognition")
+    return data.alphabet
