@@ -311,6 +311,10 @@ def test_masks_are_found_among_inputs_and_brought_to_a_layers_length():
     types = torch.tensor([[0, 0, 1, 1], [0, 1, 1, 0]])
     assert filled(Task(), None, {"types": types}, torch.zeros(2, 3)) is None
     assert filled(Task(), None, torch.ones(2, 4), torch.zeros(2, 3)) is None
+    left = {"types": torch.tensor([[0, 1], [0, 1]]), "mask": torch.tensor([[1, 1], [1, 0]])}
+    assert filled(Task(), None, left, torch.zeros(2, 3)).tolist() == [[True, True], [True, False]]
+    del left["mask"]
+    assert filled(Task(), None, left, torch.zeros(2, 3)).tolist() == [[False, True], [False, True]]
     samples = (torch.arange(100) < torch.tensor([[100], [41]])).long()
     frames = at_length(samples.bool(), 2, 10, samples.device)
     assert frames.sum(1).tolist() == [10, 5]

@@ -26,6 +26,8 @@ from penjing.recover._counting import counted, examples, terms
 from penjing.recover._evaluate import score
 from penjing.recover._modules import place
 from penjing.recover._probe import cache_features
+from penjing.tasks import SequenceTask, text_classification
+from penjing.tasks._token_classification import token_classification
 
 WORDS, TAGS = 12, 3
 OPTIONS = {"epochs": 2, "batch_size": 8, "lr": 3e-3, "bn_examples": 0}
@@ -182,6 +184,17 @@ def reader(seed: int = 0, **options: Any) -> Reader:
 
 def tensors(model: nn.Module) -> dict[str, Tensor]:
     return {name: t.detach().clone() for name, t in (*model.named_parameters(), *model.named_buffers())}
+
+
+def test_the_tasks_of_sequences_are_taken_for_what_they_are():
+    tagging = token_classification(("O", "B-A", "I-A"))
+    batch = ({}, torch.tensor([[0, 1, -100], [2, -100, -100]]))
+    logits = torch.randn(2, 3, 3)
+    assert isinstance(tagging, SequenceTask)
+    assert not isinstance(text_classification(), SequenceTask)
+    assert terms(tagging, batch) == 3
+    assert torch.equal(counted(tagging, batch, logits)[0], logits[batch[1] != -100])
+    assert score({"f1": 0.5, "loss": 1.0}, tagging) == (0.5, -1.0)
 
 
 @pytest.mark.parametrize("whole", [False, True])
