@@ -10,6 +10,7 @@ import numpy as np
 from penjing.core import DataError, nearest
 from penjing.tasks._columns import CALLED, Kind
 from penjing.tasks._examples import Example, Examples
+from penjing.tasks._sets_texts import TEXT_SETS
 
 
 def builtin(name: str, kind: Kind) -> Examples:
@@ -57,7 +58,7 @@ def mnist5k() -> Examples:
 
 SETS: Mapping[Kind, Mapping[str, Callable[[], Examples]]] = {
     "pictures": {"digits": digits, "mnist5k": mnist5k},
-    "texts": {},
+    "texts": TEXT_SETS,
     "words": {},
     "sounds": {},
     "speech": {},

@@ -7,14 +7,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from penjing.core import Pictures, Reads, UsageError, nearest
-from penjing.tasks._classification import image_classification
+from penjing.core import Pictures, Reads, Texts, UsageError, nearest
+from penjing.tasks._classification import image_classification, text_classification
 from penjing.tasks._columns import Columns, Kind
 from penjing.tasks._data import image_data_of
 from penjing.tasks._examples import Examples
 from penjing.tasks._origin import find_examples
 from penjing.tasks._prepare import Options
 from penjing.tasks._protocols import LabelledData, Task
+from penjing.tasks._texts import text_data_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +38,12 @@ FIELDS: Mapping[str, Field] = {
         reads=Pictures,
         load=image_data_of,
         task=lambda data, smoothing: image_classification(smoothing),
+    ),
+    "text-classification": Field(
+        content="texts",
+        reads=Texts,
+        load=text_data_of,
+        task=lambda data, smoothing: text_classification(smoothing),
     ),
 }
 
@@ -79,7 +86,17 @@ def example_of(reads: Reads, batch_size: int) -> Any:
     """Inputs for a network that reads `reads`, where there is no data to tell their typical size; always the same."""
     if isinstance(reads, Pictures):
         return noise(batch_size, *reads.size)
+    if isinstance(reads, Texts):
+        return tokens_like(reads, batch_size)
     raise UsageError(f"There are no example inputs for a network that reads {_word(type(reads))}.")
+
+
+def tokens_like(reads: Texts, batch_size: int) -> dict[str, Tensor]:
+    """Random ids of at most 32 tokens, nothing padded."""
+    length = min(32, reads.max_length)
+    ids = torch.randint(reads.vocabulary, (batch_size, length), generator=torch.Generator().manual_seed(0))
+    made = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "token_type_ids": torch.zeros_like(ids)}
+    return {keyword: made[keyword] for keyword in reads.keywords}
 
 
 def noise(*shape: int) -> Tensor:
