@@ -71,7 +71,8 @@ def _splits(value: object) -> object:
 class DataOptions(_Part):
     """Which examples, how they are split, and how training examples are varied (null: as suits the data).
 
-    max_length (tokens) cuts texts, max_seconds refuses longer clips; alphabet are the characters of transcripts.
+    max_length (tokens) cuts texts; seconds is what networks made for pictures see of a clip, max_seconds refuses longer
+    clips; alphabet are the characters of transcripts.
     """
 
     source: Annotated[str, AfterValidator(_named)]
@@ -84,6 +85,7 @@ class DataOptions(_Part):
     pair_column: str | None = None
     tokenizer: str | None = None
     max_length: Annotated[int, Field(ge=4)] | None = None
+    seconds: Positive | None = None
     max_seconds: Positive | None = None
     alphabet: str | None = None
 

@@ -35,9 +35,8 @@ class Inputs:
         """What the network is given: as it expects, but pictures in the recipe's own size."""
         recipe = self.recipe
         reads = sized(self.source(weights="none").reads, recipe.image_size, recipe.model)
-        return reads_for(
-            recipe.task, with_tokenizer(reads, recipe.data.tokenizer, recipe.model), recipe.model
-        )
+        reads = with_tokenizer(reads, recipe.data.tokenizer, recipe.model)
+        return reads_for(recipe.task, reads, recipe.model, recipe.data.seconds)
 
     @functools.cached_property
     def data(self) -> LabelledData:

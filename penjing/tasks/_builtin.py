@@ -10,6 +10,7 @@ import numpy as np
 from penjing.core import DataError, nearest
 from penjing.tasks._columns import CALLED, Kind
 from penjing.tasks._examples import Example, Examples
+from penjing.tasks._sets_sounds import SOUND_SETS, SPEECH_SETS
 from penjing.tasks._sets_texts import TEXT_SETS
 
 
@@ -60,8 +61,8 @@ SETS: Mapping[Kind, Mapping[str, Callable[[], Examples]]] = {
     "pictures": {"digits": digits, "mnist5k": mnist5k},
     "texts": TEXT_SETS,
     "words": {},
-    "sounds": {},
-    "speech": {},
+    "sounds": SOUND_SETS,
+    "speech": SPEECH_SETS,
 }
 
 

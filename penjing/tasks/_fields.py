@@ -7,15 +7,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from penjing.core import Pictures, Reads, Texts, UsageError, nearest
-from penjing.tasks._classification import image_classification, text_classification
+from penjing.core import Pictures, Reads, Sounds, Texts, UsageError, nearest
+from penjing.tasks._classification import audio_classification, image_classification, text_classification
 from penjing.tasks._columns import Columns, Kind
 from penjing.tasks._data import image_data_of
 from penjing.tasks._examples import Examples
 from penjing.tasks._origin import find_examples
 from penjing.tasks._prepare import Options
 from penjing.tasks._protocols import LabelledData, Task
+from penjing.tasks._sound_batches import SoundBatcher, example_inputs
+from penjing.tasks._sound_features import feature_maker, sounds_for
+from penjing.tasks._sounds import sound_data_of
 from penjing.tasks._texts import text_data_of
+from penjing.tasks._token_classification import token_classification
+from penjing.tasks._tokens import token_data_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +43,18 @@ FIELDS: Mapping[str, Field] = {
         reads=Pictures,
         load=image_data_of,
         task=lambda data, smoothing: image_classification(smoothing),
+    ),
+    "audio-classification": Field(
+        content="sounds",
+        reads=Sounds,
+        load=sound_data_of,
+        task=lambda data, smoothing: audio_classification(smoothing),
+    ),
+    "token-classification": Field(
+        content="words",
+        reads=Texts,
+        load=token_data_of,
+        task=lambda data, smoothing: token_classification(data.labels, smoothing),
     ),
     "text-classification": Field(
         content="texts",
@@ -71,9 +88,18 @@ def task_for(task: str, data: LabelledData, label_smoothing: float = 0.0) -> Tas
     return field_of(task).task(data, label_smoothing)
 
 
-def reads_for(task: str, reads: Reads, source: str) -> Reads:
-    """What a network that reads `reads` is given in `task`; raises UsageError where it cannot do that task."""
+def reads_for(task: str, reads: Reads, source: str, seconds: float | None = None) -> Reads:
+    """What a network that reads `reads` is given in `task`; raises UsageError where it cannot do that task.
+
+    Sounds are given to a network made for pictures as spectrograms, of `seconds` (1) in its width.
+    """
     wanted = field_of(task).reads
+    if wanted is Sounds and isinstance(reads, Pictures):
+        return sounds_for(reads, seconds=seconds or 1.0)
+    if seconds is not None:
+        raise UsageError(
+            f"{source} reads no spectrograms as pictures, and data.seconds was given. Fix: leave it out"
+        )
     if not isinstance(reads, wanted):
         raise UsageError(
             f"{source} reads {_word(type(reads))}, and {task} is about {_word(wanted)}. Fix: choose a network that "
@@ -88,7 +114,7 @@ def example_of(reads: Reads, batch_size: int) -> Any:
         return noise(batch_size, *reads.size)
     if isinstance(reads, Texts):
         return tokens_like(reads, batch_size)
-    raise UsageError(f"There are no example inputs for a network that reads {_word(type(reads))}.")
+    return example_inputs(SoundBatcher(feature_maker(reads)), reads.sample_rate, batch_size)
 
 
 def tokens_like(reads: Texts, batch_size: int) -> dict[str, Tensor]:

@@ -36,7 +36,7 @@ class Task(Protocol):
         """The scalar training loss, a mean over the batch."""
         ...
 
-    def metric(self, logits: Any, targets: Any) -> Metrics:
+    def metric(self, logits: Any, targets: Any, /) -> Mapping[str, Any]:
         """Figures over a whole split; one of them is called "accuracy" where that makes sense."""
         ...
 

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -92,6 +93,11 @@ def load_tokenizer(reads: Texts, words: bool = False) -> Any:
         )
     _fits(tokenizer, reads)
     return tokenizer
+
+
+def save_tokenizer(reads: Texts, folder: Path) -> None:
+    """Write the files of the tokenizer of `reads` into `folder`, from which `load_tokenizer` makes the same one."""
+    load_tokenizer(reads).save_pretrained(folder)
 
 
 def room(tokenizer: Any, reads: Texts) -> tuple[str, ...]:
