@@ -1,7 +1,8 @@
 """Where networks come from: registries, hubs and the user's own files.
 
-Networks with a head for every classification network of timm and torchvision by name; weights from the hub,
-from a package, from a file, or none. Nothing here runs code that a file of weights carries.
+Networks with a head for the task: of timm and torchvision by name, of transformers from a folder, the hub or a type,
+and those that packages carry; weights from the hub, a package, a folder, a file, or none. Nothing here runs code that a
+file of weights or a configuration carries.
 """
 
 from penjing.sources._head import find_head as find_head
@@ -10,3 +11,4 @@ from penjing.sources._load import build_source as build_source
 from penjing.sources._load import load_source as load_source
 from penjing.sources._spec import SourceSpec as SourceSpec
 from penjing.sources._spec import parse_source as parse_source
+from penjing.sources._uniform import save_uniform as save_uniform

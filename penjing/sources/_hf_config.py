@@ -1,7 +1,9 @@
 """Configurations of transformers as plain JSON: what an artifact may hold, and nothing that names code."""
 
 import contextlib
+import inspect
 import json
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -99,7 +101,7 @@ def changed(values: Mapping[str, JSON], args: Mapping[str, JSON], where: str) ->
     config = make(values, where)
     known = sorted({*plain(config), *getattr(config, "attribute_map", {}), "num_labels", ATTENTION})
     for key in args:
-        if key not in known:
+        if key not in known and not _mentioned(key, config):
             near = nearest(key, known)
             meant = f" Did you mean {near[0]!r}?" if near else f" It knows {', '.join(known)}."
             raise SourceError(f"{where}: its configuration has no {cut(key)!r}.{meant}")
@@ -108,6 +110,13 @@ def changed(values: Mapping[str, JSON], args: Mapping[str, JSON], where: str) ->
     if "num_labels" in args and "id2label" not in args:
         merged.pop("id2label", None)
     return merged
+
+
+def _mentioned(key: str, config: Any) -> bool:
+    """Whether the type's own modelling code, which may read more than the configuration declares, has this word."""
+    word = re.compile(rf"\b{re.escape(key)}\b")
+    beside = Path(inspect.getfile(type(config))).parent.glob("modeling_*.py")
+    return any(word.search(file.read_text(encoding="utf-8")) for file in beside)
 
 
 def plain(config: Any) -> dict[str, JSON]:

@@ -87,7 +87,7 @@ def build(shape: Shape, config: Any) -> nn.Module:
     maker = _encoder_class(config)
     with quiet():
         return _headed(
-            shape, config, maker._from_config(config, dtype=torch.float32, **_without_pooler(maker))
+            shape, config, maker._from_config(config, dtype=torch.float32, **without_pooler(maker))
         )
 
 
@@ -106,7 +106,7 @@ def load(shape: Shape, config: Any, state: Mapping[str, Tensor], *, fresh_head: 
         state = OrderedDict((k, v) for k, v in state.items() if not (fresh_head and k.startswith(f"{head}.")))
     else:
         maker = _encoder_class(config)
-        extra = _without_pooler(maker)
+        extra = without_pooler(maker)
         if not fresh_head:
             raise SourceError(_headless(where, [f"a classifier after {maker.__name__}"]))
     try:
@@ -176,7 +176,7 @@ def _encoder_class(config: Any) -> Any:
     return found[0] if isinstance(found, tuple) else found
 
 
-def _without_pooler(maker: Any) -> dict[str, Any]:
+def without_pooler(maker: Any) -> dict[str, Any]:
     """Our heads pool by themselves: a pooler would hold weights that nothing reads."""
     known = inspect.signature(maker.__init__).parameters
     return {"add_pooling_layer": False} if "add_pooling_layer" in known else {}
