@@ -61,7 +61,7 @@ def tuxpaint_speakers() -> Examples:
 
     Source: usr/share/tuxpaint/**/NAME_desc_LANGUAGE.ogg, mostly 44.1 kHz, 0.2 to 20 s; the languages with 300 clips
     or more: be 694, bg 917, ca 918, da 322, el 681, es 890, fr 928, ro 920, ru 920. Traps: each language has one
-    speaker and one microphone, so this is speaker identification and never language identification. 964 clips are
+    speaker and one microphone, so this is speaker identification and never language identification. 898 clips are
     copies of others (pictures in two versions); copies, and a picture's names in all languages, stay in one split.
     """
     name = "tuxpaint-speakers"

@@ -14,24 +14,26 @@ _KEYWORDS = (
     "right seven sheila six stop three tree two up visual wow yes zero"
 )
 _VOICES = (
-    "Andy Annie Denis Diogo Gene Henrique Lee Mario Michael Nguyen Reed adam antonio belinda boris david edward f1 f2 "
-    "f3 f4 gustave ian john linda m1 m2 m3 m4 m5 m6 m7 m8 pablo paul quincy robert steph travis victor"
+    "Alex Alicia Andrea Andy Annie Denis Diogo Gene Henrique Hugo Lee Marco Mario Michael Mike Nguyen Reed adam "
+    "announcer aunty belinda benjamin boris caleb david ed edward f1 f2 f3 f4 f5 gustave ian john linda m1 m2 m3 "
+    "m4 m5 m6 m7 m8 marcelo max michel miguel norbert pablo paul pedro quincy rob robert sandro steph travis "
+    "victor zac"
 )
 KEYWORDS = tuple(_KEYWORDS.split())
 VOICES = tuple(_VOICES.split())
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 ACCENTS = ("en", "en-us", "en-gb-scotland")
-LONGEST, EACH = 6, 4  # digits in a string; strings of each length for a voice in an accent
+LONGEST, EACH = 6, 3  # digits in a string; strings of each length for a voice in an accent
 SPEEDS, PITCHES = (130, 210), (35, 65)  # words per minute; espeak's scale from 0 to 99
 SYNTHETIC = "The speech is synthetic (eSpeak NG): figures say nothing about people"
 SPLIT_BY_VOICE = "Examples of one voice, whatever its accent, stay in one split"
 
 
 def keywords(progress: Progress | None = None) -> Examples:
-    """4,200 synthetic clips of 35 English words: 40 voices of eSpeak NG in 3 accents, each word once.
+    """6,300 synthetic clips of 35 English words: 60 voices of eSpeak NG in 3 accents, each word once.
 
     Made on first use by the library in PyPI's espeakng-loader 0.2.4 (eSpeak NG 1.52.0, GPL-3.0-or-later; its output is
-    not covered), which is run for it, and kept in the cache; 16 kHz, 0.2 to 0.9 s; speed and pitch vary. Traps: it is
+    not covered), which is run for it, and kept in the cache; 16 kHz, 0.15 to 1.1 s; speed and pitch vary. Traps: it is
     synthetic, nobody speaks; a voice, all its accents together, stays in one split.
     """
     sayings = [(word, voice, accent) for voice in VOICES for accent in ACCENTS for word in KEYWORDS]
@@ -39,10 +41,10 @@ def keywords(progress: Progress | None = None) -> Examples:
 
 
 def digit_strings(progress: Progress | None = None) -> Examples:
-    """2,880 synthetic clips of 1 to 6 English digits with transcripts in words ("three one four"): 40 voices of
-    eSpeak NG in 3 accents, 4 strings of each length.
+    """3,240 synthetic clips of 1 to 6 English digits with transcripts in words ("three one four"): 60 voices of
+    eSpeak NG in 3 accents, 3 strings of each length.
 
-    Made, licensed and kept as `keywords`; 16 kHz, 0.3 to 3 s. Traps: it is synthetic, nobody speaks; a voice stays in
+    Made, licensed and kept as `keywords`; 16 kHz, 0.2 to 3 s. Traps: it is synthetic, nobody speaks; a voice stays in
     one split, though a short string may be said by voices of two.
     """
     places = [(voice, accent) for voice in VOICES for accent in ACCENTS]
@@ -84,7 +86,7 @@ def _said(
         licence=f"synthetic, free of rights; made by {package_named(PACKAGE).licence}",
         examples=examples,
         labels=ordered_labels(text for text, _, _ in sayings) if classes else (),
-        augmentation="light",
+        augmentation="standard",
         tasks=(task,),
         remarks=(SYNTHETIC, SPLIT_BY_VOICE),
     )
