@@ -40,7 +40,8 @@ class Signals:
 
     `student` and `teacher` are logits (..., classes), of sequences [n, classes] at the positions that count;
     `targets` are the task's, selected likewise where there is one per position; `progress` runs from 0 to 1
-    over the training. The hidden mappings go from module path to activation and are empty unless asked for.
+    over the training. The hidden mappings go from module path to the stream of each layer that `match` paired,
+    and are empty without it.
     """
 
     student: Tensor

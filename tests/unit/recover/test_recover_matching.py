@@ -384,6 +384,25 @@ def test_the_terms_are_what_is_added_to_the_loss():
     assert value == pytest.approx(plain + 0.5 * apart + 2.0 * related, rel=1e-5)
 
 
+def test_a_loss_of_ones_own_gets_the_streams_of_matched_layers():
+    seen = []
+
+    def distance(signals):
+        seen.append(signals)
+        return signals.student.sum() * 0.0
+
+    student, teacher = encoder(1), encoder()
+    matching = match(student, teacher, Task(), batch(), hidden=1.0, hidden_layers="last")
+    distillation_loss(student, teacher, Task(), loss=distance, matching=matching)(batch(), 0, 1)
+    distillation_loss(student, teacher, Task(), loss=distance)(batch(), 0, 1)
+    assert [{name: x.shape for name, x in s.student_hidden.items()} for s in seen] == [
+        {"layers.2": (5, 8, 16)},
+        {},
+    ]
+    assert seen[0].student_hidden["layers.2"].requires_grad
+    assert not seen[0].teacher_hidden["layers.2"].requires_grad
+
+
 def test_weight_zero_watches_nothing(monkeypatch):
     from penjing.recover import _layers, _matching
 
