@@ -26,7 +26,7 @@ def light(features: Tensor, draws: Sequence[float], maker: FeatureMaker) -> Tens
     """
     if maker.even:
         return features
-    room = int(ROOM * len(features))
+    room = _at_most(len(features), int((1.0 + ROOM) * len(features)), maker) - len(features)
     before = int(draws[0] * (room + 1))
     louder = maker.gained(features, DECIBELS * (2.0 * draws[1] - 1.0))
     return padded(louder, before, room - before, maker.silence)
@@ -37,7 +37,10 @@ def standard(features: Tensor, draws: Sequence[float], maker: FeatureMaker) -> T
     pitch, for samples), and two spans of time and two bands, each up to a tenth and an eighth, at the clip's mean
     (SpecAugment: Park et al., Interspeech 2019). Of samples only the spans are blanked.
     """
-    faster = features if maker.even else _paced(features, 1.0 - SPEED + 2.0 * SPEED * draws[2])
+    faster = features
+    if not maker.even:
+        length = max(2, round(len(features) / (1.0 - SPEED + 2.0 * SPEED * draws[2])))
+        faster = _paced(features, _at_most(len(features), length, maker))
     viewed = light(faster, draws, maker).clone()
     fill = 0.0 if viewed.ndim == 1 else float(viewed.mean())
     for k in range(BLANKS):
@@ -71,9 +74,13 @@ def sound_views(
     return [policy(clip, row, maker) for clip, row in zip(clips, draws, strict=True)]
 
 
-def _paced(features: Tensor, speed: float) -> Tensor:
+def _at_most(length: int, wanted: int, maker: FeatureMaker) -> int:
+    """`wanted`, but no longer than the network reads where a clip of `length` fits whole."""
+    return wanted if maker.frames is None or length > maker.frames else min(wanted, maker.frames)
+
+
+def _paced(features: Tensor, length: int) -> Tensor:
     """Linear interpolation along time."""
-    length = max(2, round(len(features) / speed))
     rows = features[None, None] if features.ndim == 1 else features.T[None]
     paced = F.interpolate(rows, size=length, mode="linear", align_corners=True)[0]
     return paced[0] if features.ndim == 1 else paced.T

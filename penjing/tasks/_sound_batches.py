@@ -1,5 +1,6 @@
 """Clips of different lengths as one tensor, with a mask where the network takes one."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -8,6 +9,8 @@ import torch
 from torch import Tensor
 
 from penjing.tasks._sound_features import FeatureMaker, fixed
+
+LEAST = 0.4  # seconds
 
 
 class SoundInputs(NamedTuple):
@@ -21,7 +24,8 @@ class SoundInputs(NamedTuple):
 class SoundBatcher:
     """Puts features of clips together as `maker.reads` says.
 
-    Of any length: padded with silence at the end, to the longest. Of a fixed length: the middle of what is longer; what
+    Of any length: padded with silence at the end, to the longest, and to at least 0.4 seconds, since networks that
+    shorten time fail on less. Of a fixed length: the middle of what is longer; what
     is shorter stands before silence where the network takes a mask or the task is `speech`, in the middle of it in a
     picture, and is repeated otherwise, as a network without a mask would take the silence for a part of the clip.
     """
@@ -32,7 +36,7 @@ class SoundBatcher:
     def put(self, clips: Sequence[Tensor]) -> SoundInputs:
         reads, frames = self.maker.reads, self.maker.frames
         at_end = bool(reads.mask) or self.speech or frames is None
-        frames = frames or max(len(clip) for clip in clips)
+        frames = frames or max(self._least(clips[0]), *(len(clip) for clip in clips))
         clips = [_middle(clip, frames) for clip in clips]
         filled = self._filled(clips, frames, at_end)
         share = [len(clip) / frames if at_end else 1.0 for clip in clips]
@@ -42,6 +46,10 @@ class SoundBatcher:
             ends = torch.tensor([len(clip) for clip in clips])
             named[reads.mask] = (torch.arange(frames) < ends[:, None]).long()
         return SoundInputs(named if reads.keyword else values, torch.tensor(share, dtype=torch.float32))
+
+    def _least(self, clip: Tensor) -> int:
+        reads = self.maker.reads
+        return math.ceil(LEAST * (reads.sample_rate if clip.ndim == 1 else 1.0 / reads.hop))
 
     def _filled(self, clips: Sequence[Tensor], frames: int, at_end: bool) -> Tensor:
         repeat = not at_end and self.maker.reads.layout != "picture"

@@ -43,6 +43,15 @@ class FeatureMaker:
         return wave if self.reads.features == "waveform" else mels(wave, self.reads)
 
     @property
+    def hop(self) -> int:
+        """Samples from one step of the features to the next, of an extractor as far as it tells."""
+        told = getattr(self.extractor, "hop_length", None)
+        if isinstance(told, int):
+            return told
+        samples = self.reads.features == "waveform" or self.reads.layout == "samples"
+        return 1 if samples else _samples(self.reads.hop, self.reads)
+
+    @property
     def silence(self) -> float:
         """What stands where a clip says nothing, before normalisation."""
         log_mels = self.reads.features == "mels" and self.reads.scale == "log"

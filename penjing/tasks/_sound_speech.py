@@ -117,8 +117,7 @@ def _too_fast(
     labels: Sequence[tuple[int, ...]], loaded: LoadedSounds, batcher: SoundBatcher
 ) -> Iterator[str]:
     """Clips whose transcripts need more frames than the network is given, let alone what it makes of them."""
-    reads = batcher.maker.reads
-    hop = max(1, round(reads.hop * reads.sample_rate)) if reads.features == "mels" else 1
+    hop = batcher.maker.hop
     frames = loaded.lengths // hop + (hop > 1)
     over = sum(frames_needed(row) > count for row, count in zip(labels, frames.tolist(), strict=True))
     if over:

@@ -216,15 +216,14 @@ def heard(loaded: LoadedSounds, batcher: SoundBatcher) -> Iterator[str]:
         )
     cut = cropped(loaded, batcher)
     if cut:
-        yield f"{cut} of {total} clips are longer than what the network reads; it gets their middle"
+        yield f"{cut} of {total} clips are longer than what the network reads; it gets a part of them"
     if batcher.maker.frames is None and not reads.mask:
         yield "The network takes no mask: the silence that pads a clip to the longest of its batch is read too"
 
 
 def cropped(loaded: LoadedSounds, batcher: SoundBatcher) -> int:
-    """How many clips are longer than the fixed length; none where an extractor brings them to one length."""
-    reads, frames = batcher.maker.reads, batcher.maker.frames
-    if frames is None or batcher.maker.even:
+    """How many clips are longer than the fixed length."""
+    maker = batcher.maker
+    if maker.frames is None:
         return 0
-    hop = 1 if reads.features == "waveform" else max(1, round(reads.hop * reads.sample_rate))
-    return int(((loaded.lengths // hop + (hop > 1)) > frames).sum())
+    return int((loaded.lengths // maker.hop + (maker.hop > 1) > maker.frames + maker.even).sum())

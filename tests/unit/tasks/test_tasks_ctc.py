@@ -222,7 +222,7 @@ def test_batches_carry_transcripts_and_shares(reads):
     task = SpeechRecognition(alphabet=ABC)
     seen = []
     for x, target in data.batches("train", 5):
-        assert target.share.max() == 1.0
+        assert 0.7 < target.share.max() <= 1.0
         assert target.labels.shape == (len(x), target.lengths.max())
         assert ((target.labels == -100).sum(1) + target.lengths == target.labels.shape[1]).all()
         seen += task.truths((x, target))
