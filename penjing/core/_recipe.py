@@ -129,6 +129,10 @@ class DistilOptions(_Training):
     weight: NonNegative = 1.0
     guide: Literal["none", "teacher-guided"] = "none"
     guide_alpha: Positive = 1.0
+    hidden: NonNegative = 0.0
+    hidden_layers: Literal["uniform", "last"] = "uniform"
+    attention: NonNegative = 0.0
+    attention_layer: int = -1
 
 
 class TrimOptions(_Part):

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from penjing.core import Plan
 from penjing.pipeline._checkpoint import Checkpoints
 from penjing.pipeline._facts import facts
 from penjing.pipeline._job import Job, event_log, write_plan, write_state
@@ -65,20 +66,22 @@ def distil_step(job: Job, out: Path, figures: dict[str, Any]) -> None:
 
 def recover_step(job: Job, out: Path, figures: dict[str, Any]) -> None:
     """Accuracy won back after the cut."""
-    _finish(job, "recover", _recover(job, "recover", job.slim("prune", "prune")), out, figures)
+    _finish(
+        job, "recover", _recover(job, "recover", job.slim("prune", "prune"), job.plan("prune")), out, figures
+    )
 
 
 def scratch_step(job: Job, out: Path, figures: dict[str, Any]) -> None:
     """The slim structure from random weights, with the same recovery: the same epochs, data and teacher."""
     model = rescaled(job.blank_slim("prune"), job.fresh())
-    _finish(job, "control:scratch", _recover(job, "control:scratch", model), out, figures)
+    _finish(job, "control:scratch", _recover(job, "control:scratch", model, job.plan("prune")), out, figures)
 
 
 def random_step(job: Job, out: Path, figures: dict[str, Any]) -> None:
     """Random units removed to the same budget, with the same recovery."""
     model, plan = cut(job, "random")
     write_plan(plan, out, "control:random")
-    _finish(job, "control:random", _recover(job, "control:random", model), out, figures)
+    _finish(job, "control:random", _recover(job, "control:random", model, plan), out, figures)
 
 
 @torch.no_grad()
@@ -102,11 +105,11 @@ def _transfer(job: Job, step: str, source: LoadedSource) -> Fit:
         return transfer(source.model, task, job.inputs.data, head=find_head(source.model), **options, **hooks)
 
 
-def _recover(job: Job, step: str, model: nn.Module) -> Fit:
+def _recover(job: Job, step: str, model: nn.Module, plan: Plan) -> Fit:
     options = job.recipe.steps.recover.model_dump()
     teacher = job.full(job.reference)
     with _hooks(job, step) as hooks:
-        return recover(model, teacher, job.inputs.task(), job.inputs.data, **options, **hooks)
+        return recover(model, teacher, job.inputs.task(), job.inputs.data, plan=plan, **options, **hooks)
 
 
 @contextmanager
