@@ -129,7 +129,9 @@ class DrawnScreen(LineScreen):
 def _figures(figures: Mapping[str, float], room: int) -> str:
     """As many of the figures of training as fit into `room` characters."""
     text = ""
-    for key, name in (("loss", "loss"), ("selection_accuracy", "accuracy"), ("lr", "lr")):
+    named = {"selection_f1": "F1", "selection_wer": "WER", "selection_accuracy": "accuracy"}
+    score = next((key for key in named if key in figures), "selection_accuracy")
+    for key, name in (("loss", "loss"), (score, named[score]), ("lr", "lr")):
         more = f"{text}{' ' if text else ''}{name} {figures[key]:.4g}" if key in figures else text
         text = more if len(more) <= room else text
     return text

@@ -207,7 +207,10 @@ def _data(value: object) -> object:
 
 
 class Recipe(_Part):
-    """What a run does. Names only: code comes in from the command line or Python, never from a recipe."""
+    """What a run does. Names only: code comes in from the command line or Python, never from a recipe.
+
+    `model_args` go to the network's builder or configuration; `beam` is the width speech is read with (0: greedily).
+    """
 
     schema_version: Literal[1] = 1
     task: TaskName
@@ -222,6 +225,7 @@ class Recipe(_Part):
     device: Literal["cpu", "cuda"] = "cpu"
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     image_size: Annotated[int, Field(ge=8)] | None = None
+    beam: Annotated[int, Field(ge=0)] = 0
     steps: Steps = Steps()
 
     @model_validator(mode="before")

@@ -39,9 +39,10 @@ def model_card(body: Mapping[str, Any], slim: nn.Module, figures: Mapping[str, A
 
 
 def _table(figures: Mapping[str, Any]) -> list[str]:
-    lines = ["| network | params | MACs | accuracy |", "|---|---|---|---|"]
+    metric = (figures.get("headline") or {}).get("metric", "accuracy")
+    lines = [f"| network | params | MACs | {metric} |", "|---|---|---|---|"]
     for row in figures.get("rows", ()):
-        accuracy = row.get("accuracy")
-        shown = "-" if accuracy is None else f"{accuracy:.4f}"
+        score = row.get(metric)
+        shown = "-" if score is None else f"{score:.4f}"
         lines.append(f"| {row['name']} | {row.get('params', 0):,} | {row.get('macs', 0):,} | {shown} |")
     return lines

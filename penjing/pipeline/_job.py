@@ -47,7 +47,7 @@ class Inputs:
         return len(self.data.labels)
 
     def task(self, label_smoothing: float = 0.0) -> Task:
-        return task_for(self.recipe.task, self.data, label_smoothing)
+        return task_for(self.recipe.task, self.data, label_smoothing=label_smoothing, beam=self.recipe.beam)
 
     def source(self, *, weights: str, num_classes: int | None = None) -> LoadedSource:
         """The recipe's network; its new head and blank weights are drawn from torch's global generator."""

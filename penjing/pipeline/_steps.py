@@ -21,6 +21,7 @@ READS = {
         "device",
         "seed",
         "image_size",
+        "beam",
     ),
     "transfer": ("steps.transfer",),
     "teacher": ("teacher", "teacher_weights", "steps.transfer"),

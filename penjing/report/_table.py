@@ -1,6 +1,6 @@
 """A run's figures in words and as a table."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from penjing.core import clean, cut
@@ -8,17 +8,15 @@ from penjing.report._layout import Stacked
 from penjing.report._units import size, spread
 
 LABEL = 20  # characters of a class name
-HEADINGS = (
-    "network",
-    "params",
-    "MACs",
-    "size",
-    "latency",
-    "memory",
-    "accuracy",
-    "macro recall",
-    "worst class",
-)
+SIZES = ("network", "params", "MACs", "size", "latency", "memory")
+SCORES = {
+    "accuracy": "accuracy",
+    "macro_recall": "macro recall",
+    "f1": "entity F1",
+    "wer": "WER",
+    "cer": "CER",
+}
+WORST = "worst class"
 
 
 def verdict(metrics: Mapping[str, Any]) -> str:
@@ -28,13 +26,37 @@ def verdict(metrics: Mapping[str, Any]) -> str:
     """
     rows = {row["name"]: row for row in metrics["rows"]}
     slim, reference = rows["slim"], rows[metrics["reference"]]
-    parts = [f"{slim['macs'] / reference['macs']:.0%} of the MACs", *_speed(slim), _accuracy(slim, reference)]
-    return _guess(reference) + "".join(_rivals(rows)) + f"slim: {', '.join(parts)}"
+    metric, larger = _headline(metrics)
+    score = _score(slim, reference, metric)
+    parts = [f"{slim['macs'] / reference['macs']:.0%} of the MACs", *_speed(slim), score]
+    return _guess(reference) + "".join(_rivals(rows, metric, larger)) + f"slim: {', '.join(parts)}"
+
+
+def headings(metrics: Mapping[str, Any]) -> tuple[str, ...]:
+    """The table's columns: the metric that counts comes first among those that a network was scored by."""
+    return (*SIZES, *(SCORES[key] for key in _scores(metrics)), *((WORST,) if _by_class(metrics) else ()))
+
+
+def _scores(metrics: Mapping[str, Any]) -> list[str]:
+    known = [key for key in SCORES if any(row.get(key) is not None for row in metrics["rows"])]
+    return sorted(known, key=lambda key: key != _headline(metrics)[0])
+
+
+def _by_class(metrics: Mapping[str, Any]) -> bool:
+    return any(row.get("per_class") for row in metrics["rows"])
+
+
+def _headline(metrics: Mapping[str, Any]) -> tuple[str, bool]:
+    """The metric that counts, and whether larger is better."""
+    found = metrics.get("headline") or {"metric": "accuracy", "larger_is_better": True}
+    return found["metric"], found["larger_is_better"]
 
 
 def _guess(reference: Mapping[str, Any]) -> str:
     """A warning where the reference learnt nothing: macro recall within a tenth of the way from 1 / classes to 1."""
-    chance = 1 / max(1, len(reference["per_class"]))
+    if reference.get("macro_recall") is None or not reference["per_class"]:
+        return ""
+    chance = 1 / len(reference["per_class"])
     if reference["macro_recall"] > chance + 0.1 * (1 - chance):
         return ""
     return (
@@ -44,18 +66,19 @@ def _guess(reference: Mapping[str, Any]) -> str:
 
 
 def cells(metrics: Mapping[str, Any]) -> tuple[tuple[str, ...], ...]:
-    """One tuple of texts per row of the table, in the order of `HEADINGS`."""
-    return tuple(_cells(row) for row in metrics["rows"])
+    """One tuple of texts per row of the table, in the order of `headings`."""
+    scores, by_class = _scores(metrics), _by_class(metrics)
+    return tuple(_cells(row, scores, by_class) for row in metrics["rows"])
 
 
 def table(metrics: Mapping[str, Any]) -> Stacked:
     """The figures for `rich`: one table where it fits the terminal, else several below each other."""
-    return Stacked(title=_title(metrics), headings=HEADINGS, rows=cells(metrics))
+    return Stacked(title=_title(metrics), headings=headings(metrics), rows=cells(metrics))
 
 
 def plain(metrics: Mapping[str, Any]) -> str:
     """The same table in plain text, for files and pipes."""
-    lines = (HEADINGS, *cells(metrics))
+    lines = (headings(metrics), *cells(metrics))
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     text = [_line(line, widths) for line in lines]
     return "\n".join((_title(metrics), text[0], "-" * len(text[0]), *text[1:]))
@@ -76,12 +99,15 @@ def _title(metrics: Mapping[str, Any]) -> str:
     )
 
 
-def _rivals(rows: Mapping[str, Any]) -> list[str]:
-    slim, said = rows["slim"]["accuracy"], []
+def _rivals(rows: Mapping[str, Any], metric: str, larger: bool) -> list[str]:
+    slim, said = rows["slim"][metric], []
     for name, row in rows.items():
-        if name.startswith("control:") and row["accuracy"] >= slim:
-            how = "beats" if row["accuracy"] > slim else "does as well as"
-            said.append(f"{clean(name)} {how} slim (accuracy {row['accuracy']:.1%} vs {slim:.1%}). ")
+        ahead = (
+            (row[metric] - slim if larger else slim - row[metric]) if name.startswith("control:") else -1.0
+        )
+        if ahead >= 0:
+            how = "beats" if ahead > 0 else "does as well as"
+            said.append(f"{clean(name)} {how} slim ({SCORES[metric]} {row[metric]:.1%} vs {slim:.1%}). ")
     return said
 
 
@@ -99,12 +125,12 @@ def _speed(slim: Mapping[str, Any]) -> list[str]:
     return said
 
 
-def _accuracy(slim: Mapping[str, Any], reference: Mapping[str, Any]) -> str:
-    points = 100 * (slim["accuracy"] - reference["accuracy"])
-    return f"accuracy {slim['accuracy']:.1%} vs {reference['accuracy']:.1%} ({points:+.1f} points)"
+def _score(slim: Mapping[str, Any], reference: Mapping[str, Any], metric: str) -> str:
+    points = 100 * (slim[metric] - reference[metric])
+    return f"{SCORES[metric]} {slim[metric]:.1%} vs {reference[metric]:.1%} ({points:+.1f} points)"
 
 
-def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
+def _cells(row: Mapping[str, Any], scores: Sequence[str], by_class: bool) -> tuple[str, ...]:
     latency, memory = row["latency_ms"], row.get("peak_memory")
     return (
         clean(row["name"]),
@@ -113,8 +139,8 @@ def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
         size(row["size_bytes"]),
         spread(latency["median"], latency["mad"]) if latency else "",
         size(memory["bytes"]) if memory else "",
-        *(f"{row[key]:.2%}" if row[key] is not None else "" for key in ("accuracy", "macro_recall")),
-        _worst(row.get("per_class")),
+        *(f"{row[key]:.2%}" if row.get(key) is not None else "" for key in scores),
+        *((_worst(row.get("per_class")),) if by_class else ()),
     )
 
 

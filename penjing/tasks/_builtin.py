@@ -10,8 +10,10 @@ import numpy as np
 from penjing.core import DataError, nearest
 from penjing.tasks._columns import CALLED, Kind
 from penjing.tasks._examples import Example, Examples
+from penjing.tasks._sets_pictures import PICTURE_SETS
 from penjing.tasks._sets_sounds import SOUND_SETS, SPEECH_SETS
 from penjing.tasks._sets_texts import TEXT_SETS
+from penjing.tasks._sets_texts_tagged import TAGGED_SETS
 
 
 def builtin(name: str, kind: Kind) -> Examples:
@@ -58,9 +60,9 @@ def mnist5k() -> Examples:
 
 
 SETS: Mapping[Kind, Mapping[str, Callable[[], Examples]]] = {
-    "pictures": {"digits": digits, "mnist5k": mnist5k},
+    "pictures": {"digits": digits, "mnist5k": mnist5k, **PICTURE_SETS},
     "texts": TEXT_SETS,
-    "words": {},
+    "words": TAGGED_SETS,
     "sounds": SOUND_SETS,
     "speech": SPEECH_SETS,
 }

@@ -17,7 +17,9 @@ from penjing.tasks._prepare import Options
 from penjing.tasks._protocols import LabelledData, Task
 from penjing.tasks._sound_batches import SoundBatcher, example_inputs
 from penjing.tasks._sound_features import feature_maker, sounds_for
+from penjing.tasks._sound_speech import alphabet_for, speech_data_of
 from penjing.tasks._sounds import sound_data_of
+from penjing.tasks._speech import speech_recognition
 from penjing.tasks._texts import text_data_of
 from penjing.tasks._token_classification import token_classification
 from penjing.tasks._tokens import token_data_of
@@ -34,7 +36,15 @@ class Field:
     content: Kind
     reads: type
     load: Callable[[Examples, Any, Options], LabelledData]
-    task: Callable[[Any, float], Task]
+    task: Callable[[Any, "Judging"], Task]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judging:
+    """How a task judges: the label smoothing of its loss (classification), the beam of speech (0: greedy)."""
+
+    label_smoothing: float = 0.0
+    beam: int = 0
 
 
 FIELDS: Mapping[str, Field] = {
@@ -42,25 +52,31 @@ FIELDS: Mapping[str, Field] = {
         content="pictures",
         reads=Pictures,
         load=image_data_of,
-        task=lambda data, smoothing: image_classification(smoothing),
+        task=lambda data, how: image_classification(how.label_smoothing),
     ),
     "audio-classification": Field(
         content="sounds",
         reads=Sounds,
         load=sound_data_of,
-        task=lambda data, smoothing: audio_classification(smoothing),
+        task=lambda data, how: audio_classification(how.label_smoothing),
+    ),
+    "speech-recognition": Field(
+        content="speech",
+        reads=Sounds,
+        load=speech_data_of,
+        task=lambda data, how: speech_recognition(alphabet_for(data), how.beam),
     ),
     "token-classification": Field(
         content="words",
         reads=Texts,
         load=token_data_of,
-        task=lambda data, smoothing: token_classification(data.labels, smoothing),
+        task=lambda data, how: token_classification(data.labels, how.label_smoothing),
     ),
     "text-classification": Field(
         content="texts",
         reads=Texts,
         load=text_data_of,
-        task=lambda data, smoothing: text_classification(smoothing),
+        task=lambda data, how: text_classification(how.label_smoothing),
     ),
 }
 
@@ -83,9 +99,9 @@ def load_data(task: str, data: str, reads: Reads, columns: Columns, options: Opt
     return field.load(find_examples(data, field.content, columns), reads, options)
 
 
-def task_for(task: str, data: LabelledData, label_smoothing: float = 0.0) -> Task:
+def task_for(task: str, data: LabelledData, *, label_smoothing: float = 0.0, beam: int = 0) -> Task:
     """The task called `task` for the labels of `data`."""
-    return field_of(task).task(data, label_smoothing)
+    return field_of(task).task(data, Judging(label_smoothing=label_smoothing, beam=beam))
 
 
 def reads_for(task: str, reads: Reads, source: str, seconds: float | None = None) -> Reads:

