@@ -218,7 +218,16 @@ def _wrong(example: Example) -> str:
     texts = example.content if isinstance(example.content, tuple) else (example.content,)
     if not all(isinstance(text, str) for text in texts):
         return "no text"
-    return "" if all(text.strip() for text in texts) else "the text is empty"
+    return unwritable(texts) or ("" if all(text.strip() for text in texts) else "the text is empty")
+
+
+def unwritable(texts: Sequence[str]) -> str:
+    """Why no tokenizer can read `texts`: half a character, as JSON's "\\ud83d" alone is; "" where all are whole."""
+    try:
+        "".join(texts).encode()
+    except UnicodeEncodeError:
+        return "it holds half a character (a lone surrogate)"
+    return ""
 
 
 def _counted(truncated: int, most: int, silent: int, total: int) -> Iterator[str]:

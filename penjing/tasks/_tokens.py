@@ -14,7 +14,7 @@ from penjing.tasks._examples import Example, Examples, flat, ordered_labels
 from penjing.tasks._prepare import Options, split_up
 from penjing.tasks._ragged import UNCOUNTED, Ragged, ragged
 from penjing.tasks._splits import NAMES, Split
-from penjing.tasks._texts import TextData, check_augmentation, digest, kept_or_refused, shortened
+from penjing.tasks._texts import TextData, check_augmentation, digest, kept_or_refused, shortened, unwritable
 from penjing.tasks._tokenizer import encoded, load_tokenizer, room, tokens_of
 
 _NONE = "no entity"
@@ -137,7 +137,7 @@ def _wrong(example: Example) -> str:
         return "its words or tags are one text, not one per word"
     if not words:
         return "it has no words"
-    return f"it has {len(words)} words and {len(tags)} tags" if len(words) != len(tags) else ""
+    return f"it has {len(words)} words and {len(tags)} tags" if len(words) != len(tags) else unwritable(words)
 
 
 def _unmet(examples: Sequence[Example], splits: Sequence[Split]) -> Iterator[str]:

@@ -174,6 +174,14 @@ def test_empty_texts_are_refused_by_name_or_left_out(tiny_tokenizer: Path) -> No
     assert sum(data.n(split) for split in ("train", "selection", "certification")) == 18
 
 
+def test_half_a_character_is_refused_by_name(tiny_tokenizer: Path) -> None:
+    rows = [(f"cat {'s' * i}", f"c{i % 2}") for i in range(20)]
+    with pytest.raises(DataError, match="row 21: it holds half a character"):
+        loaded(examples([*rows, ("a \ud83d cat", "c0")]), tiny_tokenizer)
+    whole = loaded(examples([*rows, ("a \U0001f600 cat \x00\u200b", "c0")]), tiny_tokenizer)
+    assert not whole.bad
+
+
 def test_an_unknown_label_in_the_test_part_is_refused(tiny_tokenizer: Path) -> None:
     rows = [(f"cat {'s' * i}", f"c{i % 2}") for i in range(20)] + [
         ("who ?", "new"),

@@ -93,11 +93,13 @@ def test_alignment_counts_lost_words_at_both_ends() -> None:
 
 
 def test_rows_that_do_not_match_are_named_or_left_out(tiny_tokenizer: Path) -> None:
-    rows = [*many(30), (("a", "cat"), ("O",)), ((), ())]
-    with pytest.raises(DataError, match=r"(?s)row 31: it has 2 words and 1 tags.*row 32: it has no words"):
+    rows = [*many(30), (("a", "cat"), ("O",)), ((), ()), (("\ud83d",), ("O",))]
+    with pytest.raises(
+        DataError, match=r"(?s)row 31: it has 2 words and 1 tags.*32: it has no words.*33: it holds half"
+    ):
         loaded(examples(rows), tiny_tokenizer)
     data = loaded(examples(rows), tiny_tokenizer, skip_bad=True)
-    assert len(data.bad) == 2
+    assert len(data.bad) == 3
     text = examples(many(30)).examples[0]._replace(content="a cat")
     found = examples(many(30))
     with pytest.raises(DataError, match="not one per word"):
