@@ -1,6 +1,6 @@
 """Whether one network can teach another: they read the same inputs and answer in the same places."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -51,31 +51,36 @@ def _outputs(model: nn.Module, task: Task, batch: Any) -> tuple[Tensor, list[int
     with kept_modes(model):
         model.eval()
         inputs = task.inputs(place(batch, device_of(model)))
-        with _looked_up(model, _numbers(inputs)) as tables:
+        with _looked_up(model, _token_ids(inputs)) as tables:
             logits = task.logits(call(model, inputs))
     return logits, tables
 
 
-def _numbers(inputs: Any) -> list[Tensor]:
-    """The integer tensors among the inputs: token ids, token types, masks."""
+def _token_ids(inputs: Any) -> Tensor | None:
+    """The integer tensor among the inputs with the largest number: masks and numbers of segments are small."""
     parts = (
-        inputs.values() if isinstance(inputs, dict) else inputs if isinstance(inputs, tuple) else (inputs,)
+        inputs.values() if isinstance(inputs, Mapping) else inputs if isinstance(inputs, tuple) else (inputs,)
     )
-    return [part for part in parts if isinstance(part, Tensor) and not part.is_floating_point()]
+    numbers = [
+        part for part in parts if isinstance(part, Tensor) and not part.is_floating_point() and part.numel()
+    ]
+    return max(numbers, key=lambda part: int(part.max()), default=None)
 
 
 @contextmanager
-def _looked_up(model: nn.Module, numbers: list[Tensor]) -> Iterator[list[int]]:
-    """Rows of each embedding that is given the first of `numbers`, the token ids, in the order of the calls."""
+def _looked_up(model: nn.Module, ids: Tensor | None) -> Iterator[list[int]]:
+    """Rows of each embedding that the token ids are looked up in, in the order of the calls."""
     tables: list[int] = []
 
     def note(module: nn.Module, args: tuple[Any, ...]) -> None:
         given = args[0] if args else None
-        if isinstance(given, Tensor) and numbers and torch.equal(given, numbers[0]):
-            assert isinstance(module, nn.Embedding)
+        if not (isinstance(given, Tensor) and isinstance(ids, Tensor) and isinstance(module, nn.Embedding)):
+            return
+        if torch.equal(given, ids):
             tables.append(module.num_embeddings)
 
-    hooks = [m.register_forward_pre_hook(note) for m in model.modules() if isinstance(m, nn.Embedding)]
+    found = [] if ids is None else [m for m in model.modules() if isinstance(m, nn.Embedding)]
+    hooks = [m.register_forward_pre_hook(note) for m in found]
     try:
         yield tables
     finally:

@@ -339,6 +339,15 @@ def test_a_teacher_that_reads_or_answers_otherwise_is_refused(teacher, message):
         distil(reader(), reader(1, **teacher), Tagging(), Texts(), epochs=1)
 
 
+def test_the_vocabulary_is_known_by_its_ids_not_by_the_order_of_the_inputs():
+    class Turned(Tagging):
+        def inputs(self, batch):
+            return {"mask": batch[0]["mask"], "ids": batch[0]["ids"]}
+
+    with pytest.raises(UsageError, match="table of 20 and the student in one of 12"):
+        distil(reader(), reader(1, words=20), Turned(), Texts(), epochs=1)
+
+
 def test_a_teacher_of_another_frame_rate_is_refused():
     class Halved(Reader):
         def forward(self, ids, mask):
