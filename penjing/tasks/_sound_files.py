@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -34,6 +35,8 @@ FULL_SCALE = 0.999
 CLIPPED = 0.01
 MOST_HERTZ = 768_000
 UNKNOWN_LENGTH = 1 << 62  # what libsndfile says where a file does not tell its length
+STREAMED = 0x7FFF0000  # sizes from here on stand in headers of files written before their length was known
+SIZES = re.compile(r"(?:data|SSND|Data Size)\s*:\s*(\d+) \(should be (\d+)\)")
 BLOCK = 1 << 20  # samples of all channels together
 
 
@@ -104,6 +107,7 @@ def _decoded(content: Path | bytes, max_seconds: float) -> tuple[np.ndarray, int
         told = 0 <= promised < UNKNOWN_LENGTH
         if told:
             _not_too_long(promised, own, max_seconds)
+        _not_torn(file.extra_info)
         most = int(max_seconds * own) + 1
         try:
             blocks = list(_blocks(file, most))
@@ -140,6 +144,15 @@ def _opened(content: Path | bytes) -> Any:
         return soundfile.SoundFile(content if isinstance(content, Path) else io.BytesIO(content))
     except Exception as error:  # libsndfile reports damage in many ways
         raise BadSound(f"corrupt or not a sound file of a known kind ({_said(error)})") from error
+
+
+def _not_torn(told: str) -> None:
+    """libsndfile reads what is there of a file without compression whose header promises more."""
+    found = SIZES.search(told)
+    if found and 1.01 * int(found[2]) + 16 < int(found[1]) < STREAMED:
+        raise BadSound(
+            f"corrupt (it promises {int(found[1]):,} bytes of samples and holds {int(found[2]):,})"
+        )
 
 
 def _sane_rate(rate: int | None) -> int:
@@ -183,4 +196,5 @@ def _length(seconds: float) -> str:
 
 
 def _said(error: Exception) -> str:
-    return " ".join(str(error).split())[:160] or type(error).__name__
+    said = re.sub(r"^Error opening .*?: ", "", " ".join(str(error).split()))
+    return said[:160] or type(error).__name__

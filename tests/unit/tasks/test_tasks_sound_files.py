@@ -83,6 +83,8 @@ BAD = {
     "not finite": (encoded(np.full(RATE, np.nan, dtype=np.float32), subtype="FLOAT"), "not finite"),
     "a click": (encoded(tone(0.01)), "10.0 ms"),
     "long": (encoded(tone(3.0)), "3 s long; the limit is 2 s"),
+    "torn wav": (encoded(tone())[:8_000], "promises 16,000 bytes of samples and holds 7,956"),
+    "torn aiff": (encoded(tone(), kind="AIFF")[:8_000], "corrupt"),
     "torn flac": (encoded(tone(), kind="FLAC")[:-2000], "corrupt"),
 }
 
@@ -106,6 +108,12 @@ def test_an_hour_is_refused_before_anything_is_decoded(tmp_path, monkeypatch):
 def test_a_header_that_promises_too_much_is_no_bomb():
     with pytest.raises(BadSound, match=r"long; the limit|corrupt"):
         read_clip(hour_long(), RATE, 1.0)
+
+
+def test_a_header_written_before_the_length_was_known_is_right():
+    streamed = bytearray(encoded(tone()))
+    streamed[40:44] = struct.pack("<I", 0xFFFFFFFF)
+    assert len(read_clip(bytes(streamed), RATE, 30.0).samples) == len(tone())
 
 
 def test_missing_files_and_missing_rates(tmp_path):
