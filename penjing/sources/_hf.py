@@ -18,13 +18,13 @@ from penjing.sources._hf_networks import (
     WRAPPED,
     Shape,
     architecture_for,
+    blank,
     build,
-    is_bare,
     load,
     set_classes,
     task_of,
 )
-from penjing.sources._hf_reads import Vocabulary, reads_of, vocabulary_of
+from penjing.sources._hf_reads import Vocabulary, first_position, reads_of, vocabulary_of
 from penjing.sources._registry import JSON
 from penjing.sources._weights import read_weights
 
@@ -58,7 +58,7 @@ class _Origin:
     where: str
     values: Mapping[str, JSON]
     folder: Path | None = None
-    bare: bool = False
+    pooled: bool = False
     architectures: tuple[str, ...] = ()
 
 
@@ -83,10 +83,10 @@ def load_network(
     config = make(_quiet_training(values, args, where), where)
     task = task or task_of(config, origin.architectures)
     _check_labels(config)
-    if task in ("text-classification", "token-classification") and origin.folder is not None:
-        _agree_on_padding(config, vocabulary_of(origin.folder, where))
     shape = _shape(origin, config, task, num_classes, own)
     set_classes(shape, config)
+    if task in ("text-classification", "token-classification") and origin.folder is not None:
+        _agree_on_padding(config, shape, vocabulary_of(origin.folder, where))
     stored = _stored(shape, config)  # some classes change the configuration they are given
     model, told = _filled(origin, copy.deepcopy(config), shape, weights, num_classes is not None)
     return Network(
@@ -154,7 +154,7 @@ def _origin(name: str, where: str, *, pretrained: bool) -> _Origin:
         where=where,
         values=of_folder(raw, where),
         folder=folder,
-        bare=is_bare(classes) or (folder / "modules.json").is_file(),
+        pooled=(folder / POOLING).is_file() or (folder / "modules.json").is_file(),
         architectures=classes,
     )
 
@@ -200,9 +200,15 @@ def _check_labels(config: Any) -> None:
         raise SourceError(f"num_labels is {config.num_labels}; a classifier needs at least 1")
 
 
-def _agree_on_padding(config: Any, vocabulary: Vocabulary | None) -> None:
-    """A network that finds the end of a text by its pad token must know which one that is."""
-    if vocabulary is not None and hasattr(config, "pad_token_id") and config.pad_token_id is None:
+def _agree_on_padding(config: Any, shape: Shape, vocabulary: Vocabulary | None) -> None:
+    """Make the tokenizer's pad token the network's, by which some find the end of a text.
+
+    Not where positions are counted from it, and it is part of what the weights were trained with.
+    """
+    if vocabulary is None or not hasattr(config, "pad_token_id") or config.pad_token_id == vocabulary.pad:
+        return
+    unsaid = config.pad_token_id is None or config.pad_token_id < 0
+    if unsaid or first_position(blank(shape, config), config) == 0:
         config.pad_token_id = vocabulary.pad
 
 
@@ -210,7 +216,8 @@ def _shape(
     origin: _Origin, config: Any, task: str, num_classes: int | None, own: Mapping[str, JSON]
 ) -> Shape:
     where = origin.where
-    architecture = architecture_for(task, config, bare=origin.bare or "pooling" in own, where=where)
+    pooled = origin.pooled or "pooling" in own
+    architecture = architecture_for(task, config, origin.architectures, pooled=pooled, where=where)
     if own and architecture not in WRAPPED:
         raise SourceError(
             f"{where} has a head of its own, which {' and '.join(own)} in args cannot change. Fix: leave out "

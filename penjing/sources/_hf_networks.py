@@ -1,5 +1,6 @@
 """Networks of transformers for a task: which class, built from a configuration, filled with weights."""
 
+import copy
 import inspect
 from collections import OrderedDict
 from collections.abc import Collection, Mapping
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from penjing.core import SourceError, nearest
 from penjing.sources._head import find_head
+from penjing.sources._hf_account import accounted, headless
 from penjing.sources._hf_config import quiet, transformers
 from penjing.sources._hf_heads import POOLINGS, FramesClassifier, SentenceClassifier, TokenClassifier
 
@@ -30,8 +32,6 @@ TASKS = {
 }
 WRAPPED = ("pooled-text", "pooled-tokens", "pooled-sound")
 ARCHITECTURES = (*NATIVE, *WRAPPED)
-BEYOND = ("pooler", "masked_spec_embed")  # parts of a body that a checkpoint may lack or have in excess
-SHOWN = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,21 +44,26 @@ class Shape:
     dropout: float | None = None
 
 
-def architecture_for(task: str, config: Any, *, bare: bool, where: str) -> str:
-    """The architecture for `task`: the type's own class, or an encoder with our head where there is none.
+def architecture_for(
+    task: str, config: Any, architectures: Collection[str], *, pooled: bool, where: str
+) -> str:
+    """The architecture for `task`: the type's own class, or an encoder with our head.
 
-    `bare` says that the checkpoint is an encoder alone, made for sentence vectors.
+    Ours is taken where the type has none, for texts where the checkpoint (of these `architectures`) is an encoder alone
+    or `pooled` asks for sentence vectors, and where its own would need a decoder that the checkpoint has not learned.
     """
     if task not in TASKS:
         near = nearest(task, TASKS)
         meant = f" Did you mean {near[0]!r}?" if near else ""
         raise SourceError(f"hf: has no networks for the task {task!r}.{meant} It knows {', '.join(TASKS)}")
     native, wrapped = TASKS[task]
-    has = type(config) in _mapping(native)
-    if wrapped and ((bare and wrapped == "pooled-text") or not has) and _has_encoder(config, wrapped):
+    makers = _makers(native, config)
+    learned = any(maker.__name__ in architectures for maker in makers)
+    ours = pooled or is_bare(architectures) or (getattr(config, "is_encoder_decoder", False) and not learned)
+    if wrapped and (not makers or (ours and wrapped == "pooled-text")) and _has_encoder(config, wrapped):
         return wrapped
-    if not has:
-        others = [name for name, (own, _) in TASKS.items() if type(config) in _mapping(own)]
+    if not makers:
+        others = [name for name, (own, _) in TASKS.items() if _makers(own, config)]
         said = f"It has one for {', '.join(others)}" if others else "It has none for any task"
         raise SourceError(
             f"{where}: transformers has no class for {task} of type {config.model_type!r}. {said}. "
@@ -71,9 +76,8 @@ def task_of(config: Any, architectures: Collection[str]) -> str:
     """The task that a checkpoint's own class is for; else the first one that its type has a class for."""
     for named in (True, False):
         for task, (native, _) in TASKS.items():
-            maker = _mapping(native).get(type(config), None)
-            makers = maker if isinstance(maker, tuple) else (maker,)
-            if maker is not None and (not named or any(m.__name__ in architectures for m in makers)):
+            makers = _makers(native, config)
+            if makers and (not named or any(maker.__name__ in architectures for maker in makers)):
                 return task
     return "text-classification"
 
@@ -81,9 +85,8 @@ def task_of(config: Any, architectures: Collection[str]) -> str:
 def build(shape: Shape, config: Any) -> nn.Module:
     """The network with values of its own initialisation, float32, in training mode."""
     if shape.architecture in NATIVE:
-        auto = getattr(transformers(), NATIVE[shape.architecture])
         with quiet():
-            return auto.from_config(config, trust_remote_code=False, dtype=torch.float32)
+            return _maker(shape, config)._from_config(config, dtype=torch.float32)
     maker = _encoder_class(config)
     with quiet():
         return _headed(
@@ -97,18 +100,16 @@ def load(shape: Shape, config: Any, state: Mapping[str, Tensor], *, fresh_head: 
     `fresh_head` draws the last layer anew. Raises SourceError that names the keys where the body lacks values, or the
     file has values that the body has no place for.
     """
+    head = ""
     if shape.architecture in NATIVE:
-        maker: Any = _mapping(shape.architecture)[type(config)]
-        maker = maker[0] if isinstance(maker, tuple) else maker
-        extra: dict[str, Any] = {}
-        with torch.device("meta"):
-            head = find_head(build(shape, config))
+        maker, extra = _maker(shape, config), {}
+        head = find_head(blank(shape, config))
         state = OrderedDict((k, v) for k, v in state.items() if not (fresh_head and k.startswith(f"{head}.")))
     else:
         maker = _encoder_class(config)
         extra = without_pooler(maker)
         if not fresh_head:
-            raise SourceError(_headless(where, [f"a classifier after {maker.__name__}"]))
+            raise headless(where, [f"a classifier after {maker.__name__}"])
     try:
         with quiet():
             model, info = maker.from_pretrained(
@@ -125,7 +126,7 @@ def load(shape: Shape, config: Any, state: Mapping[str, Tensor], *, fresh_head: 
             f"Weights of {where} do not fit the network: {type(error).__name__}: {error}. "
             "Fix: choose the network these weights were made for"
         ) from error
-    remarks = _accounted(model, info, fresh_head=fresh_head, where=where)
+    remarks = accounted(model, info, head=head, fresh_head=fresh_head, where=where)
     return (model if shape.architecture in NATIVE else _headed(shape, config, model)), remarks
 
 
@@ -148,8 +149,25 @@ def is_bare(architectures: Collection[str]) -> bool:
     return bool(architectures) and all(name in known for name in architectures)
 
 
-def _mapping(architecture: str) -> Any:
-    return getattr(transformers(), NATIVE[architecture])._model_mapping
+def blank(shape: Shape, config: Any) -> nn.Module:
+    """The structure alone, on the meta device."""
+    with torch.device("meta"):
+        return build(shape, copy.deepcopy(config))
+
+
+def _makers(architecture: str, config: Any) -> tuple[Any, ...]:
+    """The classes for the type of `config`, usually one."""
+    found = getattr(transformers(), NATIVE[architecture])._model_mapping.get(type(config), ())
+    return found if isinstance(found, tuple) else (found,)
+
+
+def _maker(shape: Shape, config: Any) -> Any:
+    makers = _makers(shape.architecture, config)
+    if not makers:
+        raise SourceError(
+            f"transformers has no {shape.architecture} of type {config.model_type!r}. Fix: choose another"
+        )
+    return makers[0]
 
 
 def _has_encoder(config: Any, architecture: str) -> bool:
@@ -215,60 +233,3 @@ def _dropout(config: Any) -> float:
         if isinstance(value, float):
             return value
     return 0.1
-
-
-def _accounted(model: Any, info: Mapping[str, Any], *, fresh_head: bool, where: str) -> tuple[str, ...]:
-    """What is new and what is unused, in words; SourceError where that touches the body."""
-    prefix = f"{model.base_model_prefix}."
-    inner = getattr(model, model.base_model_prefix, None)
-    body = inner if isinstance(inner, nn.Module) else model
-    parts = {name for name, _ in (*body.named_children(), *body.named_parameters(recurse=False))}
-    missing, unexpected = sorted(info["missing_keys"]), sorted(info["unexpected_keys"])
-    wrong = sorted(
-        f"{key}: {tuple(a)} in the file, {tuple(b)} in the network" for key, a, b in info["mismatched_keys"]
-    )
-
-    def of_body(key: str) -> bool:
-        short = key.removeprefix(prefix)
-        inside = key.startswith(prefix) or short.partition(".")[0] in parts
-        return inside and not any(part in short.split(".") for part in BEYOND)
-
-    whole = body is model
-    lost = [key for key in missing if (whole or key.startswith(prefix)) and of_body(key)]
-    odd = [key for key in unexpected if of_body(key)]
-    resized = [line for line in wrong if not fresh_head or whole or line.startswith(prefix)]
-    problems = (("missing in the file", lost), ("unexpected in the file", odd), ("wrong shape", resized))
-    if any(keys for _, keys in problems) or info["error_msgs"]:
-        raise SourceError(_misfit(where, problems, info["error_msgs"]))
-    new = [key for key in missing if key not in lost]
-    head = [key for key in new if not whole and not key.startswith(prefix)]
-    if head and not fresh_head:
-        raise SourceError(_headless(where, head))
-    new += [line.partition(":")[0] for line in wrong]
-    return tuple(_named(word, keys) for word, keys in (("new", new), ("not used", unexpected)) if keys)
-
-
-def _named(word: str, keys: list[str]) -> str:
-    modules = list(dict.fromkeys(key.rpartition(".")[0] or key for key in keys))
-    more = f" and {len(modules) - SHOWN} more" if len(modules) > SHOWN else ""
-    return f"{word}: {', '.join(modules[:SHOWN])}{more}"
-
-
-def _headless(where: str, head: list[str]) -> str:
-    return (
-        f"{where} has no values for the head: {', '.join(head[:SHOWN])}. Fix: give the number of classes for a "
-        "new head (num_classes=N), or start without weights"
-    )
-
-
-def _misfit(where: str, problems: Any, messages: list[str]) -> str:
-    lines = [f"Weights of {where} do not fit the network."]
-    for title, keys in problems:
-        if keys:
-            more = f", and {len(keys) - SHOWN} more" if len(keys) > SHOWN else ""
-            lines.append(f"  {title} ({len(keys)}): {', '.join(keys[:SHOWN])}{more}")
-    lines += [f"  {message}" for message in messages[:SHOWN]]
-    lines.append(
-        "Fix: choose the configuration these weights were made for; where only the head differs, give num_classes"
-    )
-    return "\n".join(lines)

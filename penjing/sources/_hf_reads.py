@@ -54,11 +54,12 @@ def position_limit(model: nn.Module, config: Any) -> int:
     places = getattr(config, "max_position_embeddings", None)
     if not isinstance(places, int) or places < 1:
         return LONGEST
-    return max(1, min(LONGEST, places - _offset(model, places)))
+    return max(1, min(LONGEST, places - first_position(model, config)))
 
 
-def _offset(model: nn.Module, places: int) -> int:
-    """Positions are counted from padding_idx + 1 where a table of positions has a padding_idx."""
+def first_position(model: nn.Module, config: Any) -> int:
+    """The number of a text's first position: padding_idx + 1 where the table of positions has a padding_idx."""
+    places = getattr(config, "max_position_embeddings", None)
     for name, module in model.named_modules():
         table = isinstance(module, nn.Embedding) and module.num_embeddings == places
         if table and "position" in name and module.padding_idx is not None:
@@ -95,9 +96,13 @@ def _texts(model: nn.Module, config: Any, folder: Path | None, tokenizer: str) -
 
 def _check_padding(model: nn.Module, config: Any, vocabulary: Vocabulary, tokenizer: str) -> None:
     """Where positions are counted from the pad token, network and tokenizer must mean the same one."""
-    places, own = getattr(config, "max_position_embeddings", None), getattr(config, "pad_token_id", None)
-    counted = isinstance(places, int) and _offset(model, places) > 0
-    if counted and own is not None and vocabulary.pad is not None and own != vocabulary.pad:
+    own = getattr(config, "pad_token_id", None)
+    if (
+        first_position(model, config)
+        and own is not None
+        and vocabulary.pad is not None
+        and own != vocabulary.pad
+    ):
         raise SourceError(
             f"The tokenizer of {tokenizer} does not fit the network: it pads with id {vocabulary.pad}, and the network "
             f"counts positions from pad_token_id {own}. Fix: give the tokenizer that belongs to the weights"

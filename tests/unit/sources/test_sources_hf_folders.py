@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+import penjing as pj
 from penjing.core import SourceError, Texts
 from penjing.sources import build_source, load_source
 from penjing.sources._load import LoadedSource
@@ -241,6 +242,72 @@ def test_the_end_of_a_text_pads_where_nothing_else_does(
     loaded = opened(tmp_path)
     assert loaded.args["config"]["pad_token_id"] == 2
     assert loaded.model(torch.tensor([[5, 6], [7, 2]])).logits.shape == (2, 5)
+
+
+def test_networks_that_find_the_end_by_padding_pad_as_the_tokenizer(
+    tmp_path: Path, write_tokenizer: Callable[..., None]
+) -> None:
+    sizes = {**SMALL, "num_key_value_heads": 4, "max_position_embeddings": 40, "pad_token_id": 7}
+    transformers.LlamaForCausalLM(transformers.LlamaConfig(**sizes)).save_pretrained(tmp_path)
+    write_tokenizer(tmp_path, pad=0)
+    loaded = opened(tmp_path)
+    assert (loaded.model.config.pad_token_id, loaded.args["config"]["pad_token_id"]) == (0, 0)
+    with torch.no_grad():
+        alone = loaded.model(torch.tensor([[5, 6]])).logits
+        padded = loaded.model(torch.tensor([[5, 6, 0, 0]]), torch.tensor([[1, 1, 0, 0]])).logits
+    torch.testing.assert_close(alone, padded)
+
+
+def test_of_an_encoder_with_a_decoder_the_encoder_is_taken(tmp_path: Path) -> None:
+    config = transformers.T5Config(
+        vocab_size=60, d_model=32, d_kv=8, d_ff=48, num_layers=1, num_heads=4, decoder_start_token_id=0
+    )
+    transformers.T5ForConditionalGeneration(config).save_pretrained(tmp_path)
+    loaded = opened(tmp_path)
+    assert type(loaded.model).__name__ == "SentenceClassifier"
+    assert loaded.weights.count("decoder") == 0
+    again = build_source("hf:x", loaded.args)
+    assert again.state_dict().keys() == loaded.model.state_dict().keys()
+    texts = {
+        "input_ids": torch.tensor([[5, 6, 7], [8, 9, 0]]),
+        "attention_mask": torch.tensor([[1, 1, 1], [1, 1, 0]]),
+    }
+    slim, plan = pj.prune(loaded.model, texts, ratio=0.5)  # the embedding is tied under two names
+    proof = pj.verify(loaded.model, slim, plan, texts)
+    assert proof.passed, proof.cause
+    pj.save(tmp_path / "slim", slim, plan, source=loaded.source, source_args=dict(loaded.args))
+    with torch.no_grad():
+        assert torch.equal(pj.load(tmp_path / "slim")(**texts), slim(**texts))
+
+
+@pytest.mark.parametrize(
+    ("maker", "config", "task"),
+    [
+        ("DeiTForImageClassification", {"image_size": 16, "patch_size": 8, **SMALL}, "image-classification"),
+        ("WhisperForConditionalGeneration", "whisper", "audio-classification"),
+        ("SiglipVisionModel", {"image_size": 16, "patch_size": 8, **SMALL}, None),
+    ],
+)
+def test_bodies_without_a_name_of_their_own(
+    maker: str, config: Any, task: str | None, tmp_path: Path
+) -> None:
+    if config == "whisper":
+        config = {
+            "num_mel_bins": 16, "d_model": 32, "encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 4,
+            "decoder_attention_heads": 4, "encoder_ffn_dim": 48, "decoder_ffn_dim": 48, "max_source_positions": 50,
+            "vocab_size": 60, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 3,
+            "classifier_proj_size": 24,
+        }  # fmt: skip
+    made = getattr(transformers, maker)
+    made(made.config_class(**config)).save_pretrained(tmp_path)
+    if task is None:  # a part of a larger network, which no task has a class for
+        with pytest.raises(SourceError, match="transformers has no class"):
+            opened(tmp_path, task="text-classification")
+        return
+    loaded = opened(tmp_path, task=task)
+    assert "new: " in loaded.weights
+    with pytest.raises(SourceError, match=r"missing in the file|unexpected in the file"):
+        opened(edit(tmp_path, num_hidden_layers=3, encoder_layers=3), task=task)
 
 
 @pytest.mark.parametrize(
