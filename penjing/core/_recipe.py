@@ -143,10 +143,11 @@ class TrimOptions(_Part):
 
 
 class PruneOptions(_Part):
-    """Which units go: the criterion, and how its scores are compared."""
+    """Which units go: the criterion, how its scores are compared, and which kinds may shrink (null: all)."""
 
     criterion: str = "taylor"
     scope: Literal["uniform", "global"] = "global"
+    granularity: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     round_to: Count = 8
     protect: tuple[str, ...] = ()
     calibration: Count = 512

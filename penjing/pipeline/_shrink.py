@@ -11,7 +11,7 @@ from penjing.core import Budget, Plan, Recipe, UsageError
 from penjing.measure import count_macs, count_params
 from penjing.pipeline._job import Inputs, Job, event_log, write_plan, write_state
 from penjing.recover import call, place
-from penjing.search import prune, trim
+from penjing.search import DEFAULT_GRANULARITY, prune, trim
 from penjing.search._select import matches
 
 BATCH = 64
@@ -93,6 +93,7 @@ def prune_to(
         budget=budget,
         criterion=criterion,
         scope=options.scope,
+        granularity=options.granularity or DEFAULT_GRANULARITY,
         round_to=options.round_to,
         protect=protect,
         calibration=_calibration(inputs, calibration),

@@ -2,6 +2,7 @@
 
 from penjing.search._cost import CostModel as CostModel
 from penjing.search._prune import prune as prune
+from penjing.search._select import DEFAULT_GRANULARITY as DEFAULT_GRANULARITY
 from penjing.search._trim import Dropped as Dropped
 from penjing.search._trim import TrimReport as TrimReport
 from penjing.search._trim import trim as trim

@@ -200,7 +200,8 @@ def _carve(
     for i in pool:
         groups.setdefault(data.ties[i], []).append(i)
     ordered = sorted(groups.values(), key=lambda group: (-len(group), keys[group[0]]))
-    mixed = [group for group in ordered if any(data.groups) and len(set(data.targets[group].tolist())) > 1]
+    grouped = any(data.groups)
+    mixed = [group for group in ordered if grouped and len(set(data.targets[group].tolist())) > 1]
     spent = {id(group) for group in mixed}
     share = sum(map(len, mixed)) / max(1, len(pool))
     chosen = _carve_whole(mixed, [round(size * share) for size in wanted])

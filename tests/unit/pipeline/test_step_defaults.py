@@ -8,6 +8,7 @@ import pytest
 from penjing.core import Recipe
 from penjing.core._step_defaults import step_defaults
 from penjing.recover import Training, distil, recover, transfer
+from penjing.search import DEFAULT_GRANULARITY
 
 SEQUENCES = ("text-classification", "token-classification", "audio-classification", "speech-recognition")
 STEPS = {"transfer": transfer, "distil": distil, "recover": recover}
@@ -22,9 +23,12 @@ def recipe(task: str, **more: object) -> Recipe:
 @pytest.mark.parametrize("task", SEQUENCES)
 def test_every_default_is_an_option_of_its_step(task: str, pretrained: bool) -> None:
     found = step_defaults(task, pretrained=pretrained)
-    assert set(found) == set(STEPS)
+    assert set(found) == {*STEPS, "prune"}
     training = {field.name for field in fields(Training)}
     for step, options in found.items():
+        if step == "prune":
+            assert set(options["granularity"]) < set(DEFAULT_GRANULARITY)
+            continue
         assert set(options) <= training | set(inspect.signature(STEPS[step]).parameters)
         Training(**{"epochs": 1} | {name: value for name, value in options.items() if name in training})
 
