@@ -52,12 +52,13 @@ class Network:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Origin:
-    """A configuration and the folder it lies in; `where` in messages."""
+    """A configuration and the folder it lies in; `where` in messages, `told` is what its weights are called."""
 
     name: str
     where: str
     values: Mapping[str, JSON]
     folder: Path | None = None
+    told: str = ""
     pooled: bool = False
     architectures: tuple[str, ...] = ()
 
@@ -154,9 +155,17 @@ def _origin(name: str, where: str, *, pretrained: bool) -> _Origin:
         where=where,
         values=of_folder(raw, where),
         folder=folder,
+        told=_told(name, where, folder),
         pooled=(folder / POOLING).is_file() or (folder / "modules.json").is_file(),
         architectures=classes,
     )
+
+
+def _told(name: str, where: str, folder: Path) -> str:
+    """How the weights in `folder` are called."""
+    if where.startswith("builtin:"):
+        return f"package {where.removeprefix('builtin:')}"
+    return f"folder {folder.name}" if is_folder(name) else f"hub {folder.name[:12]}"
 
 
 def _also(name: str) -> str:
@@ -273,10 +282,7 @@ def _state(origin: _Origin, weights: str) -> tuple[_State, str]:
             f"hf:{origin.name} is a type and has no weights. Fix: --weights none, or a folder's name"
         )
     tensors, remark = read_state(origin.folder, origin.where)
-    told = f"folder {origin.folder.name}" if is_folder(origin.name) else f"hub {origin.folder.name[:12]}"
-    if origin.where.startswith("builtin:"):
-        told = f"package {origin.where.removeprefix('builtin:')}"
-    return _State(tensors=tensors, remark=remark), told
+    return _State(tensors=tensors, remark=remark), origin.told
 
 
 def _stored(shape: Shape, config: Any) -> dict[str, JSON]:
