@@ -6,6 +6,7 @@ from pathlib import Path
 from penjing.core import DataError, clean
 from penjing.tasks._columns import CALLED, Columns, Kind
 from penjing.tasks._examples import Example, Examples, gather
+from penjing.tasks._sound_files import SOUND_SUFFIXES
 from penjing.tasks._splits import PARTS
 from penjing.tasks._table import table
 
@@ -17,8 +18,8 @@ SUFFIXES: Mapping[Kind, frozenset[str]] = {
     | frozenset((".ppm", ".pgm", ".pbm", ".jfif", ".avif")),
     "texts": frozenset((".txt",)),
     "words": frozenset(),
-    "sounds": _SOUNDS,
-    "speech": _SOUNDS,
+    "sounds": SOUND_SUFFIXES,
+    "speech": SOUND_SUFFIXES,
 }
 TABLES = ("metadata.csv", "metadata.jsonl", "metadata.parquet", "transcripts.csv")
 
@@ -78,7 +79,7 @@ def _transcribed(path: Path) -> Examples:
                 f"{TABLES[0]} with the columns file_name and transcript into {clean(path)}"
             )
         found.append(Example(file, _text(beside).strip(), file.relative_to(path).as_posix()))
-    kinds = ", ".join(sorted(_SOUNDS))
+    kinds = ", ".join(sorted(SOUND_SUFFIXES))
     return gather(
         path.name, str(path), found, f"{clean(path)} holds no clips. Fix: give clips of a kind in {kinds}"
     )

@@ -93,12 +93,13 @@ def make_splits(
         )
     keys = [hashlib.sha256(b"%d:" % seed + digest).digest() for digest in data.digests]
     given = _given_parts(data)
+    wanted = (1, 1, 1)
     if any(given):
         chosen = _around_given(data, given, keys, shares, minimum)
     else:
-        pool = list(range(len(keys)))
-        chosen = _carve(data, pool, _counts(len(keys), shares or DEFAULT), keys, minimum)
-    _check(data, chosen, minimum)
+        wanted = _counts(len(keys), shares or DEFAULT)
+        chosen = _carve(data, list(range(len(keys))), wanted, keys, minimum)
+    _check(data, chosen, wanted, minimum)
     train, selection, certification = (
         _split(data, name, part, keys) for name, part in zip(NAMES, chosen, strict=True)
     )
@@ -275,8 +276,13 @@ def _enough(data: ToSplit, classes: Sequence[Sequence[Indices]], met: Container[
         raise DataError(_too_few(few, f"the splits need at least {needed} different ones of each class"))
 
 
-def _check(data: ToSplit, chosen: tuple[Indices, Indices, Indices], minimum: int) -> None:
-    for name, part in zip(NAMES, chosen, strict=True):
+def _check(data: ToSplit, chosen: Sequence[Indices], wanted: Sequence[int], minimum: int) -> None:
+    for name, part, size in zip(NAMES, chosen, wanted, strict=True):
+        if not part and size:
+            raise DataError(
+                f"Nothing is left for the {name} split: copies and groups tie the {len(data.ties)} examples into "
+                f"{len(set(data.ties))}, each of which goes to one split whole. Fix: add examples of other groups"
+            )
         if not part:
             continue
         counts = np.bincount(data.targets[part], minlength=len(data.labels))

@@ -204,3 +204,9 @@ def test_given_parts_lose_what_shares_a_group_with_held_out_examples() -> None:
     train, selection, certification = split(data)
     assert set(certification.indices) == set(range(30, 40))
     assert not {28, 29} & {*train.indices, *selection.indices}
+
+
+def test_too_few_groups_for_three_splits_are_told() -> None:
+    data = grouped([i % 2 for i in range(40)], [f"g{i // 20}" for i in range(40)])
+    with pytest.raises(DataError, match=r"the selection split: .* the 40 examples into 2, each"):
+        split(data)
