@@ -151,7 +151,7 @@ def _origin(name: str, where: str, *, pretrained: bool) -> _Origin:
     refuse_code(of_folder(raw, where), where)
     classes = tuple(map(str, raw.get("architectures") or ()))
     return _Origin(
-        name=str(folder) if "@" in name and not is_folder(name) else name,
+        name=str(folder) if name.startswith("~") or ("@" in name and not is_folder(name)) else name,
         where=where,
         values=of_folder(raw, where),
         folder=folder,
