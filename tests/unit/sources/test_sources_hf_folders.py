@@ -431,3 +431,13 @@ def test_a_task_without_a_class_names_the_others(bert: Bert) -> None:
 def test_a_folder_without_its_kind_is_recognised(bert: Bert) -> None:
     with pytest.raises(SourceError, match="is named hf:"):
         load_source(str(bert()))
+
+
+def test_a_folder_under_home_is_named_in_full_for_its_tokenizer(
+    bert: Bert, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = bert()
+    monkeypatch.setenv("HOME", str(folder.parent))
+    reads = opened(f"~/{folder.name}").reads
+    assert isinstance(reads, Texts)
+    assert reads.tokenizer == str(folder)
