@@ -6,15 +6,15 @@ from torch import nn
 
 from penjing.core import SourceError
 
-LINEARS = (nn.Linear, nn.Conv2d, nn.LazyLinear)
+LINEARS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.LazyLinear)
 AUXILIARY = ("aux", "auxlogits", "aux1", "aux2", "head_dist", "heads_dist", "aux_classifier")
 
 
 def find_head(model: nn.Module) -> str:
-    """The module path of the final classifier: a Linear, or a Conv2d where pooling comes after it.
+    """The module path of the final classifier: a Linear, a Conv2d where pooling comes after it, or a Conv1d over time.
 
     timm networks say it in their configuration, and transformers' say which child is the body. Elsewhere it is the
-    last Linear or Conv2d in the order in which the modules were registered, auxiliary classifiers left out. Raises
+    last of them in the order in which the modules were registered, auxiliary classifiers left out. Raises
     SourceError when there is none.
     """
     named = [path for path in _configured(model) if isinstance(_at(model, path), LINEARS)]
@@ -26,7 +26,7 @@ def find_head(model: nn.Module) -> str:
     ]
     if not found:
         raise SourceError(
-            f"{type(model).__name__} has no classifier: no Linear and no Conv2d in it. "
+            f"{type(model).__name__} has no classifier: no Linear and no convolution in it. "
             "Fix: choose a classification network, or give the head's module path where it is asked"
         )
     return found[-1]
@@ -51,8 +51,8 @@ def replace_heads(model: nn.Module, num_classes: int) -> None:
 def _fresh(old: nn.Module, num_classes: int) -> nn.Module:
     bias = getattr(old, "bias", None) is not None
     weight = next(old.parameters())
-    if isinstance(old, nn.Conv2d):
-        new: nn.Module = nn.Conv2d(old.in_channels, num_classes, old.kernel_size[0], bias=bias)
+    if isinstance(old, nn.Conv1d | nn.Conv2d):
+        new: nn.Module = type(old)(old.in_channels, num_classes, old.kernel_size[0], bias=bias)  # pyright: ignore[reportArgumentType]
     else:
         new = nn.Linear(weight.shape[1], num_classes, bias=bias)
     return new.to(device=weight.device, dtype=weight.dtype)

@@ -7,6 +7,7 @@ from torch import nn
 
 from penjing.core import SourceError
 from penjing.sources import build_source, find_head, load_source
+from penjing.sources._head import replace_heads
 
 torch.set_num_threads(1)
 
@@ -160,3 +161,11 @@ def test_a_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> N
 def test_capitals_do_not_hide_the_nearest_name(source: str) -> None:
     with pytest.raises(SourceError, match="Nearest names: resnet18"):
         load_source(source)
+
+
+def test_a_head_over_time_is_found_and_replaced() -> None:
+    model = nn.Sequential(nn.Conv1d(4, 8, 3), nn.ReLU(), nn.Conv1d(8, 5, 1, bias=False))
+    assert find_head(model) == "2"
+    replace_heads(model, 7)
+    assert model(torch.zeros(2, 4, 9)).shape == (2, 7, 7)
+    assert model[2].bias is None
