@@ -12,6 +12,7 @@ import typer
 from penjing.cli._data import data as data_commands
 from penjing.cli._go import Options, check_resumable, first_free, go, recipe_from
 from penjing.cli._options import (
+    Alphabet,
     Code,
     Debug,
     DryRun,
@@ -119,6 +120,7 @@ def shape(
     tokenizer: Tokenizer = None,
     max_length: MaxLength = None,
     max_seconds: MaxSeconds = None,
+    alphabet: Alphabet = None,
     skip_bad: SkipBad = False,
     out: Out = None,
     dry_run: DryRun = False,
@@ -135,7 +137,7 @@ def shape(
         "image_size": image_size, "seed": seed, "data.source": data, "data.path_column": path_column,
         "data.label_column": label_column, "data.text_column": text_column, "data.pair_column": pair_column,
         "data.tokenizer": tokenizer, "data.max_length": max_length, "data.max_seconds": max_seconds,
-        "data.skip_bad": skip_bad or None,
+        "data.alphabet": alphabet, "data.skip_bad": skip_bad or None,
     }  # fmt: skip
     if resume:
         check_resumable(out)

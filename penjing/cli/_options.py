@@ -28,4 +28,8 @@ PairColumn = Annotated[str | None, typer.Option(help="The column of second texts
 MaxLength = Annotated[int | None, typer.Option(help="Tokens that longer texts are cut to.", min=4)]
 Tokenizer = Annotated[str | None, typer.Option(help="A folder or hub name, where the model brings none.")]
 MaxSeconds = Annotated[float | None, typer.Option(help="Clips that last longer are refused.", min=0.05)]
+Alphabet = Annotated[
+    str | None,
+    typer.Option(help="The characters of transcripts, or a vocab.json (default: as the data has)."),
+]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out unreadable examples and count them.")]

@@ -22,9 +22,12 @@ def check_answer(
     classes: int | None = None,
 ) -> None:
     """Raises `SourceError` unless `model`, in eval mode, maps `example` to logits [n, classes] ([n, T, classes] where
-    the task is about sequences).
+    the task is about sequences, or none is named and `model` reads no pictures).
     """
     model.eval()
+    dims = (3,) if isinstance(task, SequenceTask) else (2,)
+    if task is None and not isinstance(reads, Pictures):
+        dims = (2, 3)
     task = task or image_classification()
     try:
         answer = call(model, example)
@@ -33,20 +36,25 @@ def check_answer(
         raise SourceError(f"{name} fails on {described(example, reads)}: {why}. {_way_out(reads)}") from error
     try:
         logits = None if isinstance(answer, tuple | list) else task.logits(answer)
-    except UsageError:
+    except UsageError as error:
+        if isinstance(answer, Tensor):
+            raise SourceError(f"{name}: {error}") from error
         logits = None
     if logits is None:
         raise SourceError(
             f"{name} answers with a {type(answer).__name__}, not with a tensor of logits. "
             "Fix: wrap it in a module whose forward returns the logits alone"
         )
-    _check_shape(name, logits, len(first_tensor(example)), isinstance(task, SequenceTask), classes)
+    _check_shape(name, logits, len(first_tensor(example)), dims, classes)
 
 
-def _check_shape(name: str, logits: Tensor, examples: int, sequence: bool, classes: int | None) -> None:
-    shape = tuple(logits.shape)
+def _check_shape(
+    name: str, logits: Tensor, examples: int, dims: tuple[int, ...], classes: int | None
+) -> None:
+    """Raises `SourceError` unless `logits` have one of the numbers of `dims`, of that many examples and classes."""
+    shape, sequence = tuple(logits.shape), dims == (3,)
     wanted = shape[-1] if classes is None and shape else classes
-    fits = len(shape) == (3 if sequence else 2) and shape[0] == examples and shape[-1] == wanted
+    fits = len(shape) in dims and shape[0] == examples and shape[-1] == wanted
     if not fits:
         form = f"({examples}, {'T, ' if sequence else ''}{classes or 'classes'})"
         raise SourceError(

@@ -46,7 +46,7 @@ def open_network(
     return Opened(
         name=spec,
         model=load_artifact(artifact, about, trust=trust, original=original),
-        reads=_located(reads_from_json(about.get("preprocessing"), f"{artifact}/structure.json"), artifact),
+        reads=reads_of(artifact, about),
         labels=None if labels is None else tuple(labels),
     )
 
@@ -86,8 +86,9 @@ def artifact_of(spec: str) -> Path | None:
     raise UsageError(f"{folder} holds neither a run nor a saved network (no structure.json).")
 
 
-def _located(reads: Reads, artifact: Path) -> Reads:
-    """`reads` with the tokenizer that lies beside the saved network, where one does."""
+def reads_of(artifact: Path, about: Mapping[str, Any]) -> Reads:
+    """What the saved network reads, with the tokenizer that lies beside it, where one does."""
+    reads = reads_from_json(about.get("preprocessing"), f"{artifact}/structure.json")
     if isinstance(reads, Texts) and (artifact / TOKENIZER).is_dir():
         return replace(reads, tokenizer=str(artifact / TOKENIZER))
     return reads

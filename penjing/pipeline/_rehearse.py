@@ -3,17 +3,18 @@
 import torch
 from torch import nn
 
-from penjing.core import Budget, BudgetError, SourceError, UsageError
+from penjing.core import Budget, BudgetError, Reads, SourceError, Texts, UsageError
 from penjing.criteria import CRITERIA, Context, prepare_criterion
 from penjing.export import read_structure
 from penjing.pipeline._answer import check_answer
 from penjing.pipeline._heldout import check_teacher
 from penjing.pipeline._job import Inputs
-from penjing.pipeline._open import artifact_of
+from penjing.pipeline._open import artifact_of, reads_of
 from penjing.pipeline._shrink import absolute, check_budget, prune_to, sizes_of
 from penjing.recover import find_loss
 from penjing.search import trim
 from penjing.sources import parse_source
+from penjing.tasks import tokens_disagree
 
 
 def rehearse(inputs: Inputs) -> None:
@@ -70,16 +71,31 @@ def _try_cut(inputs: Inputs, whole: nn.Module) -> None:
 def _try_teacher(inputs: Inputs, spec: str) -> None:
     parse_source(spec)
     if not inputs.saved_teacher:
-        model = inputs.teacher_source(inputs.recipe.teacher_weights).model
-        return _answers(inputs, spec, model)
+        source = inputs.teacher_source(inputs.recipe.teacher_weights)
+        _same_tokens(inputs, spec, source.reads)
+        return _answers(inputs, spec, source.model)
     artifact = artifact_of(spec)
-    labels = read_structure(artifact).get("labels") if artifact else None
+    about = read_structure(artifact) if artifact else {}
+    labels = about.get("labels")
     if labels is not None and tuple(labels) != inputs.data.labels:
         raise SourceError(
             f"The teacher {spec} knows the classes {', '.join(labels[:8])}, the data has "
             f"{', '.join(inputs.data.labels[:8])}. Fix: give a teacher made for this data, or a source such as "
             "timm:resnet50, which is transferred to it first"
         )
+    if artifact:
+        _same_tokens(inputs, spec, reads_of(artifact, about))
     _answers(inputs, spec, inputs.load_teacher())
     check_teacher(inputs, spec)
     return None
+
+
+def _same_tokens(inputs: Inputs, spec: str, reads: Reads) -> None:
+    """Raises UsageError where the teacher was made with a tokenizer whose ids mean other tokens."""
+    own = inputs.reads
+    unlike = tokens_disagree(own, reads) if isinstance(own, Texts) and isinstance(reads, Texts) else ""
+    if unlike:
+        raise UsageError(
+            f"The teacher {spec} was made with another tokenizer than {inputs.recipe.model}: {unlike}. Both read the "
+            "same batch. Fix: choose a teacher with the network's tokenizer"
+        )

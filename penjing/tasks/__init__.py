@@ -26,3 +26,4 @@ from penjing.tasks._protocols import Task as Task
 from penjing.tasks._protocols import headline as headline
 from penjing.tasks._splits import Split as Split
 from penjing.tasks._tokenizer import save_tokenizer as save_tokenizer
+from penjing.tasks._tokenizer import tokens_disagree as tokens_disagree

@@ -102,6 +102,11 @@ def _split_up(
         groups=[example.group or d.hex() for example, d in zip(kept, digests, strict=True)],
     )
     shares = options.splits if options.splits is not None else found.splits
+    if len(set(examples.ties)) < 3 * options.per_class_min and not any(examples.parts) and shares is None:
+        raise DataError(
+            f"Too few clips: {len(kept)}, of {len(set(examples.ties))} groups; three splits need at least "
+            f"{3 * options.per_class_min}. Fix: add clips, or speakers where clips of one belong together"
+        )
     splits = make_splits(examples, seed=options.seed, shares=shares, minimum=0)
     for name, split in zip(NAMES, splits, strict=True):
         asked = shares is None or shares[NAMES.index(name)] > 0

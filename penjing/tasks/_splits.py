@@ -89,7 +89,7 @@ def make_splits(
         raise DataError(
             f"The data has {len(data.labels)} class ({', '.join(data.labels) or 'none'}); a classifier needs "
             "two. "
-            "Fix: add pictures of another class"
+            "Fix: add examples of another class"
         )
     keys = [hashlib.sha256(b"%d:" % seed + digest).digest() for digest in data.digests]
     given = _given_parts(data)
@@ -180,7 +180,7 @@ def _counts(total: int, shares: Sequence[float]) -> tuple[int, int, int]:
     else:
         if sum(shares) > 1.0 + 1e-9:
             raise DataError(f"splits {tuple(shares)} sum to more than 1. Fix: fractions as (0.6, 0.15, 0.25)")
-        selection, certification = round(total * shares[1]), round(total * shares[2])
+        selection, certification = (max(round(total * share), share > 0) for share in shares[1:])
         whole = sum(shares) > 1.0 - 1e-9
         train = total - selection - certification if whole else round(total * shares[0])
     if train + selection + certification > total:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from penjing.core import DataError, clean
+from penjing.core import DataError, clean, cut
 from penjing.tasks._columns import CALLED, CONTENT, LABEL, SECOND, Columns, Kind
 from penjing.tasks._examples import Example, Examples, gather
 from penjing.tasks._require import require
@@ -15,6 +15,7 @@ from penjing.tasks._splits import PARTS
 
 SPLIT_COLUMN, GROUP_COLUMN = "split", "group"
 SUFFIXES = (".csv", ".jsonl", ".parquet")
+LONGEST = 1 << 30  # characters in one field of a CSV file
 Row = Mapping[str, Any]
 
 
@@ -75,14 +76,36 @@ def _example(path: Path, number: int, row: Row, layout: Layout) -> Example:
             raise DataError(
                 f"Column 'split' is {row.get(layout.split)!r} in {where}. Fix: use one of {', '.join(PARTS)}"
             )
+    _plain(row, layout, where)
     content, shown = content_of(row, layout, path.parent)
     group = None if layout.group is None else str(row.get(layout.group) or "").strip() or None
     name = clean(f"{shown} ({where})" if shown else where)
     return Example(content, label_of(row[layout.label], layout.kind), name, part, group)
 
 
+def _plain(row: Row, layout: Layout, where: str) -> None:
+    """Raises DataError for a list or an object where one text or one label belongs, and for missing words."""
+    words, texts = layout.kind == "words", layout.kind in ("texts", "words")
+    for column in (layout.content, layout.pair, layout.label) if texts else (layout.label,):
+        value = row[column] if column else None
+        if isinstance(value, list | tuple) and words:
+            if any(_empty(word) or isinstance(word, list | tuple | Mapping) for word in value):
+                raise DataError(
+                    f"Column {column!r} has an entry that is no word in {where}: {cut(str(value), 60)}. Fix: give a "
+                    "flat list of words"
+                )
+        elif isinstance(value, list | tuple | Mapping):
+            kind = "an object" if isinstance(value, Mapping) else "a list"
+            raise DataError(
+                f"Column {column!r} holds {kind} in {where}: {cut(str(value), 60)}. Fix: give one text or number a row"
+            )
+
+
 def _empty(value: Any) -> bool:
-    return value is None or (isinstance(value, str | list | tuple) and not len(value)) or str(value).isspace()
+    """True for nothing, not a number, and texts and lists without content."""
+    if value is None or value != value:
+        return True
+    return (isinstance(value, str | list | tuple) and not len(value)) or str(value).isspace()
 
 
 def label_of(value: Any, kind: Kind) -> str | tuple[str, ...]:
@@ -95,7 +118,7 @@ def words_of(value: Any) -> tuple[str, ...]:
     if isinstance(value, str) and value.lstrip().startswith("["):
         try:
             value = json.loads(value)
-        except json.JSONDecodeError:
+        except (json.JSONDecodeError, RecursionError):
             return tuple(value.split())
     if isinstance(value, str):
         return tuple(value.split())
@@ -142,20 +165,24 @@ def _read(path: Path) -> tuple[Sequence[Row], Sequence[str]]:
 
 
 def _read_csv(path: Path) -> tuple[Sequence[Row], Sequence[str]]:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file)
-        return list(reader), tuple(reader.fieldnames or ())
+    before = csv.field_size_limit(LONGEST)
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file)
+            return list(reader), tuple(reader.fieldnames or ())
+    finally:
+        csv.field_size_limit(before)
 
 
 def _read_jsonl(path: Path) -> tuple[Sequence[Row], Sequence[str]]:
     rows: list[Row] = []
     columns: dict[str, None] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
+    for number, line in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), start=1):
         if not line.strip():
             continue
         try:
             row = json.loads(line)
-        except json.JSONDecodeError as error:
+        except (json.JSONDecodeError, RecursionError) as error:
             raise DataError(
                 f"Line {number} of {path} is not JSON: {error}. Fix: one object a line"
             ) from error

@@ -74,7 +74,8 @@ def load_tokenizer(reads: Texts, words: bool = False) -> Any:
     name = reads.tokenizer
     if not name:
         raise DataError(
-            "The network does not say which tokenizer it was made with. Fix: name its folder with tokenizer"
+            "The network does not say which tokenizer it was made with. Fix: name its folder with tokenizer "
+            "(--tokenizer)"
         )
     if (os.path.isabs(name) or name.startswith(".")) and not os.path.isdir(name):
         raise DataError(f"There is no tokenizer folder {cut(name)!r}. Fix: name the folder it was saved to")
@@ -93,6 +94,20 @@ def load_tokenizer(reads: Texts, words: bool = False) -> Any:
         )
     _fits(tokenizer, reads)
     return tokenizer
+
+
+def tokens_disagree(own: Texts, other: Texts) -> str:
+    """A token id that means different tokens to the two tokenizers, in words; "" where none does or one is not told."""
+    if not own.tokenizer or not other.tokenizer or own.tokenizer == other.tokenizer:
+        return ""
+    tokens = {i: token for token, i in load_tokenizer(own).get_vocab().items()}
+    others = {i: token for token, i in load_tokenizer(other).get_vocab().items()}
+    unlike = next((i for i, token in sorted(tokens.items()) if others.get(i, token) != token), None)
+    return (
+        ""
+        if unlike is None
+        else f"id {unlike} is {tokens[unlike]!r} to one and {others[unlike]!r} to the other"
+    )
 
 
 def save_tokenizer(reads: Texts, folder: Path) -> None:

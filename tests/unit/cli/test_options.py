@@ -208,3 +208,18 @@ def test_code_of_saved_networks_is_named_with_model(monkeypatch, words: tuple[st
     monkeypatch.setattr(_app, function, lambda *_, **options: seen.update(options) or {})
     assert _run(monkeypatch, *words, "--model", "file:net.py:make", "--quiet") == 0
     assert (seen["model"], seen["trust"]) == ("file:net.py:make", True)
+
+
+def test_the_alphabet_is_an_option(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    words = (
+        "--task",
+        "speech-recognition",
+        "--model",
+        "hf:wav2vec2",
+        "--weights",
+        "none",
+        "--budget",
+        "macs<=0.5x",
+    )
+    assert _run(monkeypatch, "shape", *words, "--data", "gone.csv", "--alphabet", "abc", "--dry-run") == 2
+    assert "gone.csv" in capsys.readouterr().err

@@ -97,3 +97,46 @@ def test_a_built_in_set_of_another_kind_is_told() -> None:
         find_examples("builtin:digits", "texts", NONE)
     with pytest.raises(DataError, match=r"Data 'nowhere' does not exist.*builtin:digits"):
         find_examples("nowhere", "pictures", NONE)
+
+
+@pytest.mark.parametrize(
+    ("rows", "says"),
+    [
+        ([{"text": ["so", "far"], "label": "a"}], r"'text' holds a list in row 1 .*Fix"),
+        ([{"text": "so far", "label": {"name": "a"}}], r"'label' holds an object in row 1 .*Fix"),
+        (
+            [{"text": "so", "label": 1.0}, {"text": "far", "label": float("nan")}],
+            r"'label' is empty in row 2",
+        ),
+        ([{"text": float("nan"), "label": 1}], r"'text' is empty in row 1"),
+    ],
+    ids=["text", "label", "nan", "nan text"],
+)
+def test_cells_that_are_no_text_and_no_label(tmp_path: Path, rows: list[object], says: str) -> None:
+    table = write(tmp_path / "a.jsonl", "\n".join(map(json.dumps, rows)))
+    with pytest.raises(DataError, match=says):
+        find_examples(str(table), "texts", NONE)
+
+
+@pytest.mark.parametrize("word", [None, "", ["a"]])
+def test_entries_that_are_no_words(tmp_path: Path, word: object) -> None:
+    table = write(tmp_path / "a.jsonl", json.dumps({"tokens": ["in", word], "tags": ["O", "O"]}))
+    with pytest.raises(DataError, match=r"'tokens' has an entry that is no word in row 1 .*Fix"):
+        find_examples(str(table), "words", NONE)
+
+
+def test_lines_of_jsonl_end_at_newlines_alone(tmp_path: Path) -> None:
+    text = "one\u2028two\x85three"
+    table = write(tmp_path / "a.jsonl", json.dumps({"text": text, "label": "x"}, ensure_ascii=False) + "\r\n")
+    assert find_examples(str(table), "texts", NONE).examples[0].content == text
+
+
+def test_json_that_is_too_deep_is_told_by_its_line(tmp_path: Path) -> None:
+    table = write(tmp_path / "a.jsonl", "[" * 100_000)
+    with pytest.raises(DataError, match=r"Line 1 of .*Fix"):
+        find_examples(str(table), "texts", NONE)
+
+
+def test_a_field_of_a_csv_may_be_long(tmp_path: Path) -> None:
+    table = write(tmp_path / "a.csv", f"text,label\n{'x' * 200_000},a\n")
+    assert len(find_examples(str(table), "texts", NONE).examples[0].content) == 200_000

@@ -210,3 +210,9 @@ def test_too_few_groups_for_three_splits_are_told() -> None:
     data = grouped([i % 2 for i in range(40)], [f"g{i // 20}" for i in range(40)])
     with pytest.raises(DataError, match=r"the selection split: .* the 40 examples into 2, each"):
         split(data)
+
+
+def test_no_split_is_rounded_away() -> None:
+    with pytest.raises(DataError, match="class 'c0' has 1, 'c1' has 1; the splits need at least"):
+        split(labelled([0, 1]))
+    assert [len(part) for part in split(labelled([0] * 3 + [1] * 3))] == [2, 2, 2]

@@ -16,6 +16,7 @@ from penjing.tasks._examples import Example, Examples, ordered_labels
 from penjing.tasks._prepare import Options
 from penjing.tasks._ragged import ragged
 from penjing.tasks._texts import TextData, text_data_of
+from penjing.tasks._tokenizer import tokens_disagree
 
 ALL = ("input_ids", "attention_mask", "token_type_ids")
 
@@ -251,3 +252,17 @@ def test_rows_of_any_length_are_padded_on_either_side() -> None:
 )
 def test_the_typical_length(lengths: list[int], wanted: int) -> None:
     assert typical(np.array(lengths)) == wanted
+
+
+def test_tokenizers_with_other_ids_disagree(tiny_tokenizer: Path, tmp_path: Path) -> None:
+    transformers: Any = pytest.importorskip("transformers")
+    shutil.copytree(tiny_tokenizer, tmp_path / "same")
+    vocabulary = transformers.AutoTokenizer.from_pretrained(tiny_tokenizer).get_vocab()
+    swapped = vocabulary | {"cat": vocabulary["dog"], "dog": vocabulary["cat"]}
+    transformers.BertTokenizer(vocab=swapped).save_pretrained(tmp_path / "other")
+    own, same, other, untold = (
+        Texts(tokenizer=str(name) if name else "", max_length=16, vocabulary=15)
+        for name in (tiny_tokenizer, tmp_path / "same", tmp_path / "other", None)
+    )
+    assert tokens_disagree(own, same) == tokens_disagree(own, untold) == ""
+    assert tokens_disagree(own, other) == "id 5 is 'cat' to one and 'dog' to the other"
