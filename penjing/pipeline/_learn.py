@@ -88,12 +88,14 @@ def random_step(job: Job, out: Path, figures: dict[str, Any]) -> None:
 def rescaled(slim: nn.Module, whole: nn.Module) -> nn.Module:
     """`slim`, cut from fresh random weights, with every output's variance as it was meant for `whole`.
 
-    Weights are drawn with a variance inverse to the fan-in, which the cut made smaller.
+    Weights are drawn with a variance inverse to the fan-in, which the cut made smaller. What `whole` computes from
+    others (weight norm) is a weight of its own in `slim`.
     """
-    wide = dict(whole.named_parameters())
     for name, weight in slim.named_parameters():
         if weight.ndim > 1:
-            before, after = wide[name][0].numel(), weight[0].numel()
+            path, _, leaf = name.rpartition(".")
+            wide = getattr(whole.get_submodule(path), leaf)
+            before, after = wide[0].numel(), weight[0].numel()
             weight.mul_((before / after) ** 0.5)
     return slim
 

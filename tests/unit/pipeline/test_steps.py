@@ -8,6 +8,7 @@ import torch
 import yaml
 from torch import nn
 
+import penjing as pj
 from penjing.core import Recipe, RunError, UsageError
 from penjing.pipeline import demo_recipe, steps_of
 from penjing.pipeline._files import publish
@@ -114,3 +115,15 @@ def test_publishing_keeps_relative_places(tmp_path: Path):
     (staging / "b").write_text("b")
     assert publish(staging, target) == ("b", "model/a")
     assert (target / "model" / "a").read_text() == "a"
+
+
+def test_fresh_slim_weights_of_a_network_that_computes_them():
+    """Weight norm: the slim network holds the weight itself, the whole one its size and direction."""
+    torch.manual_seed(0)
+    second = nn.utils.parametrizations.weight_norm(nn.Linear(64, 8))
+    whole, example = nn.Sequential(nn.Linear(16, 64), nn.ReLU(), second), torch.randn(4, 16)
+    slim, plan = pj.prune(whole, example, ratio=0.5)
+    assert pj.verify(whole, slim, plan, example).passed
+    before = slim[2].weight.detach().clone()
+    assert tuple(before.shape) == (8, 32)
+    torch.testing.assert_close(rescaled(slim, whole)[2].weight, before * 2**0.5)
