@@ -1,9 +1,12 @@
 """The model card beside an artifact."""
 
+import html
 from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
+
+from penjing.core import clean
 
 
 def model_card(body: Mapping[str, Any], slim: nn.Module, figures: Mapping[str, Any] | None) -> str:
@@ -27,7 +30,7 @@ def model_card(body: Mapping[str, Any], slim: nn.Module, figures: Mapping[str, A
     if body["task"]:
         lines.append(f"- Task: {body['task']}")
     if body["labels"]:
-        shown = ", ".join(body["labels"][:20])
+        shown = ", ".join(html.escape(clean(label)) for label in body["labels"][:20])
         lines.append(
             f"- Labels ({len(body['labels'])}): {shown}{', ...' if len(body['labels']) > 20 else ''}"
         )

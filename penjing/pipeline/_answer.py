@@ -37,7 +37,7 @@ def check_answer(
     try:
         logits = None if isinstance(answer, tuple | list) else task.logits(answer)
     except UsageError as error:
-        if isinstance(answer, Tensor):
+        if isinstance(answer, Tensor) or isinstance(task, SequenceTask):
             raise SourceError(f"{name}: {error}") from error
         logits = None
     if logits is None:

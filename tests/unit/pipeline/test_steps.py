@@ -9,13 +9,16 @@ import yaml
 from torch import nn
 
 import penjing as pj
-from penjing.core import Recipe, RunError, UsageError
+from penjing.core import Recipe, RunError, Sounds, SourceError, UsageError
 from penjing.pipeline import demo_recipe, steps_of
+from penjing.pipeline._answer import check_answer
 from penjing.pipeline._files import publish
 from penjing.pipeline._job import read_state, state_file, write_state
 from penjing.pipeline._learn import rescaled
 from penjing.pipeline._shrink import check_budget
 from penjing.recover import DISTIL, RECOVER, TRANSFER
+from penjing.tasks._speech import speech_recognition
+from penjing.tasks._speech_alphabet import Alphabet
 
 BASE = {
     "task": "image-classification",
@@ -127,3 +130,10 @@ def test_fresh_slim_weights_of_a_network_that_computes_them():
     before = slim[2].weight.detach().clone()
     assert tuple(before.shape) == (8, 32)
     torch.testing.assert_close(rescaled(slim, whole)[2].weight, before * 2**0.5)
+
+
+def test_answers_of_another_alphabet_are_told_as_such():
+    reads = Sounds(sample_rate=8000, features="waveform", layout="samples")
+    task = speech_recognition(Alphabet(symbols=("<blank>", "a", "b")))
+    with pytest.raises(SourceError, match=r"x: Speech recognition needs logits .* 3 symbols\].*Fix"):
+        check_answer("x", nn.Unflatten(1, (4, 5)), torch.randn(2, 20), reads, task=task)
