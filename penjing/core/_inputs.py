@@ -20,13 +20,15 @@ class Pictures:
 class Texts:
     """Token ids below `vocabulary`, at most `max_length` of them, made by the tokenizer of that folder or name.
 
-    `keywords` are the arguments of the forward that are given: input_ids, attention_mask, token_type_ids.
+    `keywords` are the arguments of the forward that are given: input_ids, attention_mask, token_type_ids. `pad` is the
+    id that the network itself takes for padding; None where it takes none.
     """
 
     tokenizer: str
     max_length: int
     vocabulary: int
     keywords: tuple[str, ...] = ("input_ids", "attention_mask")
+    pad: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -75,7 +75,9 @@ def _texts(model: nn.Module, config: Any, folder: Path | None, tokenizer: str) -
     if vocabulary is None:
         types = "token_type_ids" in known and int(getattr(config, "type_vocab_size", 0) or 0) > 1
         keywords = ("input_ids", "attention_mask", *(("token_type_ids",) if types else ()))
-        return Texts(tokenizer="", max_length=limit, vocabulary=rows or 1, keywords=keywords)
+        return Texts(
+            tokenizer="", max_length=limit, vocabulary=rows or 1, keywords=keywords, pad=_own_pad(config)
+        )
     if rows is not None and vocabulary.size > rows:
         raise SourceError(
             f"The tokenizer of {tokenizer} does not fit the network: its ids go up to {vocabulary.size - 1}, the "
@@ -91,7 +93,13 @@ def _texts(model: nn.Module, config: Any, folder: Path | None, tokenizer: str) -
         max_length=min(limit, vocabulary.longest),
         vocabulary=rows or vocabulary.size,
         keywords=keywords,
+        pad=_own_pad(config),
     )
+
+
+def _own_pad(config: Any) -> int | None:
+    own = getattr(config, "pad_token_id", None)
+    return own if isinstance(own, int) and own >= 0 else None
 
 
 def _check_padding(model: nn.Module, config: Any, vocabulary: Vocabulary, tokenizer: str) -> None:

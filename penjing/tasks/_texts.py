@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -204,9 +204,7 @@ def shortened(reads: Texts, max_length: int | None) -> Texts:
             f"max_length is {max_length}; this network reads at most {reads.max_length} tokens. "
             f"Fix: give a number from 4 to {reads.max_length}"
         )
-    return Texts(
-        tokenizer=reads.tokenizer, max_length=max_length, vocabulary=reads.vocabulary, keywords=reads.keywords
-    )
+    return replace(reads, max_length=max_length)
 
 
 def digest(content: object) -> bytes:

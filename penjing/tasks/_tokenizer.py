@@ -210,6 +210,13 @@ def _fits(tokenizer: Any, reads: Texts) -> None:
     ordinary = (i for i in tokenizer.get_vocab().values() if i not in special)
     _within(max(ordinary, default=0), reads)
     _within(pad_id(tokenizer), reads)
+    pad = pad_id(tokenizer)
+    if reads.pad not in (None, pad):
+        raise DataError(
+            f"The tokenizer {cut(reads.tokenizer)!r} pads with id {pad} and the network with id {reads.pad}: it would "
+            "read texts of different length wrongly. Fix: give the tokenizer that the network was made with, or for a "
+            f"fresh network model_args: {{pad_token_id: {pad}}}"
+        )
 
 
 def _within(top: int, reads: Texts) -> None:

@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -266,3 +267,10 @@ def test_tokenizers_with_other_ids_disagree(tiny_tokenizer: Path, tmp_path: Path
     )
     assert tokens_disagree(own, same) == tokens_disagree(own, untold) == ""
     assert tokens_disagree(own, other) == "id 5 is 'cat' to one and 'dog' to the other"
+
+
+def test_a_network_that_pads_with_another_id_is_refused(tiny_tokenizer: Path) -> None:
+    reads = Texts(tokenizer=str(tiny_tokenizer), max_length=16, vocabulary=15, pad=0)
+    assert text_data_of(many(20), reads, Options()).n("train") > 0
+    with pytest.raises(DataError, match=r"pads with id 0 and the network with id 5.*pad_token_id: 0"):
+        text_data_of(many(20), replace(reads, pad=5), Options())
