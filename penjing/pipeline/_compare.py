@@ -15,7 +15,7 @@ from penjing.pipeline._heldout import everything, run_of, split_as
 from penjing.pipeline._open import Opened, open_network, sized, task_of
 from penjing.pipeline._run import stored_recipe
 from penjing.recover import call, evaluate
-from penjing.tasks import LabelledData, Task, reads_for, task_for
+from penjing.tasks import LabelledData, Task, clock_for, reads_for, task_for
 
 ALL = (
     "The data is not what either was shaped and certified on: all of its examples are used, and some of them may "
@@ -102,7 +102,8 @@ def _side(network: Opened, task: str, data: str, run: Path | None) -> Side:
     found = split_as(run, data, reads) if run else everything(task, data, reads)
     if found is None:
         raise DataError(f"{data} has changed while it was read. Fix: compare again once it stays as it is")
-    example, meant = found.example(1), task_for(task, found)
+    example = found.example(1)
+    meant = task_for(task, found, clock=clock_for(task, found, network.model))
     check_answer(network.name, network.model, example, reads, task=meant)
     return Side(network=network, data=found, task=meant, example=example)
 

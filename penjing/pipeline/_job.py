@@ -20,7 +20,7 @@ from penjing.recover import place
 from penjing.report import EventLog
 from penjing.sources import LoadedSource, load_source, parse_source
 from penjing.surgery import apply
-from penjing.tasks import Columns, LabelledData, Options, Task, load_data, reads_for, task_for
+from penjing.tasks import Columns, LabelledData, Options, Task, clock_for, load_data, reads_for, task_for
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +47,16 @@ class Inputs:
         return len(self.data.labels)
 
     def task(self, label_smoothing: float = 0.0) -> Task:
-        return task_for(self.recipe.task, self.data, label_smoothing=label_smoothing, beam=self.recipe.beam)
+        smoothing, beam = label_smoothing, self.recipe.beam
+        return task_for(self.recipe.task, self.data, label_smoothing=smoothing, beam=beam, clock=self.clock)
+
+    @functools.cached_property
+    def clock(self) -> Any:
+        """How many frames the network gives for a clip, where the task counts them; its weights have no say in it."""
+        if self.recipe.task != "speech-recognition":
+            return None
+        with torch.random.fork_rng():
+            return clock_for(self.recipe.task, self.data, self.fresh())
 
     def source(self, *, weights: str, num_classes: int | None = None) -> LoadedSource:
         """The recipe's network; its new head and blank weights are drawn from torch's global generator."""

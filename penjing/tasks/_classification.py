@@ -32,7 +32,7 @@ class Classification:
 
     def logits(self, outputs: Any) -> Tensor:
         """The main classifier's logits; auxiliary classifiers' are left out."""
-        return _all_logits(outputs)[0]
+        return all_logits(outputs)[0]
 
     def loss(self, outputs: Any, batch: Any) -> Tensor:
         """Mean cross entropy; of one auxiliary classifier in the outputs 0.4 is added, of each of two 0.3.
@@ -41,7 +41,7 @@ class Classification:
         (0.3); 0.4 for Inception v3 as torchvision's reference training has it. Networks return them in
         training mode only.
         """
-        main, *others = _all_logits(outputs)
+        main, *others = all_logits(outputs)
         total = self._cross_entropy(main, batch)
         share = 0.4 if len(others) == 1 else 0.3
         for logits in others:
@@ -109,7 +109,7 @@ def classification(
     return Classification(name=name, label_smoothing=label_smoothing, class_weights=weights)
 
 
-def _all_logits(outputs: Any) -> list[Tensor]:
+def all_logits(outputs: Any) -> list[Tensor]:
     """Main logits, then those of auxiliary classifiers, in a tensor, a (named) tuple, a dict or an object."""
     if isinstance(outputs, Tensor):
         return [outputs]

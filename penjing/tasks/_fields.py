@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from penjing.core import Pictures, Reads, Sounds, Texts, UsageError, nearest
 from penjing.tasks._classification import audio_classification, image_classification, text_classification
+from penjing.tasks._clock import Clock, clock_of
 from penjing.tasks._columns import Columns, Kind
 from penjing.tasks._data import image_data_of
 from penjing.tasks._examples import Examples
@@ -18,7 +19,7 @@ from penjing.tasks._protocols import LabelledData, Task
 from penjing.tasks._sound_batches import SoundBatcher, example_inputs
 from penjing.tasks._sound_features import feature_maker, sounds_for
 from penjing.tasks._sound_speech import alphabet_for, speech_data_of
-from penjing.tasks._sounds import sound_data_of
+from penjing.tasks._sounds import SoundData, sound_data_of
 from penjing.tasks._speech import speech_recognition
 from penjing.tasks._texts import text_data_of
 from penjing.tasks._token_classification import token_classification
@@ -41,11 +42,14 @@ class Field:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judging:
-    """How a task judges: the label smoothing of its loss (classification), the beam of speech (0: greedy)."""
+    """How a task judges: its loss's label smoothing; for speech the beam (0: greedy) and the network's clock."""
 
     label_smoothing: float = 0.0
     beam: int = 0
+    clock: Clock | None = None
 
+
+MIN_POSITIONS = 64  # below which a network may not give a frame
 
 FIELDS: Mapping[str, Field] = {
     "image-classification": Field(
@@ -64,7 +68,7 @@ FIELDS: Mapping[str, Field] = {
         content="speech",
         reads=Sounds,
         load=speech_data_of,
-        task=lambda data, how: speech_recognition(alphabet_for(data), how.beam),
+        task=lambda data, how: speech_recognition(alphabet_for(data), how.beam, how.clock),
     ),
     "token-classification": Field(
         content="words",
@@ -99,9 +103,25 @@ def load_data(task: str, data: str, reads: Reads, columns: Columns, options: Opt
     return field.load(find_examples(data, field.content, columns), reads, options)
 
 
-def task_for(task: str, data: LabelledData, *, label_smoothing: float = 0.0, beam: int = 0) -> Task:
+def task_for(
+    task: str,
+    data: LabelledData,
+    *,
+    label_smoothing: float = 0.0,
+    beam: int = 0,
+    clock: Clock | None = None,
+) -> Task:
     """The task called `task` for the labels of `data`."""
-    return field_of(task).task(data, Judging(label_smoothing=label_smoothing, beam=beam))
+    return field_of(task).task(data, Judging(label_smoothing=label_smoothing, beam=beam, clock=clock))
+
+
+def clock_for(task: str, data: LabelledData, model: nn.Module) -> Clock | None:
+    """The clock of `model` where `task` listens to it frame by frame; else None."""
+    if task != "speech-recognition" or not isinstance(data, SoundData):
+        return None
+    return clock_of(
+        model, data.reads, max(data.size[-1 if data.reads.layout == "picture" else 0], MIN_POSITIONS)
+    )
 
 
 def reads_for(task: str, reads: Reads, source: str, seconds: float | None = None) -> Reads:

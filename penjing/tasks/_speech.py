@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from penjing.core import UsageError
+from penjing.tasks._clock import Clock
 from penjing.tasks._ctc import Spoken, greedy, prefix_beam
 from penjing.tasks._protocols import Metrics
 from penjing.tasks._require import require
@@ -19,11 +20,13 @@ from penjing.tasks._speech_alphabet import Alphabet
 class SpeechRecognition:
     """Batches are (inputs, Spoken); outputs are logits [clips, frames, symbols], or hold them.
 
-    Answers are read greedily, or by a prefix beam search of width `beam` where that is above 0.
+    Answers are read greedily, or by a prefix beam search of width `beam` where that is above 0. `clock` tells how many
+    frames are a clip's own, whatever it is padded to; without one it is the clip's share of them, rounded up.
     """
 
     alphabet: Alphabet
     beam: int = 0
+    clock: Clock | None = None
     name: str = "speech-recognition"
     headline: tuple[str, bool] = ("wer", False)
 
@@ -57,19 +60,19 @@ class SpeechRecognition:
         logits, spoken = self.logits(outputs), self.targets(batch)
         steps = F.log_softmax(logits.float(), dim=-1).transpose(0, 1)
         labels = spoken.labels.clamp(min=0)
-        frames = _frames(logits, spoken)
+        frames = self._frames(logits, batch)
         return F.ctc_loss(
             steps, labels, frames, spoken.lengths, blank=self.alphabet.blank, zero_infinity=True
         )
 
     def positions(self, logits: Tensor, batch: Any) -> Tensor:
         """The frames of each clip itself, bool [clips, frames]."""
-        frames = _frames(logits, self.targets(batch))
+        frames = self._frames(logits, batch)
         return torch.arange(logits.shape[1], device=logits.device) < frames[:, None]
 
     def answers(self, logits: Tensor, batch: Any) -> Sequence[str]:
         """What each clip is heard to say."""
-        frames = _frames(logits, self.targets(batch)).tolist()
+        frames = self._frames(logits, batch).tolist()
         likely = F.log_softmax(logits.float(), dim=-1).cpu()
         return [self._heard(row[:count]) for row, count in zip(likely, frames, strict=True)]
 
@@ -100,21 +103,27 @@ class SpeechRecognition:
             "accuracy": right / len(true),
         }
 
+    def _frames(self, logits: Tensor, batch: Any) -> Tensor:
+        """How many of the network's frames are each clip's own, [clips] of int64."""
+        total, share = logits.shape[1], self.targets(batch).share.to(logits.device).double()
+        if self.clock is None:
+            frames = torch.ceil(share * total - 1e-3).long()
+        else:
+            inputs = self.inputs(batch)
+            values = next(iter(inputs.values())) if isinstance(inputs, Mapping) else inputs
+            frames = self.clock.frames(torch.round(share * values.shape[self.clock.axis]).long())
+        return frames.clamp(min=1, max=total)
+
     def _heard(self, frames: Tensor) -> str:
         blank = self.alphabet.blank
         found = prefix_beam(frames, blank, self.beam) if self.beam else greedy(frames, blank)
         return self.alphabet.spelt(found)
 
 
-def speech_recognition(alphabet: Alphabet, beam: int = 0) -> SpeechRecognition:
-    """The task of spelling what is said with the symbols of `alphabet`; `beam` 0 reads greedily. Raises UsageError."""
+def speech_recognition(alphabet: Alphabet, beam: int = 0, clock: Clock | None = None) -> SpeechRecognition:
+    """The task of spelling what is said with the symbols of `alphabet`; `beam` 0 reads greedily; `clock_of` learns the
+    network's `clock`. Raises UsageError.
+    """
     if beam < 0:
         raise UsageError(f"beam is {beam}; it is at least 0. Fix: 0 is greedy, 10 a usual width")
-    return SpeechRecognition(alphabet=alphabet, beam=beam)
-
-
-def _frames(logits: Tensor, spoken: Spoken) -> Tensor:
-    """How many of the network's frames are each clip's own, [clips] of int64: its share of them, rounded up."""
-    total = logits.shape[1]
-    frames = torch.ceil(spoken.share.to(logits.device).double() * total - 1e-3).long()
-    return frames.clamp(min=1, max=total)
+    return SpeechRecognition(alphabet=alphabet, beam=beam, clock=clock)
