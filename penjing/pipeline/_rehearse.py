@@ -83,7 +83,7 @@ def _try_teacher(inputs: Inputs, spec: str) -> None:
             f"{', '.join(inputs.data.labels[:8])}. Fix: give a teacher made for this data, or a source such as "
             "timm:resnet50, which is transferred to it first"
         )
-    if artifact:
+    if artifact and about.get("preprocessing") is not None:
         _same_tokens(inputs, spec, reads_of(artifact, about))
     _answers(inputs, spec, inputs.load_teacher())
     check_teacher(inputs, spec)
