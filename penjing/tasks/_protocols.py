@@ -1,6 +1,6 @@
 """What any task is, and any labelled data."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
@@ -66,7 +66,32 @@ def headline(task: Task) -> tuple[str, bool]:
     return getattr(task, "headline", ("accuracy", True))
 
 
-class LabelledData(Protocol):
+class Data(Protocol):
+    """Batches of the splits "train", "selection" and "certification"; `ImageData` is one.
+
+    Order and augmentation of a batch are functions of (seed, epoch) alone; `n` is the number of examples.
+    Data of differing lengths may also offer `bucketed(split, batch_size) -> (order, batches)`: the split by
+    length, example i of it being number order[i] of the split. `evaluate` takes it where it is.
+    """
+
+    def n(self, split: str) -> int: ...
+
+    def batches(
+        self,
+        split: str,
+        batch_size: int,
+        *,
+        augment: Any = ...,
+        seed: int = ...,
+        epoch: int = ...,
+        shuffle: bool = ...,
+        limit: int | None = ...,
+    ) -> Iterable[Any]:
+        """Batches (inputs, targets) of `split`, in its fixed order unless `shuffle`."""
+        ...
+
+
+class LabelledData(Data, Protocol):
     """Labelled examples in three splits.
 
     `train` also serves to calibrate; `selection` chooses epochs and candidates; `certification` is touched by nothing
@@ -102,22 +127,6 @@ class LabelledData(Protocol):
         """The shape of one typical input: (C, H, W), (tokens,), (samples,) or (frames, bins)."""
         ...
 
-    def n(self, split: str) -> int: ...
-
     def example(self, batch_size: int) -> Any:
         """Inputs of that many typical examples, always the same; they carry no data."""
-        ...
-
-    def batches(
-        self,
-        split: str,
-        batch_size: int,
-        *,
-        augment: Any = ...,
-        seed: int = ...,
-        epoch: int = ...,
-        shuffle: bool = ...,
-        limit: int | None = ...,
-    ) -> Iterator[Any]:
-        """Batches (inputs, targets) of `split`, in its fixed order unless `shuffle`."""
         ...
