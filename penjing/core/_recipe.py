@@ -1,7 +1,7 @@
 """The recipe: what a run does, as a file that people can write and that cannot run code."""
 
 import difflib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -15,6 +15,7 @@ from pydantic import (
     model_validator,
 )
 
+from penjing.core._belonging import strangers
 from penjing.core._budget import Budget
 from penjing.core._errors import UsageError
 from penjing.core._step_defaults import step_defaults
@@ -252,9 +253,13 @@ class Recipe(_Part):
         `given` are the keys (as in "data.source") that came from the command line, where their mistakes are.
         """
         try:
-            return cls.model_validate(dict(values))
+            recipe = cls.model_validate(dict(values))
         except ValidationError as error:
-            raise UsageError(_complaints(error, where, given)) from None
+            raise UsageError(_complaints(map(_mistake, error.errors()), where, given)) from None
+        idle = [(key, why, f"{key}: {why}") for key, why in strangers(recipe.task, recipe)]
+        if idle:
+            raise UsageError(_complaints(idle, where, given))
+        return recipe
 
     @classmethod
     def load(cls, path: str | Path) -> "Recipe":
@@ -283,20 +288,25 @@ def runs_code(source: str) -> bool:
     return source.startswith(("file:", "hub:"))
 
 
-def _complaints(error: ValidationError, where: str, given: Collection[str]) -> str:
-    """The mistakes under the place they were made in: the command line's options, and `where`."""
+def _complaints(mistakes: Iterable[tuple[str, str, str]], where: str, given: Collection[str]) -> str:
+    """The mistakes, each (key, what to say after an option, what to say in a file), under the place they were made in:
+    the command line's options, and `where`.
+    """
     options: list[str] = []
     written: list[str] = []
-    for item in error.errors():
-        path = [str(part) for part in item["loc"]]
-        key = ".".join(path)
+    for key, what, explained in mistakes:
         if key in given:
-            options.append(f"  --{_option(key)}: {_what(item)}")
+            options.append(f"  --{_option(key)}: {what}")
         else:
-            written.append(f"  {_explain(item, path)}")
+            written.append(f"  {explained}")
     parts = [f"{clean(place)} cannot be used:" for place in (("the command line",) if options else ())]
     parts += [*options, *([f"{clean(where)} cannot be used:"] if written else []), *written]
     return "\n".join(parts)
+
+
+def _mistake(item: Any) -> tuple[str, str, str]:
+    path = [str(part) for part in item["loc"]]
+    return ".".join(path), _what(item), _explain(item, path)
 
 
 def _option(key: str) -> str:

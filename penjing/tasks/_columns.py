@@ -1,8 +1,10 @@
 """Which columns of a table hold what."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Literal
+
+from penjing.core import UsageError, clean
 
 Kind = Literal["pictures", "texts", "words", "sounds", "speech"]
 
@@ -61,3 +63,11 @@ class Columns:
         if kind in ("texts", "words"):
             return self.text, "text_column (--text-column)"
         return self.path, "path_column (--path-column)"
+
+    def refuse_any(self, where: str, why: str) -> None:
+        """Raises UsageError where a column was named for `where`, which has none."""
+        named = [f"{name}_column ({column})" for name, column in asdict(self).items() if column is not None]
+        if named:
+            raise UsageError(
+                f"{clean(where)} {why}, and was given {clean(', '.join(named))}. Fix: leave it out"
+            )

@@ -26,11 +26,12 @@ def folder(path: Path, kind: Kind, columns: Columns) -> Examples:
 
     A folder whose subfolders are all named like parts (train, val, test, ...) keeps these parts. Texts are .txt files
     of UTF-8. A folder with a table in it (metadata.csv) is that table; transcripts of speech and tags of words need
-    one, or for speech a .txt beside every clip. Raises DataError.
+    one, or for speech a .txt beside every clip. Raises DataError, UsageError.
     """
     within = next((path / name for name in TABLES if (path / name).is_file()), None)
     if within is not None:
         return table(within, kind, columns)
+    columns.refuse_any(str(path), f"has no table ({TABLES[0]}) whose columns could be named")
     if kind == "words":
         raise DataError(f"{clean(path)} has no table of words and tags. Fix: put {TABLES[0]} into it")
     if kind == "speech":

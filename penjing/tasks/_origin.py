@@ -17,12 +17,13 @@ HUB_NAME = re.compile(r"[\w-]+/[\w.-]+(:[\w.-]+)?")
 
 def find_examples(data: str, kind: Kind, columns: Columns) -> Examples:
     """The examples that `data` names: a folder of class folders, a CSV, JSONL or Parquet file, builtin:NAME, or
-    OWNER/NAME of a Hugging Face data set (hf:NAME for one without owner). Raises DataError.
+    OWNER/NAME of a Hugging Face data set (hf:NAME for one without owner). Raises DataError, UsageError.
     """
     if not data.strip():
         raise DataError(f"Data without a name. Fix: give {_forms(kind)}")
     word, _, rest = data.partition(":")
     if word == "builtin":
+        columns.refuse_any(data, "is a built-in set without columns")
         return builtin(rest, kind)
     if word == "hf":
         return hub(rest, kind, columns)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from penjing.core import DataError
+from penjing.core import DataError, UsageError
 from penjing.tasks import Columns
 from penjing.tasks._origin import find_examples
 
@@ -140,3 +140,12 @@ def test_json_that_is_too_deep_is_told_by_its_line(tmp_path: Path) -> None:
 def test_a_field_of_a_csv_may_be_long(tmp_path: Path) -> None:
     table = write(tmp_path / "a.csv", f"text,label\n{'x' * 200_000},a\n")
     assert len(find_examples(str(table), "texts", NONE).examples[0].content) == 200_000
+
+
+@pytest.mark.parametrize("within", ["folder", "builtin"])
+def test_columns_of_what_has_none_are_refused(tmp_path: Path, within: str) -> None:
+    write(tmp_path / "t" / "good" / "1.txt", "fine film")
+    write(tmp_path / "t" / "bad" / "1.txt", "dull film")
+    data = str(tmp_path / "t") if within == "folder" else "builtin:trec"
+    with pytest.raises(UsageError, match=r"label_column \(stars\).*Fix: leave it out"):
+        find_examples(data, "texts", Columns(label="stars"))
