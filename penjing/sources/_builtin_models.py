@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from penjing.core import DataError, Sounds, SourceError, cut, nearest
 from penjing.packages import fetched
 from penjing.sources._hf import Network, build_network, load_network
+from penjing.sources._limits import bounded, counted
 from penjing.sources._registry import JSON
 from penjing.sources._speaker import SpeakerNetwork
 from penjing.sources._weights import fill, read_weights
@@ -58,8 +59,8 @@ def build_builtin(name: str, args: Mapping[str, JSON], device: str | torch.devic
     if name == MINILM:
         return build_network(f"builtin:{name}", args, device)
     sizes = _sizes(args)
-    with torch.device(device):
-        return SpeakerNetwork(HEARD.bins, sizes["width"], sizes["layers"], sizes["num_classes"]).eval()
+    with bounded(f"builtin:{name}"), torch.device(device):
+        return _made(sizes).eval()
 
 
 def check_builtin(name: str) -> None:
@@ -74,7 +75,8 @@ def check_builtin(name: str) -> None:
 
 def _speaker(weights: str | None, num_classes: int | None, args: Mapping[str, JSON]) -> Network:
     sizes = _sizes({**args, **({} if num_classes is None else {"num_classes": num_classes})})
-    model = SpeakerNetwork(HEARD.bins, sizes["width"], sizes["layers"], sizes["num_classes"])
+    counted(lambda: _made(sizes), f"builtin:{SPEAKER}")
+    model = _made(sizes)
     where = "none"
     if weights == "pretrained":
         if num_classes is None and "num_classes" not in args:
@@ -93,6 +95,10 @@ def _speaker(weights: str | None, num_classes: int | None, args: Mapping[str, JS
             where=where,
         )
     return Network(model=model.eval(), args=sizes, reads=HEARD, weights=where, family=SPEAKER)
+
+
+def _made(sizes: Mapping[str, int]) -> SpeakerNetwork:
+    return SpeakerNetwork(HEARD.bins, sizes["width"], sizes["layers"], sizes["num_classes"])
 
 
 def _published() -> Mapping[str, Tensor]:

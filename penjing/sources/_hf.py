@@ -25,6 +25,7 @@ from penjing.sources._hf_networks import (
     task_of,
 )
 from penjing.sources._hf_reads import Vocabulary, first_position, reads_of, vocabulary_of
+from penjing.sources._limits import bounded, counted
 from penjing.sources._registry import JSON
 from penjing.sources._weights import read_weights
 
@@ -86,6 +87,7 @@ def load_network(
     _check_labels(config)
     shape = _shape(origin, config, task, num_classes, own)
     set_classes(shape, config)
+    counted(lambda: build(shape, copy.deepcopy(config)), where)
     if task in ("text-classification", "token-classification") and origin.folder is not None:
         _agree_on_padding(config, shape, vocabulary_of(origin.folder, where))
     stored = _stored(shape, config)  # some classes change the configuration they are given
@@ -125,8 +127,10 @@ def build_network(source: str, args: Mapping[str, JSON], device: str | torch.dev
         dropout=args.get("dropout"),
     )
     set_classes(shape, config)
+    if torch.device(device).type != "meta":
+        counted(lambda: build(shape, copy.deepcopy(config)), source)
     try:
-        with torch.device(device):
+        with bounded(source), torch.device(device):
             return build(shape, config).to(device).eval()
     except SourceError:
         raise

@@ -10,6 +10,7 @@ from typing import Any
 
 from penjing.core import SourceError, cut, nearest
 from penjing.core._words import shown
+from penjing.sources._limits import refuse_sizes
 from penjing.sources._registry import JSON
 from penjing.sources._require import require
 
@@ -66,6 +67,7 @@ def of_folder(values: Mapping[str, JSON], where: str) -> dict[str, JSON]:
     kind = values.get("model_type")
     if not isinstance(kind, str) or not is_type(kind):
         raise SourceError(_unknown_type(kind, where, values))
+    refuse_sizes(values, where)
     return _structure(values)
 
 

@@ -12,6 +12,7 @@ from penjing.sources import _code
 from penjing.sources._builtin_models import build_builtin, load_builtin
 from penjing.sources._head import head_paths, replace_heads
 from penjing.sources._hf import build_network, load_network
+from penjing.sources._limits import bounded, counted
 from penjing.sources._registry import JSON, Registry, checked_args
 from penjing.sources._spec import SourceSpec, parse_source
 from penjing.sources._timm import Timm
@@ -115,7 +116,7 @@ def build_source(source: str, args: Mapping[str, JSON], *, device: str | torch.d
     registry.check(parsed.name)
     with torch.random.fork_rng(devices=[]):
         try:
-            with torch.device(device):
+            with bounded(str(parsed)), torch.device(device):
                 return registry.build(parsed.name, options, initialize=False).eval()
         except BUILD_ERRORS:  # some builders compute with tensors, which meta cannot
             return _build(registry, parsed, options, initialize=False).to(device).eval()
@@ -154,8 +155,11 @@ def _load_named(
 def _build(
     registry: Registry, parsed: SourceSpec, options: Mapping[str, JSON], *, initialize: bool
 ) -> nn.Module:
+    if options.keys() - {"num_classes"}:
+        counted(lambda: registry.build(parsed.name, options, initialize=False), str(parsed))
     try:
-        return registry.build(parsed.name, options, initialize=initialize)
+        with bounded(str(parsed)):
+            return registry.build(parsed.name, options, initialize=initialize)
     except BUILD_ERRORS as error:
         raise SourceError(
             f"{parsed} cannot be built with args {dict(options)}: {type(error).__name__}: {error}. "

@@ -6,6 +6,7 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 
 from penjing.core import Reads, SourceError, cut, nearest
+from penjing.sources._limits import refuse_sizes
 
 JSON = Any
 FORBIDDEN = frozenset(
@@ -45,13 +46,14 @@ class Registry(Protocol):
 
 
 def checked_args(args: Mapping[str, JSON] | None) -> dict[str, JSON]:
-    """`args` as a dict, refusing what would fetch or open something behind the caller's back."""
+    """`args` as a dict, refusing what would fetch or open something behind the caller's back, and hostile sizes."""
     refused = sorted(FORBIDDEN.intersection(args or ()))
     if refused:
         raise SourceError(
             f"Arguments {', '.join(refused)} may not be passed to a network's builder: weights are chosen by "
             "weights='pretrained', a file, or 'none'. Fix: leave them out of args"
         )
+    refuse_sizes(args or {}, "args")
     return dict(args or {})
 
 
