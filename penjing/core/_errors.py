@@ -35,13 +35,13 @@ class VerificationError(PenjingError):
 
 
 class BudgetError(PenjingError):
-    """A budget that cannot be met; `nearest` is the closest reachable value, in the budget's unit."""
+    """A budget that cannot be met; `nearest` is the closest reachable value of `metric`, in the budget's unit."""
 
     exit_code = 4
 
-    def __init__(self, message: str, *, nearest: float | None = None) -> None:
+    def __init__(self, message: str, *, nearest: float | None = None, metric: str = "") -> None:
         super().__init__(message)
-        self.nearest = nearest
+        self.nearest, self.metric = nearest, metric
 
 
 class RunError(PenjingError):

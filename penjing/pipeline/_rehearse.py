@@ -50,8 +50,8 @@ def _check_device(device: str) -> None:
 
 def _try_cut(inputs: Inputs, whole: nn.Module) -> None:
     """One cut to the budget; where that is out of reach, one more after dropping blocks, if that is asked."""
-    options, budget = inputs.recipe.steps, absolute(inputs, whole)
-    sizes, limits = sizes_of(inputs, whole), Budget.parse(budget).limits
+    options = inputs.recipe.steps
+    sizes, limits = sizes_of(inputs, whole), Budget.parse(absolute(inputs, whole)).limits
     if not options.trim.blocks and all(sizes[limit.metric] <= limit.number for limit in limits):
         own = ", ".join(f"{metric} {size}" for metric, size in sizes.items())
         raise UsageError(
@@ -60,12 +60,12 @@ def _try_cut(inputs: Inputs, whole: nn.Module) -> None:
         )
     protect = options.prune.protect
     try:
-        prune_to(inputs, whole, budget, "l2", 1, protect)
+        prune_to(inputs, whole, whole, "l2", 1, protect)
     except BudgetError:
         if not options.trim.blocks:
             raise
         slim, _, _ = trim(whole, inputs.example(), evaluate=lambda _: 0.0, drop=options.trim.blocks)
-        prune_to(inputs, slim, budget, "l2", 1, ())
+        prune_to(inputs, slim, whole, "l2", 1, ())
 
 
 def _try_teacher(inputs: Inputs, spec: str) -> None:

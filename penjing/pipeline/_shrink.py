@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from penjing.core import Budget, Plan, Recipe, UsageError
+from penjing.core import Budget, BudgetError, Plan, Recipe, UsageError
 from penjing.measure import count_macs, count_params
 from penjing.pipeline._job import Inputs, Job, event_log, write_plan, write_state
 from penjing.recover import call, place
-from penjing.search import DEFAULT_GRANULARITY, prune, trim
+from penjing.search import DEFAULT_GRANULARITY, Levers, nearest_told, prune, trim
 from penjing.search._select import matches
 
 BATCH = 64
@@ -72,33 +72,61 @@ def prune_step(job: Job, out: Path, figures: dict[str, Any]) -> None:
 def cut(job: Job, criterion: str) -> tuple[nn.Module, Plan]:
     """The trimmed (or whole) network cut to the budget, and its plan in the whole network's coordinates."""
     whole, options, inputs = job.full(job.reference), job.recipe.steps, job.inputs
-    budget, examples, protect = absolute(inputs, whole), options.prune.calibration, options.prune.protect
+    examples, protect = options.prune.calibration, options.prune.protect
     if not options.trim.blocks:
-        return prune_to(inputs, whole, budget, criterion, examples, protect)
+        return prune_to(inputs, whole, whole, criterion, examples, protect)
     trimmed = job.slim("trim", "trim")
     names = [name for name, _ in (*trimmed.named_parameters(), *trimmed.named_buffers())]
     kept = tuple(pattern for pattern in protect if any(matches(name, pattern) for name in names))
-    slim, plan = prune_to(inputs, trimmed, budget, criterion, examples, kept)
+    slim, plan = prune_to(inputs, trimmed, whole, criterion, examples, kept)
     return slim, job.plan("trim").then(plan)
 
 
 def prune_to(
-    inputs: Inputs, model: nn.Module, budget: str, criterion: str, calibration: int, protect: tuple[str, ...]
+    inputs: Inputs,
+    model: nn.Module,
+    reference: nn.Module,
+    criterion: str,
+    calibration: int,
+    protect: tuple[str, ...],
 ) -> tuple[nn.Module, Plan]:
-    """`model` cut to `budget` by the options of the recipe's prune step."""
+    """`model` cut to the recipe's budget, relative to `reference`, by the options of its prune step."""
     options = inputs.recipe.steps.prune
-    return prune(
-        model,
-        inputs.example(1),
-        budget=budget,
-        criterion=criterion,
+    granularity = options.granularity or DEFAULT_GRANULARITY
+    try:
+        return prune(
+            model,
+            inputs.example(1),
+            budget=absolute(inputs, reference),
+            criterion=criterion,
+            scope=options.scope,
+            granularity=granularity,
+            round_to=options.round_to,
+            protect=protect,
+            calibration=_calibration(inputs, calibration),
+            loss=inputs.task().loss,
+            seed=inputs.recipe.seed,
+        )
+    except BudgetError as error:
+        raise _out_of_reach(error, inputs, reference) from None
+
+
+def _out_of_reach(error: BudgetError, inputs: Inputs, reference: nn.Module) -> BudgetError:
+    """`error` in the words of the recipe: its own budget, and the options that it has."""
+    recipe, full = inputs.recipe, sizes_of(inputs, reference)
+    options, reached = recipe.steps.prune, error.nearest or 0.0
+    levers = Levers(
         scope=options.scope,
         granularity=options.granularity or DEFAULT_GRANULARITY,
+        protect=options.protect,
         round_to=options.round_to,
-        protect=protect,
-        calibration=_calibration(inputs, calibration),
-        loss=inputs.task().loss,
-        seed=inputs.recipe.seed,
+    )
+    fix = levers.told(lambda name: f"steps.prune.{name}")
+    return BudgetError(
+        f"The budget {recipe.budget} cannot be met: {nearest_told(error.metric, reached, full[error.metric])}. "
+        f"{fix}, or drop {'more' if recipe.steps.trim.blocks else 'residual'} blocks first (steps.trim.blocks)",
+        nearest=error.nearest,
+        metric=error.metric,
     )
 
 

@@ -42,8 +42,7 @@ class Chooser:
         low, high = 0.0, 1 - 1e-9
         smallest = self._selection(self._repaired(self._wish(groups, high)))
         if cost.excess(smallest) > 1:
-            message, nearest = cost.shortfall(smallest)
-            raise BudgetError(message, nearest=nearest)
+            raise cost.shortfall(smallest)
         for _ in range(24):
             middle = (low + high) / 2
             if cost.excess(self._selection(self._repaired(self._wish(groups, middle)))) > 1:
@@ -130,13 +129,17 @@ class BudgetCost:
         """Largest figure / limit; the budget holds at 1 or less."""
         return max(value / self._limits[metric] for metric, value in self.figures(selection).items())
 
-    def shortfall(self, selection: Selection) -> tuple[str, float]:
+    def shortfall(self, selection: Selection) -> BudgetError:
         figures = self.figures(selection)
         metric = max(figures, key=lambda m: figures[m] / self._limits[m])
-        reached = figures[metric]
-        share = reached / self._full[metric]
-        text = (
-            f"{metric}<={self._limits[metric]:.0f} cannot be met: the nearest that can is {metric}<={reached} "
-            f"({math.ceil(share * 1000) / 1000:g}x). Raise the budget, lower min_kept or round_to, or unprotect parts"
-        )
-        return text, float(reached)
+        told = nearest_told(metric, figures[metric], self._full[metric])
+        text = f"{metric}<={self._limits[metric]:.0f} cannot be met: {told}"
+        return BudgetError(text, nearest=float(figures[metric]), metric=metric)
+
+
+def nearest_told(metric: str, reached: float, full: float) -> str:
+    """
+    >>> nearest_told("macs", 1001, 2000)
+    'the nearest that can is macs<=1001 (0.501x)'
+    """
+    return f"the nearest that can is {metric}<={reached:.0f} ({math.ceil(reached / full * 1000) / 1000:g}x)"

@@ -1,19 +1,20 @@
 """`prune`: choose units, plan, cut, prove."""
 
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 from torch import nn
 
-from penjing.core import Budget, PlanError, TraceError, UsageError, VerificationError
+from penjing.core import Budget, BudgetError, PlanError, TraceError, UsageError, VerificationError
 from penjing.core._groups import PruneGroup
 from penjing.core._plan import Plan, Skipped
 from penjing.criteria import Context, Score, prepare_criterion, unit_scores
 from penjing.search._choose import BudgetCost, Choice, Chooser
+from penjing.search._levers import Levers
 from penjing.search._select import (
     DEFAULT_GRANULARITY,
     Rounding,
@@ -77,15 +78,32 @@ def prune(
     with alone(), nullcontext() if own_code else collector_paused():
         refuse_unsupported(model)
         merged, merging = merge_weights(model)
-        slim, plan = _pruned(
-            merged,
-            example_inputs,
-            ratio if parsed is None else parsed,
-            may_shrink=partial(prunable, granularity=granularity, protect=protect, exact_only=exact_only),
-            prepared=partial(prepare_criterion, criterion, context=context),
-            chooser=partial(Chooser, rounding=rounding, scope=scope),
+        levers = Levers(
+            scope=scope,
+            granularity=granularity,
+            protect=protect,
+            round_to=round_to,
+            min_kept=min_kept,
+            exact_only=exact_only,
         )
+        with _advised(levers):
+            slim, plan = _pruned(
+                merged,
+                example_inputs,
+                ratio if parsed is None else parsed,
+                may_shrink=partial(prunable, granularity=granularity, protect=protect, exact_only=exact_only),
+                prepared=partial(prepare_criterion, criterion, context=context),
+                chooser=partial(Chooser, rounding=rounding, scope=scope),
+            )
     return slim, plan if merging is None else merging.then(plan)
+
+
+@contextmanager
+def _advised(levers: Levers) -> Iterator[None]:
+    try:
+        yield
+    except BudgetError as error:
+        raise BudgetError(f"{error}. {levers.told()}", nearest=error.nearest, metric=error.metric) from None
 
 
 def _pruned(
@@ -182,7 +200,8 @@ def _prove(
 def _hint(group: PruneGroup, choice: Choice) -> str:
     """`torch.einsum` and other code take another way round a dim of size 1."""
     lonely = len(group) - len(choice.selection.get(group.name, ())) == 1
-    return ". Code may do something else where a single unit stays: try min_kept=2" if lonely else ""
+    told = ". Code may do something else where a single unit stays: protect the part, or in Python give min_kept=2"
+    return told if lonely else ""
 
 
 def _noted(plan: Plan, proof: Verification) -> Plan:

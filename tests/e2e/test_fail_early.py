@@ -81,11 +81,16 @@ WRONG = {
     "teacher with other classes": ({"teacher": "saved"}, SourceError, "knows the classes a, b, c"),
     "teacher's weights": ({"teacher": "file:net.py:tiny", "teacher_weights": "no.pt"}, SourceError, "no.pt"),
     "weights": ({"weights": "other.safetensors"}, SourceError, "do not fit"),
-    "budget": ({"budget": "macs<=10"}, BudgetError, "nearest"),
+    "budget": (
+        {"budget": "macs<=10"},
+        BudgetError,
+        r"^The budget macs<=10 cannot be met: the nearest that can is macs<=\d+ \(.*x\)\. Fix: raise the budget, or "
+        r"set steps\.prune\.scope to uniform .*, or drop residual blocks first \(steps\.trim\.blocks\)$",
+    ),
     "budget after trim": (
         {"budget": "macs<=10", "steps": STEPS | {"trim": {"blocks": 1}}},
         BudgetError,
-        "nearest",
+        "nearest.*drop more blocks first",
     ),
     "budget met": ({"budget": "macs<=1x"}, UsageError, "holds already"),
     "dict": ({"model": "file:net.py:as_dict"}, SourceError, "answers with a dict.*Fix"),

@@ -279,7 +279,7 @@ def test_each_culprit_bears_its_own_cause_and_a_hint_where_a_single_unit_stays()
     assert causes.keys() == {"0.b.weight:0", "2.b.weight:0"}
     for group, cause in causes.items():
         assert cause.startswith(f"{group[0]}: runs aten.mul")
-        assert cause.endswith("try min_kept=2")
+        assert cause.endswith("protect the part, or in Python give min_kept=2")
     slim, plan = pj.prune(model, example, ratio=0.8, min_kept=2)
     assert not plan.skipped
     assert slim[0].b.out_features == 2

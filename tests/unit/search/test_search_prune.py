@@ -12,6 +12,7 @@ from torch import nn
 import penjing as pj
 from penjing.core import VerificationError
 from penjing.core._groups import PruneGroup
+from penjing.search import DEFAULT_GRANULARITY, Levers
 from penjing.search._select import Rounding
 
 EXAMPLE = torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -187,12 +188,36 @@ def test_budgets_are_met_and_used(budget: str, scope: str):
 
 def test_an_impossible_budget_names_the_nearest():
     model = network()
-    with pytest.raises(pj.BudgetError, match="nearest") as caught:
+    with pytest.raises(
+        pj.BudgetError, match=r"nearest.*Fix: raise the budget, or lower min_kept \(4\)$"
+    ) as caught:
         pj.prune(model, EXAMPLE, budget="params<=0.001x", min_kept=4)
+    assert caught.value.metric == "params"
     smallest, _ = pj.prune(model, EXAMPLE, ratio=0.99, min_kept=4)
     assert caught.value.nearest == params(smallest)
     slim, _ = pj.prune(model, EXAMPLE, budget=f"params<={params(smallest)}", min_kept=4)
     assert params(slim) == params(smallest)
+
+
+def test_only_options_that_are_in_the_way_are_named():
+    free = Levers(scope="uniform", granularity=DEFAULT_GRANULARITY, protect=(), round_to=1)
+    assert free.told() == "Fix: raise the budget"
+    tight = Levers(
+        scope="global",
+        granularity=("channel",),
+        protect=("head.*", "stem"),
+        round_to=8,
+        min_kept=2,
+        exact_only=True,
+    )
+    said = tight.told(lambda name: f"steps.prune.{name}")
+    ways = (
+        "min_kept (2)",
+        "round_to (8)",
+        "protect (head.*, stem)",
+        "granularity (now without neuron, head,",
+    )
+    assert all(f"steps.prune.{way}" in said for way in (*ways, "scope to uniform", "exact_only"))
 
 
 def test_a_budget_that_already_holds_is_no_reason_to_cut():
