@@ -37,6 +37,9 @@ from penjing.core._recipe import DataOptions as DataOptions
 from penjing.core._recipe import Recipe as Recipe
 from penjing.core._recipe import refuse_code as refuse_code
 from penjing.core._recipe import runs_code as runs_code
+from penjing.core._symbols import BLANK as BLANK
+from penjing.core._symbols import blank_in as blank_in
+from penjing.core._symbols import symbols_in as symbols_in
 from penjing.core._words import clean as clean
 from penjing.core._words import cut as cut
 from penjing.core._words import nearest as nearest

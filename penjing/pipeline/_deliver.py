@@ -18,7 +18,7 @@ def save_step(job: Job, out: Path, figures: dict[str, Any]) -> None:
     """Writes model/, with the measured figures in its card and the tokenizer where the network reads texts; and
     export/transformers/, where the network is one of transformers and one configuration describes the slim one.
     """
-    source = job.inputs.source(weights="none", num_classes=job.inputs.classes)
+    source = job.inputs.source(weights="none", headed=True)
     slim = job.slim("recover", "prune").cpu()
     save(
         out / "model",

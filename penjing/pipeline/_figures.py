@@ -31,7 +31,7 @@ def measure_step(job: Job, out: Path, figures: dict[str, Any]) -> None:
             model, job.inputs.example(1), batch_size=options.batch_sizes[0], repeats=options.repeats
         )
         row = {"name": name, **complexity(found)}
-        if name == "base":
+        if name == "base" and not _knows(job):
             row |= {"accuracy": None, "macro_recall": None, "per_class": None}
         else:
             answers[name] = evaluate(model, job.inputs.task(), job.inputs.data, SPLIT, 256)
@@ -47,7 +47,7 @@ def measure_step(job: Job, out: Path, figures: dict[str, Any]) -> None:
 
 def _networks(job: Job) -> Iterator[tuple[str, nn.Module]]:
     """Row names and networks, one at a time in memory."""
-    yield "base", job.inputs.source(weights="none").model.to(job.recipe.device)
+    yield "base", _base(job)
     yield "transferred", job.full("transfer")
     if job.recipe.teacher:
         yield "distilled", job.full("distil")
@@ -56,6 +56,18 @@ def _networks(job: Job) -> Iterator[tuple[str, nn.Module]]:
         yield "control:scratch", job.slim("control:scratch", "prune")
     if job.recipe.steps.controls.random:
         yield "control:random", job.slim("control:random", "control:random")
+
+
+def _knows(job: Job) -> bool:
+    """Whether the network came with a head for the data's labels."""
+    return bool(job.run.record("base")["figures"].get("head_kept"))
+
+
+def _base(job: Job) -> nn.Module:
+    """The network as it came; only one with a head for the data needs its values here."""
+    if _knows(job):
+        return job.inputs.fresh(job.recipe.weights)
+    return job.inputs.source(weights="none").model.to(job.recipe.device)
 
 
 def complexity(found: Complexity) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from torch import nn
 from penjing.core import DataOptions, Plan, Reads, Recipe, RunError, UsageError
 from penjing.export import read_structure
 from penjing.pipeline._events import Event, Listener
-from penjing.pipeline._open import artifact_of, load_artifact, sized, with_tokenizer
+from penjing.pipeline._open import artifact_of, load_artifact, sized, stored_alphabet, with_tokenizer
 from penjing.pipeline._run import RunFolder
 from penjing.recover import place
 from penjing.report import EventLog
@@ -34,13 +34,36 @@ class Inputs:
     def reads(self) -> Reads:
         """What the network is given: as it expects, but pictures in the recipe's own size."""
         recipe = self.recipe
-        reads = sized(self.source(weights="none").reads, recipe.image_size, recipe.model)
+        reads = sized(self._told[0], recipe.image_size, recipe.model)
         reads = with_tokenizer(reads, recipe.data.tokenizer, recipe.model)
         return reads_for(recipe.task, reads, recipe.model, recipe.data.seconds)
 
     @functools.cached_property
+    def _told(self) -> tuple[Reads, tuple[str, ...]]:
+        """What the network itself says that it reads, and what its trained outputs stand for."""
+        source = self.source(weights="none")
+        return source.reads, source.own_labels if self.recipe.weights == "pretrained" else ()
+
+    @functools.cached_property
     def data(self) -> LabelledData:
-        return read_data(self.recipe.task, self.recipe.data, self.reads, self.recipe.seed)
+        recipe = self.recipe
+        return read_data(recipe.task, recipe.data, self.reads, recipe.seed, own_alphabet=self.own_alphabet)
+
+    @functools.cached_property
+    def own_alphabet(self) -> tuple[str, ...]:
+        """The symbols that a saved teacher, the network, or a teacher that is no run has learnt to spell with; () where
+        none has.
+        """
+        recipe = self.recipe
+        if recipe.task != "speech-recognition":
+            return ()
+        if self.saved_teacher:
+            return stored_alphabet(recipe.teacher or "")
+        own = self._told[1]
+        named = recipe.teacher is not None and parse_source(recipe.teacher).kind == "hf"
+        if own or not named or recipe.teacher_weights != "pretrained":
+            return own
+        return load_source(recipe.teacher or "", weights="none", task=recipe.task).own_labels
 
     @property
     def classes(self) -> int:
@@ -58,8 +81,10 @@ class Inputs:
         with torch.random.fork_rng():
             return clock_for(self.recipe.task, self.data, self.fresh())
 
-    def source(self, *, weights: str, num_classes: int | None = None) -> LoadedSource:
-        """The recipe's network; its new head and blank weights are drawn from torch's global generator."""
+    def source(self, *, weights: str, headed: bool = False) -> LoadedSource:
+        """The recipe's network, with a head for the data's labels where `headed`; what is new of it, and blank weights,
+        are drawn from torch's global generator.
+        """
         spec = self.recipe.model
         if parse_source(spec).kind == "folder":
             raise UsageError(
@@ -68,15 +93,15 @@ class Inputs:
         return load_source(
             spec,
             weights=weights,
-            num_classes=num_classes,
+            labels=self.data.labels if headed else None,
             args=self.recipe.model_args,
             trust_files=self.trust,
             task=self.recipe.task,
         )
 
     def fresh(self, weights: str = "none") -> nn.Module:
-        """The network with a new head for the task, on the run's device; without `weights` values are unspecified."""
-        return self.source(weights=weights, num_classes=self.classes).model.to(self.recipe.device)
+        """The network with a head for the data, on the run's device; without `weights` values are unspecified."""
+        return self.source(weights=weights, headed=True).model.to(self.recipe.device)
 
     @property
     def saved_teacher(self) -> bool:
@@ -93,10 +118,13 @@ class Inputs:
         return found.to(self.recipe.device)
 
     def teacher_source(self, weights: str) -> LoadedSource:
-        """The teacher's source with a new head for the task."""
-        spec = self.recipe.teacher or ""
+        """The teacher's source with a head for the data."""
         loaded = load_source(
-            spec, weights=weights, num_classes=self.classes, trust_files=self.trust, task=self.recipe.task
+            self.recipe.teacher or "",
+            weights=weights,
+            labels=self.data.labels,
+            trust_files=self.trust,
+            task=self.recipe.task,
         )
         loaded.model.to(self.recipe.device)
         return loaded
@@ -106,8 +134,16 @@ class Inputs:
         return place(self.data.example(batch_size), torch.device(self.recipe.device))
 
 
-def read_data(task: str, options: DataOptions, reads: Reads, seed: int) -> LabelledData:
-    """The data that a recipe's options name, for a network that reads `reads`."""
+def read_data(
+    task: str,
+    options: DataOptions,
+    reads: Reads,
+    seed: int,
+    *,
+    alphabet: tuple[str, ...] | None = None,
+    own_alphabet: tuple[str, ...] = (),
+) -> LabelledData:
+    """The data that a recipe's options name, for a network that reads `reads`; `alphabet` goes before theirs."""
     columns = Columns(
         path=options.path_column,
         label=options.label_column,
@@ -121,7 +157,8 @@ def read_data(task: str, options: DataOptions, reads: Reads, seed: int) -> Label
         augmentation=options.augment,
         max_length=options.max_length,
         max_seconds=options.max_seconds,
-        alphabet=options.alphabet,
+        alphabet=options.alphabet if alphabet is None else alphabet,
+        own_alphabet=own_alphabet,
     )
     return load_data(task, options.source, reads, columns, how)
 

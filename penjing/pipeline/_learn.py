@@ -27,18 +27,19 @@ def checkpoints(job: Job, step: str) -> Checkpoints:
 
 def base(job: Job, out: Path, figures: dict[str, Any]) -> None:
     """Loads network and data once and keeps what identifies them."""
-    classes, data = job.inputs.classes, job.inputs.data
-    source = job.inputs.source(weights=job.recipe.weights, num_classes=classes)
-    for remark in data.remarks:
-        job.note("base", remark)
+    data, source = job.inputs.data, job.inputs.source(weights=job.recipe.weights, headed=True)
+    for remark in (*data.remarks, _of_head(source)):
+        if remark:
+            job.note("base", remark)
     figures |= {"source": source.source, "weights": source.weights, "input_size": list(data.size)}
+    figures |= {"head": source.head, "head_kept": source.kept_head} if source.head else {}
     figures |= {"labels": list(data.labels), "examples": {name: data.n(name) for name in SPLITS}}
     job.run.remember(facts(job.inputs, ["base"]))
 
 
 def transfer_step(job: Job, out: Path, figures: dict[str, Any]) -> None:
-    """New head, linear probe, fine-tuning of the recipe's network."""
-    source = job.inputs.source(weights=job.recipe.weights, num_classes=job.inputs.classes)
+    """Linear probe of a new head, and fine-tuning of the recipe's network."""
+    source = job.inputs.source(weights=job.recipe.weights, headed=True)
     source.model.to(job.recipe.device)
     _finish(job, "transfer", _transfer(job, "transfer", source), out, figures)
 
@@ -51,6 +52,9 @@ def teacher_step(job: Job, out: Path, figures: dict[str, Any]) -> None:
         return
     source = job.inputs.teacher_source(job.recipe.teacher_weights)
     figures |= {"source": source.source, "weights": source.weights}
+    if source.head:
+        figures["head"] = source.head
+        job.note("teacher", _of_head(source))
     _finish(job, "teacher", _transfer(job, "teacher", source), out, figures)
 
 
@@ -100,8 +104,14 @@ def rescaled(slim: nn.Module, whole: nn.Module) -> nn.Module:
     return slim
 
 
+def _of_head(source: LoadedSource) -> str:
+    return f"{source.source}: {source.head}" if source.head else ""
+
+
 def _transfer(job: Job, step: str, source: LoadedSource) -> Fit:
+    """A head that is kept needs no probe: on a frozen body it would move away from what it was trained for."""
     options = job.recipe.steps.transfer.model_dump()
+    options |= {"probe_epochs": 0} if source.kept_head else {}
     task = job.inputs.task(options.pop("label_smoothing"))
     with _hooks(job, step) as hooks:
         return transfer(source.model, task, job.inputs.data, head=find_head(source.model), **options, **hooks)

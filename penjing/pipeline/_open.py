@@ -57,6 +57,13 @@ def task_of(spec: str) -> str | None:
     return None if artifact is None else read_structure(artifact).get("task")
 
 
+def stored_alphabet(spec: str) -> tuple[str, ...]:
+    """The symbols that a run or a saved network spells with; () for one that does not."""
+    artifact = artifact_of(spec)
+    about = {} if artifact is None else read_structure(artifact)
+    return tuple(about.get("labels") or ()) if about.get("task") == "speech-recognition" else ()
+
+
 def load_artifact(
     artifact: Path, about: Mapping[str, Any], *, trust: bool = False, original: str | None = None
 ) -> nn.Module:

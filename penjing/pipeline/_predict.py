@@ -67,7 +67,7 @@ def predict(recipe: Recipe, *, trust: bool = False, inputs: Inputs | None = None
 def _pace(inputs: Inputs) -> Pace:
     recipe = inputs.recipe
     with torch.random.fork_rng():
-        model = inputs.source(weights="none", num_classes=inputs.classes).model.to(recipe.device)
+        model = inputs.source(weights="none", headed=True).model.to(recipe.device)
     raw, task = next(iter(inputs.data.batches("train", BATCH))), inputs.task()
     batch = place(raw, torch.device(recipe.device), torch.channels_last)
     examples = len(first_tensor(batch))

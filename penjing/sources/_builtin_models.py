@@ -1,7 +1,7 @@
 """Real pretrained networks that a package registry carries: builtin:minilm, builtin:speaker-lstm."""
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,13 @@ HEARD = Sounds(
 
 
 def load_builtin(
-    name: str, *, weights: str | None, num_classes: int | None, args: Mapping[str, JSON], task: str | None
+    name: str,
+    *,
+    weights: str | None,
+    num_classes: int | None,
+    args: Mapping[str, JSON],
+    task: str | None,
+    labels: Sequence[str] | None = None,
 ) -> Network:
     """The network `name` for `task`. MiniLM (Apache-2.0) is a sentence encoder of 22.7 M parameters; speaker-lstm
     (Resemblyzer, Apache-2.0) knows voices from 1.6 s of sound. Raises SourceError, also where its package is missing.
@@ -44,7 +50,13 @@ def load_builtin(
     if name == MINILM:
         folder = str(_package(name) / MINILM_FOLDER)
         return load_network(
-            folder, weights=weights, num_classes=num_classes, args=args, task=task, called=f"builtin:{name}"
+            folder,
+            weights=weights,
+            num_classes=num_classes,
+            args=args,
+            task=task,
+            labels=labels,
+            called=f"builtin:{name}",
         )
     if task not in (None, "audio-classification"):
         raise SourceError(

@@ -1,7 +1,7 @@
 """Networks of transformers: hf:FOLDER, hf:OWNER/NAME on the hub, or hf:TYPE for a fresh one."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from penjing.core import Reads, SourceError, cut, nearest
 from penjing.sources._hf_config import changed, is_type, make, of_folder, plain, read_json, refuse_code, types
 from penjing.sources._hf_files import CONFIG, folder_of, is_folder, read_state
 from penjing.sources._hf_heads import POOLINGS
+from penjing.sources._hf_labels import OwnLabels, described, own_labels, reorder
 from penjing.sources._hf_networks import (
     ARCHITECTURES,
     WRAPPED,
@@ -20,9 +21,11 @@ from penjing.sources._hf_networks import (
     architecture_for,
     blank,
     build,
+    has_trained_head,
     load,
     set_classes,
     task_of,
+    wider,
 )
 from penjing.sources._hf_reads import Vocabulary, first_position, reads_of, vocabulary_of
 from penjing.sources._limits import bounded, counted
@@ -49,6 +52,9 @@ class Network:
     reads: Reads
     weights: str
     family: str
+    own_labels: tuple[str, ...] = ()
+    kept_head: bool = False
+    head: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,12 +77,14 @@ def load_network(
     num_classes: int | None,
     args: Mapping[str, JSON],
     task: str | None,
+    labels: Sequence[str] | None = None,
     called: str = "",
 ) -> Network:
     """The network that `name` stands for, with the class that `task` asks for, in eval mode; `called` in messages.
 
     `args` are values of its configuration; also "pooling" (mean, cls, max, last) and "dropout" of a head of ours. The
-    tokenizer or feature extractor comes from the same folder. Raises SourceError.
+    tokenizer or feature extractor comes from the same folder. `labels` are the names of the `num_classes` outputs: a
+    pretrained head that was trained for just these stays, in their order. Raises SourceError.
     """
     where = called or f"hf:{name}"
     origin = _origin(name, where, pretrained=weights == "pretrained")
@@ -86,18 +94,24 @@ def load_network(
     task = task or task_of(config, origin.architectures)
     _check_labels(config)
     shape = _shape(origin, config, task, num_classes, own)
-    set_classes(shape, config)
+    trained = _trained_for(origin, config, shape, weights)
+    set_classes(shape, config, labels)
     counted(lambda: build(shape, copy.deepcopy(config)), where)
     if task in ("text-classification", "token-classification") and origin.folder is not None:
         _agree_on_padding(config, shape, vocabulary_of(origin.folder, where))
     stored = _stored(shape, config)  # some classes change the configuration they are given
-    model, told = _filled(origin, copy.deepcopy(config), shape, weights, num_classes is not None)
+    head = _Head(own=trained, labels=labels, fresh=num_classes is not None)
+    filled = _filled(origin, config, shape, weights, head)
+    model = filled.model
     return Network(
         model=model.eval(),
         args=stored,
         reads=reads_of(model, config, task, origin.folder, origin.name),
-        weights=told,
+        weights=filled.told,
         family=str(config.model_type),
+        own_labels=trained.names,
+        kept_head=filled.kept,
+        head=filled.head,
     )
 
 
@@ -251,14 +265,39 @@ def _shape(
     return Shape(architecture=architecture, classes=classes, pooling=pooling, dropout=dropout)
 
 
-def _filled(
-    origin: _Origin, config: Any, shape: Shape, weights: str | None, fresh_head: bool
-) -> tuple[nn.Module, str]:
-    """The network with its values, and the words that say where they came from."""
+def _trained_for(origin: _Origin, config: Any, shape: Shape, weights: str | None) -> OwnLabels:
+    """What the outputs of the head in the folder stand for."""
+    if weights not in (None, "none", "pretrained"):
+        return OwnLabels(why="weights out of a file come without the names of their classes")
+    if origin.folder is None or not has_trained_head(shape, config, origin.architectures):
+        return OwnLabels(why="the checkpoint has none for this task")
+    return own_labels(config, spells=shape.architecture == "ctc", folder=origin.folder)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Head:
+    """What the head in the folder was trained for, and what is asked: outputs called `labels`, or any new one."""
+
+    own: OwnLabels
+    labels: Sequence[str] | None
+    fresh: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Filled:
+    """The network with its values, the words that say where they came from, and what became of its head."""
+
+    model: nn.Module
+    told: str
+    kept: bool = False
+    head: str = ""
+
+
+def _filled(origin: _Origin, config: Any, shape: Shape, weights: str | None, head: _Head) -> _Filled:
     where = origin.where
     if weights in (None, "none"):
         try:
-            return build(shape, config), "none"
+            return _Filled(model=build(shape, copy.deepcopy(config)), told="none")
         except SourceError:
             raise
         except Exception as error:
@@ -267,9 +306,34 @@ def _filled(
                 "type can build"
             ) from error
     state, told = _state(origin, str(weights))
-    model, remarks = load(shape, config, state.tensors, fresh_head=fresh_head, where=where)
+    own, places = head.own, head.own.places(head.labels)
+    found = None if places is None else _kept(shape, config, state.tensors, places, where)
+    if isinstance(found, SourceError):
+        own, places, found = OwnLabels(why=str(found).partition("\n")[0].rstrip(".")), None, None
+    model, remarks = found or load(
+        shape, copy.deepcopy(config), state.tensors, fresh_head=head.fresh, where=where
+    )
     said = "; ".join(part for part in (state.remark, *remarks) if part)
-    return model, f"{told} ({said})" if said else told
+    return _Filled(
+        model=model,
+        told=f"{told} ({said})" if said else told,
+        kept=places is not None,
+        head=""
+        if head.labels is None
+        else described(own, head.labels, places, spells=shape.architecture == "ctc"),
+    )
+
+
+def _kept(
+    shape: Shape, config: Any, state: Mapping[str, Tensor], places: Sequence[int], where: str
+) -> tuple[Any, tuple[str, ...]] | SourceError:
+    """The network with the head of `state`, its outputs in the order of `places`; or why that cannot be."""
+    try:
+        model, remarks = load(shape, copy.deepcopy(config), state, fresh_head=False, where=where)
+        reorder(model, wider(shape, config), places)
+    except SourceError as error:
+        return error
+    return model, remarks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

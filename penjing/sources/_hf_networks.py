@@ -3,8 +3,8 @@
 import copy
 import inspect
 from collections import OrderedDict
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -82,6 +82,13 @@ def task_of(config: Any, architectures: Collection[str]) -> str:
     return "text-classification"
 
 
+def has_trained_head(shape: Shape, config: Any, architectures: Collection[str]) -> bool:
+    """Whether a checkpoint of these classes was saved with the head of `shape`."""
+    return shape.architecture in NATIVE and any(
+        maker.__name__ in architectures for maker in _makers(shape.architecture, config)
+    )
+
+
 def build(shape: Shape, config: Any) -> nn.Module:
     """The network with values of its own initialisation, float32, in training mode."""
     if shape.architecture in NATIVE:
@@ -130,12 +137,15 @@ def load(shape: Shape, config: Any, state: Mapping[str, Tensor], *, fresh_head: 
     return (model if shape.architecture in NATIVE else _headed(shape, config, model)), remarks
 
 
-def set_classes(shape: Shape, config: Any) -> None:
-    """Say the number of classes in the configuration, as both `build` and `load` expect."""
+def set_classes(shape: Shape, config: Any, labels: Sequence[str] | None = None) -> None:
+    """Say the number of classes, and their names, in the configuration, as both `build` and `load` expect."""
     if shape.architecture == "ctc":
         config.vocab_size = shape.classes
-    else:
-        config.num_labels = shape.classes
+        return
+    config.num_labels = shape.classes
+    if labels is not None:
+        config.id2label = dict(enumerate(labels))
+        config.label2id = {label: n for n, label in enumerate(labels)}
 
 
 def is_bare(architectures: Collection[str]) -> bool:
@@ -153,6 +163,14 @@ def blank(shape: Shape, config: Any) -> nn.Module:
     """The structure alone, on the meta device."""
     with torch.device("meta"):
         return build(shape, copy.deepcopy(config))
+
+
+def wider(shape: Shape, config: Any) -> nn.Module:
+    """The structure with one class more, on the meta device."""
+    config = copy.deepcopy(config)
+    more = replace(shape, classes=shape.classes + 1)
+    set_classes(more, config)
+    return blank(more, config)
 
 
 def _makers(architecture: str, config: Any) -> tuple[Any, ...]:

@@ -1,6 +1,6 @@
 """A network with its weights and what it expects of its inputs; or the same structure without weights."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,6 +38,8 @@ class LoadedSource:
     `model` is in eval mode. `build_source(source, args)` gives the same structure again. `reads` is what it expects of
     its inputs. `weights` says where the values came from: "hub", "none", "factory", "file NAME", "folder NAME" or
     "package NAME", and in brackets what of them is new, unused or converted. `family` is what related networks share.
+    `own_labels` are what the outputs of a head that came with the weights stand for (classes; for CTC the symbols of
+    its alphabet), () where nothing tells. `kept_head` says whether that head stayed, `head` why or why not.
     """
 
     model: nn.Module
@@ -46,6 +48,9 @@ class LoadedSource:
     reads: Reads
     weights: str
     family: str
+    own_labels: tuple[str, ...] = ()
+    kept_head: bool = False
+    head: str = ""
 
 
 def load_source(
@@ -56,6 +61,7 @@ def load_source(
     args: Mapping[str, JSON] | None = None,
     trust_files: bool = False,
     task: str | None = None,
+    labels: Sequence[str] | None = None,
 ) -> LoadedSource:
     """Build the network that `spec` names (see `parse_source`) and give it weights.
 
@@ -63,9 +69,12 @@ def load_source(
     reach); or a `.safetensors` or PyTorch file, where every key must fit. `num_classes` puts in new heads,
     drawn from torch's global generator, and keeps the pretrained body. `args` go to the network's builder, or into its
     configuration. `file:` and `hub:` run foreign code and need `trust_files=True`. `task` chooses the head of networks
-    that come with several; None is the one that the weights were saved with. Raises SourceError.
+    that come with several; None is the one that the weights were saved with. `labels` names the classes (or the symbols
+    of an alphabet) in order, in place of `num_classes`: a pretrained head of transformers that was trained for exactly
+    these, in any order, stays, with its outputs in their order. Raises SourceError.
     """
     parsed = parse_source(spec)
+    num_classes = _counted(labels, num_classes)
     if num_classes is not None and num_classes < 1:
         raise SourceError(
             f"num_classes is {num_classes}; a classifier needs at least 1. Fix: give the number of classes"
@@ -77,7 +86,9 @@ def load_source(
     if parsed.kind in ("hf", "builtin"):
         load = load_network if parsed.kind == "hf" else load_builtin
         options = checked_args(args)
-        found = load(parsed.name, weights=weights, num_classes=num_classes, args=options, task=task)
+        found = load(
+            parsed.name, weights=weights, num_classes=num_classes, args=options, task=task, labels=labels
+        )
         return LoadedSource(
             model=found.model,
             source=str(parsed),
@@ -85,8 +96,22 @@ def load_source(
             reads=found.reads,
             weights=found.weights,
             family=found.family,
+            own_labels=found.own_labels,
+            kept_head=found.kept_head,
+            head=found.head,
         )
     return _load_named(parsed, weights, num_classes, checked_args(args))
+
+
+def _counted(labels: Sequence[str] | None, num_classes: int | None) -> int | None:
+    """How many outputs are asked for; SourceError where the two disagree."""
+    if labels is None:
+        return num_classes
+    if num_classes not in (None, len(labels)):
+        raise SourceError(
+            f"num_classes is {num_classes}, and {len(labels)} labels are given. Fix: leave num_classes out"
+        )
+    return len(labels)
 
 
 def _of_folder(path: str) -> str:

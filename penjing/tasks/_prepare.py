@@ -18,7 +18,8 @@ class Options:
 
     `splits` are counts or fractions of (train, selection, certification); each gets `per_class_min` of every class.
     `skip_bad` leaves out what cannot be read and lists it. `augmentation` names the policy for training. `max_length`
-    (tokens) and `max_seconds` cut and refuse what is longer. `alphabet` are the characters of transcripts.
+    (tokens) and `max_seconds` cut and refuse what is longer. `alphabet` are the characters of transcripts, or all
+    symbols in order; `own_alphabet` the symbols that the network was trained with.
     """
 
     seed: int = 0
@@ -30,7 +31,8 @@ class Options:
     threads: int | None = None
     max_length: int | None = None
     max_seconds: float | None = None
-    alphabet: str | None = None
+    alphabet: str | tuple[str, ...] | None = None
+    own_alphabet: tuple[str, ...] = ()
 
 
 def split_up(

@@ -15,7 +15,7 @@ from penjing.tasks._sound_batches import SoundBatcher
 from penjing.tasks._sound_features import feature_maker
 from penjing.tasks._sound_store import LoadedSounds
 from penjing.tasks._sounds import SoundData, cropped, heard, loaded_for
-from penjing.tasks._speech_alphabet import Alphabet, alphabet_named, alphabet_of, fitted, tidy
+from penjing.tasks._speech_alphabet import Alphabet, chosen, fitted, tidy
 from penjing.tasks._splits import NAMES, Split, ToSplit, contradictions, make_splits
 
 SHOWN = 8
@@ -24,24 +24,26 @@ SHOWN = 8
 def speech_data_of(found: Examples, reads: Sounds, options: Options) -> SoundData:
     """Clips with transcripts for a network that reads `reads`, in splits by group and content.
 
-    The alphabet is `options.alphabet` (see `alphabet_named`), or the characters of the transcripts. Otherwise as
-    `sound_data_of`. Raises DataError, UsageError.
+    The alphabet is `options.alphabet` (see `alphabet_named`), else the network's own where that covers the transcripts,
+    else their characters. Otherwise as `sound_data_of`. Raises DataError, UsageError.
     """
     augmentation = options.augmentation or found.augmentation
     sound_policy(augmentation)
     found, bad = _with_words(found, options.skip_bad)
-    transcripts = [tidy(str(example.label)) for example in found.examples]
-    alphabet = alphabet_named(options.alphabet) if options.alphabet is not None else alphabet_of(transcripts)
-    transcripts, recased = fitted(alphabet, transcripts)
+    written = [tidy(str(example.label)) for example in found.examples]
+    alphabet, new = chosen(options.alphabet, options.own_alphabet, written)
+    transcripts, recased = fitted(alphabet, written)
     batcher = SoundBatcher(feature_maker(reads), speech=True)
     loaded = loaded_for(found, batcher, options)
     _whole(loaded, batcher)
     kept = [found.examples[i] for i in loaded.kept]
     words = [transcripts[i] for i in loaded.kept]
     labels = [alphabet.encoded(text) for text in words]
-    train, selection, certification = _split_up(found, kept, loaded.digests, words, options)
+    train, selection, certification = _split_up(
+        found, kept, loaded.digests, [written[i] for i in loaded.kept], options
+    )
     numbers = {text: n for n, text in enumerate(dict.fromkeys(words))}
-    said = (*found.remarks, recased, *heard(loaded, batcher), *_too_fast(labels, loaded, batcher))
+    said = (*found.remarks, new, recased, *heard(loaded, batcher), *_too_fast(labels, loaded, batcher))
     return SoundData(
         name=found.name,
         source=found.source,
@@ -92,7 +94,7 @@ def _whole(loaded: LoadedSounds, batcher: SoundBatcher) -> None:
 def _split_up(
     found: Examples, kept: Sequence[Example], digests: Sequence[bytes], words: Sequence[str], options: Options
 ) -> tuple[Split, Split, Split]:
-    """By group and content; there are no classes. Transcripts are part of the fingerprints."""
+    """By group and content; there are no classes. Transcripts, as they are written, are part of the fingerprints."""
     told = [hashlib.sha256(d + text.encode()).digest() for d, text in zip(digests, words, strict=True)]
     examples = ToSplit(
         digests=told,

@@ -1,18 +1,13 @@
 """The symbols that a network spells transcripts with."""
 
-import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
-from penjing.core import DataError, clean
+from penjing.core import BLANK, DataError, blank_in, clean, symbols_in
 
-BLANK = "<blank>"
-BLANKS = (BLANK, "<pad>")
-SEPARATOR = "|"
 SHOWN = 20
 
 
@@ -59,10 +54,10 @@ def alphabet_named(name: str | Sequence[str]) -> Alphabet:
     if not name:
         raise DataError("The alphabet is empty. Fix: give its characters, or a vocab.json")
     if name.endswith(".json"):
-        return _from_vocabulary(Path(name))
+        return _with_blank(symbols_in(Path(name)), clean(name))
     inside = Path(name) / "vocab.json"
     if len(name) < 4096 and inside.is_file():
-        return _from_vocabulary(inside)
+        return _with_blank(symbols_in(inside), clean(inside))
     return Alphabet(symbols=(BLANK, *dict.fromkeys(name)))
 
 
@@ -71,67 +66,69 @@ def fitted(alphabet: Alphabet, transcripts: Sequence[str]) -> tuple[list[str], s
 
     Raises DataError that names and counts the characters that the alphabet lacks.
     """
-    missing = _missing(alphabet, transcripts)
-    if not missing:
-        return list(transcripts), ""
-    for case, changed in (("upper", str.upper), ("lower", str.lower)):
-        other = [changed(text) for text in transcripts]
-        if not any(changed(s) != s for s in alphabet.numbers) and not _missing(alphabet, other):
-            return other, f"Transcripts are read in {case} case, the only one that the alphabet has"
-    listed = ", ".join(f"{c!r} ({count:,} times)" for c, count in missing.most_common(SHOWN))
-    more = f" and {len(missing) - SHOWN} more" if len(missing) > SHOWN else ""
-    raise DataError(
-        f"The alphabet does not cover the transcripts; it lacks {listed}{more}. It has "
-        f"{clean(''.join(alphabet.numbers))!r}. Fix: leave these characters out of the transcripts, or give an "
-        "alphabet with them (--alphabet); a network that was trained with this one cannot spell them"
+    found = _recased(alphabet, transcripts)
+    if found is None:
+        raise DataError(
+            f"The alphabet does not cover the transcripts; it lacks {lacking(alphabet, transcripts)}. It has "
+            f"{clean(''.join(alphabet.numbers))!r}. Fix: leave these characters out of the transcripts, or give an "
+            "alphabet with them (--alphabet); a network that was trained with this one cannot spell them"
+        )
+    return found
+
+
+def chosen(
+    asked: str | Sequence[str] | None, own: Sequence[str], transcripts: Sequence[str]
+) -> tuple[Alphabet, str]:
+    """The alphabet `asked` for, else a checkpoint's `own` where it covers the transcripts, else their characters;
+    and a remark where its own does not. Raises DataError.
+    """
+    if asked is not None:
+        return alphabet_named(asked), ""
+    if not own:
+        return alphabet_of(transcripts), ""
+    alphabet = alphabet_named(own)
+    if _recased(alphabet, transcripts) is not None:
+        return alphabet, ""
+    return alphabet_of(transcripts), (
+        f"The checkpoint's own alphabet does not cover the transcripts; it lacks {lacking(alphabet, transcripts)}: "
+        "there is a new head, for the characters of the transcripts"
     )
+
+
+def lacking(alphabet: Alphabet, transcripts: Sequence[str]) -> str:
+    """The characters of `transcripts` that `alphabet` lacks, in the case that lacks the fewest, counted, in words."""
+    cases = (list(transcripts), *([case(t) for t in transcripts] for case in _cases(alphabet)))
+    missing = min((_missing(alphabet, texts) for texts in cases), key=lambda found: found.total())
+    listed = ", ".join(f"{c!r} ({count:,} times)" for c, count in missing.most_common(SHOWN))
+    return listed + (f" and {len(missing) - SHOWN} more" if len(missing) > SHOWN else "")
+
+
+def _recased(alphabet: Alphabet, transcripts: Sequence[str]) -> tuple[list[str], str] | None:
+    """What `fitted` gives; None where the alphabet covers the transcripts in no case."""
+    if not _missing(alphabet, transcripts):
+        return list(transcripts), ""
+    for case in _cases(alphabet):
+        other = [case(text) for text in transcripts]
+        if not _missing(alphabet, other):
+            return other, f"Transcripts are read in {case.__name__} case, the only one that the alphabet has"
+    return None
+
+
+def _cases(alphabet: Alphabet) -> list[Callable[[str], str]]:
+    """The changes of letter case that leave the alphabet as it is."""
+    return [
+        case for case in (str.upper, str.lower) if all(case(symbol) == symbol for symbol in alphabet.numbers)
+    ]
 
 
 def _missing(alphabet: Alphabet, transcripts: Sequence[str]) -> Counter[str]:
     return Counter(c for text in transcripts for c in text if c not in alphabet.numbers)
 
 
-def _from_vocabulary(path: Path) -> Alphabet:
-    """A vocab.json of transformers: symbol to number, "|" between words, "<pad>" as blank, unless the
-    tokenizer_config.json beside it calls them otherwise.
-    """
-    found = _json(path)
-    numbers = sorted(found.values()) if all(isinstance(n, int) for n in found.values()) else None
-    if numbers != list(range(len(found))) or not found:
-        raise DataError(
-            f"{clean(path)} is no vocabulary: its symbols are not numbered from 0 to {len(found) - 1}. Fix: give the "
-            "vocab.json of one language"
-        )
-    beside = path.with_name("tokenizer_config.json")
-    config = _json(beside) if beside.is_file() else {}
-    separator = _token(config.get("word_delimiter_token"), SEPARATOR)
-    blank = _token(config.get("pad_token"), BLANKS[1])
-    symbols = tuple(sorted(found, key=lambda symbol: found[symbol]))
-    if blank not in found:
-        raise DataError(f"{clean(path)} has no blank ({blank!r}). Fix: name it as pad_token in {beside.name}")
-    return Alphabet(symbols=tuple(" " if s == separator else s for s in symbols), blank=symbols.index(blank))
-
-
 def _with_blank(symbols: tuple[str, ...], where: str) -> Alphabet:
-    blank = next((b for b in BLANKS if b in symbols), None)
+    blank = blank_in(symbols)
     if blank is None or len(set(symbols)) != len(symbols):
         raise DataError(
-            f"{where} has no blank ({' or '.join(BLANKS)}), or a symbol twice: {clean(symbols)}. "
-            "Fix: give every symbol once"
+            f"{where} has no blank (<blank> or <pad>), or a symbol twice: {clean(symbols)}. Fix: give every symbol once"
         )
-    return Alphabet(symbols=symbols, blank=symbols.index(blank))
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{clean(path)} cannot be read: {error}. Fix: give a vocab.json") from error
-    if not isinstance(found, dict):
-        raise DataError(f"{clean(path)} is no JSON object. Fix: give a vocab.json")
-    return found
-
-
-def _token(found: Any, usual: str) -> str:
-    content = found.get("content") if isinstance(found, Mapping) else found
-    return content if isinstance(content, str) else usual
+    return Alphabet(symbols=symbols, blank=blank)
