@@ -14,7 +14,7 @@ from penjing.tasks._fields import example_of as example_of
 from penjing.tasks._fields import load_data as load_data
 from penjing.tasks._fields import reads_for as reads_for
 from penjing.tasks._fields import task_for as task_for
-from penjing.tasks._images import ImageData as ImageData
+from penjing.tasks._labelled import Labelled as Labelled
 from penjing.tasks._metrics import accuracy as accuracy
 from penjing.tasks._metrics import macro_recall as macro_recall
 from penjing.tasks._metrics import negative_log_likelihood as negative_log_likelihood

@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from penjing.core import Pictures, UsageError
 from penjing.tasks._augment import policy_named
 from penjing.tasks._examples import Examples
-from penjing.tasks._images import ImageData
+from penjing.tasks._images import Images
+from penjing.tasks._labelled import Labelled, class_numbers, labelled
 from penjing.tasks._origin import Columns, find_examples
 from penjing.tasks._pixels import load_pixels
 from penjing.tasks._prepare import GIB, Options, one_label, split_up
@@ -31,7 +31,7 @@ def image_data(
     augmentation: str | None = None,
     cache_bytes: int = 4 * GIB,
     threads: int | None = None,
-) -> ImageData:
+) -> Labelled[Images]:
     """Labelled pictures for classification from `data` (forms: see `find_examples`), in splits as `make_splits` says.
 
     `size` (C, H, W), `mean` and `std` are what the network expects of pictures in [0, 1]. `splits` are counts
@@ -53,7 +53,7 @@ def image_data(
     return image_data_of(examples, Pictures(size=size, mean=tuple(mean), std=tuple(std)), options)
 
 
-def image_data_of(found: Examples, reads: Pictures, options: Options) -> ImageData:
+def image_data_of(found: Examples, reads: Pictures, options: Options) -> Labelled[Images]:
     """Labelled pictures for a network that reads `reads`."""
     _check(reads.size, reads.mean, reads.std, options.per_class_min)
     augmentation = options.augmentation or found.augmentation
@@ -66,29 +66,13 @@ def image_data_of(found: Examples, reads: Pictures, options: Options) -> ImageDa
         threads=options.threads,
     )
     kept = [found.examples[i] for i in loaded.kept]
-    number = {label: n for n, label in enumerate(found.labels)}
-    targets = np.array([number[one_label(example)] for example in kept], dtype=np.int64)
-    train, selection, certification = split_up(found, kept, loaded.digests, targets, options)
-    return ImageData(
-        name=found.name,
-        source=found.source,
-        licence=found.licence,
-        labels=found.labels,
-        train=train,
-        selection=selection,
-        certification=certification,
-        size=reads.size,
-        mean=reads.mean,
-        std=reads.std,
-        augmentation=augmentation,
-        names=tuple(example.name for example in kept),
-        bad=loaded.bad,
-        duplicates=len(loaded.digests) - len(set(loaded.digests)),
-        contradictions=contradictions(loaded.digests, targets),
-        said=found.remarks,
-        classes=torch.from_numpy(targets),
-        pixels=loaded.pixels,
+    targets = class_numbers(found.labels, map(one_label, kept))
+    contents = Images(
+        reads=reads, augmentation=augmentation, classes=torch.from_numpy(targets), pixels=loaded.pixels
     )
+    splits = split_up(found, kept, loaded.digests, targets, options)
+    conflicts = contradictions(loaded.digests, targets)
+    return labelled(found, contents, kept, loaded.digests, splits, bad=loaded.bad, contradictions=conflicts)
 
 
 def _check(size: Sequence[int], mean: Sequence[float], std: Sequence[float], per_class_min: int) -> None:

@@ -19,7 +19,7 @@ from penjing.tasks._protocols import LabelledData, Task
 from penjing.tasks._sound_batches import SoundBatcher, example_inputs
 from penjing.tasks._sound_features import feature_maker, sounds_for
 from penjing.tasks._sound_speech import alphabet_for, speech_data_of
-from penjing.tasks._sounds import SoundData, sound_data_of
+from penjing.tasks._sounds import Clips, sound_data_of
 from penjing.tasks._speech import speech_recognition
 from penjing.tasks._texts import text_data_of
 from penjing.tasks._token_classification import token_classification
@@ -117,11 +117,11 @@ def task_for(
 
 def clock_for(task: str, data: LabelledData, model: nn.Module) -> Clock | None:
     """The clock of `model` where `task` listens to it frame by frame; else None."""
-    if task != "speech-recognition" or not isinstance(data, SoundData):
+    clips = getattr(data, "contents", None)
+    if task != "speech-recognition" or not isinstance(clips, Clips):
         return None
-    return clock_of(
-        model, data.reads, max(data.size[-1 if data.reads.layout == "picture" else 0], MIN_POSITIONS)
-    )
+    reads = clips.reads
+    return clock_of(model, reads, max(clips.size[-1 if reads.layout == "picture" else 0], MIN_POSITIONS))
 
 
 def reads_for(task: str, reads: Reads, source: str, seconds: float | None = None) -> Reads:

@@ -67,7 +67,7 @@ def headline(task: Task) -> tuple[str, bool]:
 
 
 class Data(Protocol):
-    """Batches of the splits "train", "selection" and "certification"; `ImageData` is one.
+    """Batches of the splits "train", "selection" and "certification"; `Labelled` is one.
 
     Order and augmentation of a batch are functions of (seed, epoch) alone; `n` is the number of examples.
     Data of differing lengths may also offer `bucketed(split, batch_size) -> (order, batches)`: the split by

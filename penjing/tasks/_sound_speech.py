@@ -9,26 +9,25 @@ import numpy as np
 from penjing.core import DataError, Sounds, clean
 from penjing.tasks._ctc import Transcripts, frames_needed
 from penjing.tasks._examples import Example, Examples
+from penjing.tasks._labelled import Labelled, labelled
 from penjing.tasks._prepare import Options
-from penjing.tasks._sound_augment import sound_policy
 from penjing.tasks._sound_batches import SoundBatcher
 from penjing.tasks._sound_features import feature_maker
 from penjing.tasks._sound_store import LoadedSounds
-from penjing.tasks._sounds import SoundData, cropped, heard, loaded_for
+from penjing.tasks._sounds import Clips, augmentation_of, clips, cropped, heard, loaded_for
 from penjing.tasks._speech_alphabet import Alphabet, chosen, fitted, tidy
 from penjing.tasks._splits import NAMES, Split, ToSplit, contradictions, make_splits
 
 SHOWN = 8
 
 
-def speech_data_of(found: Examples, reads: Sounds, options: Options) -> SoundData:
+def speech_data_of(found: Examples, reads: Sounds, options: Options) -> Labelled[Clips]:
     """Clips with transcripts for a network that reads `reads`, in splits by group and content.
 
     The alphabet is `options.alphabet` (see `alphabet_named`), else the network's own where that covers the transcripts,
     else their characters. Otherwise as `sound_data_of`. Raises DataError, UsageError.
     """
-    augmentation = options.augmentation or found.augmentation
-    sound_policy(augmentation)
+    augmentation = augmentation_of(found, options)
     found, bad = _with_words(found, options.skip_bad)
     written = [tidy(str(example.label)) for example in found.examples]
     alphabet, new = chosen(options.alphabet, options.own_alphabet, written)
@@ -39,31 +38,18 @@ def speech_data_of(found: Examples, reads: Sounds, options: Options) -> SoundDat
     kept = [found.examples[i] for i in loaded.kept]
     words = [transcripts[i] for i in loaded.kept]
     labels = [alphabet.encoded(text) for text in words]
-    train, selection, certification = _split_up(
-        found, kept, loaded.digests, [written[i] for i in loaded.kept], options
-    )
     numbers = {text: n for n, text in enumerate(dict.fromkeys(words))}
-    said = (*found.remarks, new, recased, *heard(loaded, batcher), *_too_fast(labels, loaded, batcher))
-    return SoundData(
-        name=found.name,
-        source=found.source,
-        licence=found.licence,
+    said = (new, recased, *heard(loaded, batcher), *_too_fast(labels, loaded, batcher))
+    return labelled(
+        found,
+        clips(loaded, batcher, Transcripts(labels), augmentation, alphabet),
+        kept,
+        loaded.digests,
+        _split_up(found, kept, loaded.digests, [written[i] for i in loaded.kept], options),
         labels=alphabet.symbols,
-        train=train,
-        selection=selection,
-        certification=certification,
-        reads=reads,
-        augmentation=augmentation,
-        names=tuple(example.name for example in kept),
         bad=(*bad, *loaded.bad),
-        duplicates=len(loaded.digests) - len(set(loaded.digests)),
         contradictions=contradictions(loaded.digests, np.array([numbers[text] for text in words])),
-        said=tuple(remark for remark in said if remark),
-        answers=Transcripts(labels),
-        lengths=loaded.lengths,
-        batcher=batcher,
-        store=loaded.store,
-        alphabet=alphabet,
+        said=filter(None, said),
     )
 
 
@@ -131,8 +117,8 @@ def _too_fast(
         yield f"{over} of {len(labels)} clips are too short to spell their transcripts; they teach nothing"
 
 
-def alphabet_for(data: SoundData) -> Alphabet:
+def alphabet_for(data: Labelled[Clips]) -> Alphabet:
     """The alphabet of `data`; DataError where it holds classes."""
-    if data.alphabet is None:
+    if data.contents.alphabet is None:
         raise DataError(f"{data.name} holds classes and no transcripts. Fix: load it for speech-recognition")
-    return data.alphabet
+    return data.contents.alphabet

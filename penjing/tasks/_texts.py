@@ -1,4 +1,4 @@
-"""Labelled texts in three splits, as batches of tokens."""
+"""Labelled texts as batches of tokens."""
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from penjing.core import DataError, Texts, UsageError, clean
-from penjing.tasks._buckets import bucketed_batches, by_length, in_batches, typical
+from penjing.tasks._buckets import bucketed_batches, by_length, typical
 from penjing.tasks._examples import Example, Examples
+from penjing.tasks._labelled import Labelled, class_numbers, labelled
 from penjing.tasks._prepare import Options, one_label, split_up
 from penjing.tasks._ragged import UNCOUNTED, Ragged
-from penjing.tasks._splits import NAMES, Split, contradictions
+from penjing.tasks._splits import contradictions
 from penjing.tasks._tokenizer import Tokens, blank, encoded, load_tokenizer, room, tokens_of
 
 TextBatch = tuple[dict[str, Tensor], Tensor]
@@ -21,119 +22,46 @@ SHOWN = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class TextData:
-    """Texts as token ids, split and ready to be drawn.
-
-    `train` also serves to calibrate; `selection` chooses epochs and candidates; `certification` is touched by nothing
-    else. `answers` are the class of each text, or a tag number per token (-100 where none counts). `names` calls every
-    example by its row; `bad` lists the texts left out, with the reason. `duplicates` counts examples whose content
-    others have too; `contradictions` the different contents that stand under two classes or more.
+class TokenRows:
+    """The Contents of texts as token ids; `answers` are the class of each text, or a tag number per token (-100 where
+    none counts). There is no augmentation of texts.
     """
 
-    name: str
-    source: str
-    licence: str
-    labels: tuple[str, ...]
-    train: Split
-    selection: Split
-    certification: Split
     reads: Texts
-    names: tuple[str, ...]
-    bad: tuple[str, ...]
-    duplicates: int
-    contradictions: int
-    said: tuple[str, ...]
     answers: Tensor | Ragged
     tokens: Tokens
-
-    def split(self, name: str) -> Split:
-        """The split called `name`; raises UsageError for another word."""
-        if name not in NAMES:
-            raise UsageError(f"Unknown split {name!r}. Fix: choose one of {', '.join(NAMES)}")
-        return getattr(self, name)
-
-    @property
-    def remarks(self) -> tuple[str, ...]:
-        """What people should know about these texts, a sentence each."""
-        said = list(self.said)
-        if self.bad:
-            said.append(f"{len(self.bad)} texts are left out, the first: {self.bad[0]}")
-        if self.duplicates:
-            said.append(f"{self.duplicates} texts are copies of others; no copy is in two splits")
-        if self.contradictions:
-            said.append(f"{self.contradictions} texts appear under more than one label; check their labels")
-        return tuple(said)
+    called: str = "texts"
 
     @property
     def size(self) -> tuple[int]:
         """The number of tokens that three quarters of the texts do not exceed, rounded up to 8."""
         return (min(typical(self.tokens.ids.lengths), self.reads.max_length),)
 
-    def n(self, split: str) -> int:
-        """The number of examples in `split`."""
-        return len(self.split(split))
-
-    def targets(self, split: str) -> Tensor:
-        """Class numbers [n], or tag numbers [n, tokens], of `split` in its fixed order."""
-        return self._answers(self.split(split).indices)
-
-    def example(self, batch_size: int) -> dict[str, Tensor]:
-        """The network's arguments for `batch_size` random texts of the usual length (`size`), always the same."""
-        return self.tokens.example(batch_size, self.size[0])
-
-    def batches(
-        self,
-        split: str,
-        batch_size: int,
-        *,
-        augment: bool | str = False,
-        seed: int = 0,
-        epoch: int = 0,
-        shuffle: bool = False,
-        limit: int | None = None,
-    ) -> Iterator[TextBatch]:
-        """Batches of (the network's arguments, answers) of `split`, each padded to its longest text.
-
-        `shuffle` orders by (seed, epoch), with texts of similar length together. `limit` takes the split's first
-        examples, which are a random sample of it. A last batch of one joins the one before it. There is no
-        augmentation of texts: `augment` may be True or "none", and changes nothing.
-        """
+    def policy(self, augment: bool | str) -> None:
         check_augmentation(augment)
-        indices = self._limited(split, batch_size, limit)
-        if shuffle:
-            return map(
-                self._batch, bucketed_batches(indices, self.tokens.ids.lengths, batch_size, seed, epoch)
-            )
-        return map(self._batch, in_batches(indices, batch_size))
 
-    def bucketed(
-        self, split: str, batch_size: int, limit: int | None = None
-    ) -> tuple[Tensor, Iterator[TextBatch]]:
-        """(order, batches): `split` from its shortest text to its longest, with the least padding. The i-th example
-        served is at place order[i] of the split.
-        """
-        indices = self._limited(split, batch_size, limit)
-        order = by_length(indices, self.tokens.ids.lengths)
-        served = [indices[i] for i in order.tolist()]
-        return torch.from_numpy(order), map(self._batch, in_batches(served, batch_size))
+    def shuffled(self, indices: Sequence[int], batch_size: int, seed: int, epoch: int) -> list[list[int]]:
+        return bucketed_batches(indices, self.tokens.ids.lengths, batch_size, seed, epoch)
 
-    def _limited(self, split: str, batch_size: int, limit: int | None) -> tuple[int, ...]:
-        if batch_size < 1 or (limit is not None and limit < 1):
-            raise UsageError(
-                f"batch_size {batch_size} and limit {limit} must be at least 1. Fix: give larger numbers"
-            )
-        return self.split(split).indices[:limit]
+    def by_length(self, indices: Sequence[int]) -> np.ndarray:
+        return by_length(indices, self.tokens.ids.lengths)
 
-    def _batch(self, indices: Sequence[int]) -> TextBatch:
-        return self.tokens.batch(indices), self._answers(indices)
-
-    def _answers(self, indices: Sequence[int]) -> Tensor:
+    def targets(self, indices: Sequence[int]) -> Tensor:
+        """Class numbers [n], or tag numbers [n, tokens]."""
         if isinstance(self.answers, Ragged):
             return self.answers.padded(indices, UNCOUNTED, self.tokens.left)
         return self.answers[torch.tensor(indices, dtype=torch.int64)]
 
+    def example(self, batch_size: int) -> dict[str, Tensor]:
+        """The network's arguments for random texts of the usual length (`size`)."""
+        return self.tokens.example(batch_size, self.size[0])
 
-def text_data_of(found: Examples, reads: Texts, options: Options) -> TextData:
+    def batch(self, indices: Sequence[int], policy: None, seed: int, epoch: int) -> TextBatch:
+        """(the network's arguments, answers), padded to the longest text."""
+        return self.tokens.batch(indices), self.targets(indices)
+
+
+def text_data_of(found: Examples, reads: Texts, options: Options) -> Labelled[TokenRows]:
     """Labelled texts, or pairs of texts, as tokens of what a network `reads`, in splits as `make_splits` says.
 
     Texts longer than `options.max_length` tokens (by default what the network can read) are cut and counted in
@@ -145,27 +73,19 @@ def text_data_of(found: Examples, reads: Texts, options: Options) -> TextData:
     tokenizer = load_tokenizer(reads)
     chunks, truncated = encoded(tokenizer, [example.content for example in kept], reads)
     tokens = tokens_of(tokenizer, chunks, reads)
-    number = {label: n for n, label in enumerate(found.labels)}
-    targets = np.array([number[one_label(example)] for example in kept], dtype=np.int64)
+    targets = class_numbers(found.labels, map(one_label, kept))
     digests = [digest(example.content) for example in kept]
-    train, selection, certification = split_up(found, kept, digests, targets, options)
+    splits = split_up(found, kept, digests, targets, options)
     cuts = _counted(truncated, reads.max_length, blank(tokens, tokenizer), len(kept))
-    return TextData(
-        name=found.name,
-        source=found.source,
-        licence=found.licence,
-        labels=found.labels,
-        train=train,
-        selection=selection,
-        certification=certification,
-        reads=reads,
-        names=tuple(example.name for example in kept),
+    return labelled(
+        found,
+        TokenRows(reads=reads, answers=torch.from_numpy(targets), tokens=tokens),
+        kept,
+        digests,
+        splits,
         bad=bad,
-        duplicates=len(digests) - len(set(digests)),
         contradictions=contradictions(digests, targets),
-        said=(*found.remarks, *room(tokenizer, reads), *cuts),
-        answers=torch.from_numpy(targets),
-        tokens=tokens,
+        said=(*room(tokenizer, reads), *cuts),
     )
 
 

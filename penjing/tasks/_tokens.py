@@ -11,10 +11,11 @@ import numpy as np
 from penjing.core import DataError, Texts, clean
 from penjing.tasks._entities import OUTSIDE, entities
 from penjing.tasks._examples import Example, Examples, flat, ordered_labels
+from penjing.tasks._labelled import Labelled, labelled
 from penjing.tasks._prepare import Options, split_up
 from penjing.tasks._ragged import UNCOUNTED, Ragged, ragged
 from penjing.tasks._splits import NAMES, Split
-from penjing.tasks._texts import TextData, check_augmentation, digest, kept_or_refused, shortened, unwritable
+from penjing.tasks._texts import TokenRows, check_augmentation, digest, kept_or_refused, shortened, unwritable
 from penjing.tasks._tokenizer import encoded, load_tokenizer, room, tokens_of
 
 _NONE = "no entity"
@@ -29,7 +30,7 @@ class Aligned(NamedTuple):
     vanished: int
 
 
-def token_data_of(found: Examples, reads: Texts, options: Options) -> TextData:
+def token_data_of(found: Examples, reads: Texts, options: Options) -> Labelled[TokenRows]:
     """Tagged sentences as tokens of what a network `reads`, in splits as `make_splits` says.
 
     The first token of a word carries its tag; other tokens do not count. Words beyond `options.max_length` tokens, and
@@ -46,24 +47,19 @@ def token_data_of(found: Examples, reads: Texts, options: Options) -> TextData:
     aligned = align([flat(example.label) for example in kept], _word_numbers(chunks), labels)
     digests = [digest(example.content) for example in kept]
     strata, classes = stratify(kept, digests, options.per_class_min)
-    train, selection, certification = split_up(replace(found, labels=classes), kept, digests, strata, options)
-    unmet = _unmet(kept, (train, selection, certification))
-    return TextData(
-        name=found.name,
-        source=found.source,
-        licence=found.licence,
+    splits = split_up(replace(found, labels=classes), kept, digests, strata, options)
+    unmet = _unmet(kept, splits)
+    train, selection, certification = (_sealed(split, kept) for split in splits)
+    return labelled(
+        found,
+        TokenRows(reads=reads, answers=aligned.tags, tokens=tokens),
+        kept,
+        digests,
+        (train, selection, certification),
         labels=labels,
-        train=_sealed(train, kept),
-        selection=_sealed(selection, kept),
-        certification=_sealed(certification, kept),
-        reads=reads,
-        names=tuple(example.name for example in kept),
         bad=bad,
-        duplicates=len(digests) - len(set(digests)),
         contradictions=_contradictions(kept, digests),
-        said=(*found.remarks, *room(tokenizer, reads), *_counted(aligned, reads.max_length), *unmet),
-        answers=aligned.tags,
-        tokens=tokens,
+        said=(*room(tokenizer, reads), *_counted(aligned, reads.max_length), *unmet),
     )
 
 

@@ -114,17 +114,17 @@ def test_a_loss_that_is_no_number_stops_and_keeps_what_was_done(network: Path, t
 def test_certification_pictures_are_seen_by_the_measure_step_alone(
     network: Path, tmp_path: Path, monkeypatch
 ):
-    from penjing.tasks import ImageData
+    from penjing.tasks import Labelled
 
     seen, now = [], []
-    batches = ImageData.batches
+    limited = Labelled._limited
 
-    def watched(self, split, *arguments, **options):
+    def watched(self, split, *arguments):
         if split == "certification":
             seen.append(now[-1])
-        return batches(self, split, *arguments, **options)
+        return limited(self, split, *arguments)
 
-    monkeypatch.setattr(ImageData, "batches", watched)
+    monkeypatch.setattr(Labelled, "_limited", watched)
     steps = {**RECIPE["steps"], "controls": {"scratch": False}, "trim": {"blocks": 0}}
     recipe = Recipe.of(RECIPE | {"model": f"file:{network}:tiny", "steps": steps})
     shape(recipe, tmp_path / "run", trust=True, listen=lambda event: now.append(event.step))

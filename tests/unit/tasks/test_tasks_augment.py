@@ -86,7 +86,7 @@ def test_standard_crops_stay_inside_the_picture() -> None:
 
 def test_policies_are_named(data) -> None:
     assert set(POLICIES) == {"none", "light", "standard"}
-    assert data.augmentation == "light"
+    assert data.contents.augmentation == "light"
     plain, none, own, named = (
         next(iter(data.batches("train", 8, augment=choice)))[0] for choice in (False, "none", True, "light")
     )

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from penjing.core import DataError, UsageError
-from penjing.tasks import ImageData, image_data
+from penjing.tasks import Labelled, image_data
 from penjing.tasks._pixels import decode
 
 torch.set_num_threads(1)
@@ -62,7 +62,7 @@ def write_table(pictures: Path, kind: str, rows: list[dict]) -> str:
     return str(path)
 
 
-def fingerprints(data: ImageData) -> list[str]:
+def fingerprints(data: Labelled) -> list[str]:
     return [data.split(name).fingerprint for name in ("train", "selection", "certification")]
 
 
@@ -74,9 +74,9 @@ def test_builtin_sets(name: str, n: int, splits: tuple[int, int, int]) -> None:
     assert data.labels == tuple("0123456789")
     assert (data.n("train"), data.n("selection"), data.n("certification")) == splits
     assert sum(splits) == n == len(data.names)
-    everyone = torch.bincount(data.classes)
+    everyone = torch.bincount(data.contents.classes)
     assert everyone.tolist() == [500] * 10 if name == "mnist5k" else everyone.min() == 174
-    assert (data.bad, data.duplicates, data.augmentation) == ((), 0, "light")
+    assert (data.bad, data.duplicates, data.contents.augmentation) == ((), 0, "light")
     assert torch.bincount(data.targets("certification")).min() >= 43
 
 
@@ -116,7 +116,7 @@ def test_grey_pictures_for_colour_networks() -> None:
 def test_a_folder_of_class_folders(pictures: Path) -> None:
     data = image_data(pictures, **COLOUR)
     assert data.labels == CLASSES
-    assert (data.name, len(data.names), data.augmentation) == ("pets", 36, "standard")
+    assert (data.name, len(data.names), data.contents.augmentation) == ("pets", 36, "standard")
     assert [data.n(s) for s in ("train", "selection", "certification")] == [22, 5, 9]
     for images, targets in data.batches("train", 22):
         for image, target, i in zip(images, targets, data.train.indices, strict=True):
@@ -379,7 +379,7 @@ def test_people_are_told_of_copies_and_of_copies_under_two_classes(pictures: Pat
     assert (data.duplicates, data.contradictions) == (2, 1)
     copies, labels = data.remarks
     assert copies.startswith("2 pictures are copies")
-    assert labels.startswith("1 pictures appear under more than one class")
+    assert labels.startswith("1 pictures appear under more than one label")
 
 
 def test_data_without_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -84,7 +84,7 @@ def test_masks_end_where_clips_end():
     found = data(MASKED)
     for (inputs, _), start in zip(found.batches("selection", 4), range(0, 100, 4), strict=False):
         places = found.split("selection").indices[start : start + len(inputs["input_values"])]
-        assert inputs["attention_mask"].sum(1).tolist() == found.lengths[list(places)].tolist()
+        assert inputs["attention_mask"].sum(1).tolist() == found.contents.lengths[list(places)].tolist()
 
 
 def test_voices_never_straddle_splits():
@@ -127,7 +127,7 @@ def test_a_view_is_the_same_whatever_else_is_in_the_batch(kind, policy):
 
 def test_a_light_view_loses_nothing():
     found = data(WAVES)
-    maker = found.batcher.maker
+    maker = found.contents.batcher.maker
     x = torch.arange(1.0, 101.0)
     seen = SOUND_POLICIES["light"](x, [0.3, 0.5, *[0.0] * 14], maker)
     assert len(seen) == 120
@@ -136,7 +136,7 @@ def test_a_light_view_loses_nothing():
 
 @pytest.mark.parametrize("policy", ["light", "standard"])
 def test_a_view_that_fits_whole_stays_whole(policy):
-    maker = data(PICTURE).batcher.maker
+    maker = data(PICTURE).contents.batcher.maker
     for length in (5, 30, 32):
         x = torch.rand(length, 20)
         for draw in (0.0, 0.5, 0.999):
@@ -169,7 +169,7 @@ def test_buckets_serve_every_clip_once_and_say_where_it_belongs():
     assert sorted(order.tolist()) == list(range(found.n("certification")))
     served = torch.cat([targets for _, targets in batches])
     assert torch.equal(served, found.targets("certification")[order])
-    lengths = found.lengths[list(found.split("certification").indices)][order]
+    lengths = found.contents.lengths[list(found.split("certification").indices)][order]
     assert (np.diff(lengths) >= 0).all()
 
 
@@ -180,7 +180,7 @@ def test_the_example_is_always_the_same_and_of_typical_size():
     assert one["attention_mask"].sum(1).tolist()[:2] == [one["input_values"].shape[1]] * 2
     assert one["attention_mask"][2].sum() < one["input_values"].shape[1]
     assert found.size == (one["input_values"].shape[1],)
-    assert (found.lengths <= found.size[0]).mean() >= 0.75
+    assert (found.contents.lengths <= found.size[0]).mean() >= 0.75
     assert data(PICTURE).size == (3, 20, 32)
     assert data(FRAMES).size[1] == 20
 
@@ -188,14 +188,14 @@ def test_the_example_is_always_the_same_and_of_typical_size():
 def test_a_network_without_a_mask_hears_short_clips_again():
     found = data(dataclasses.replace(FRAMES, frames=64, scale="power"))
     inputs, _ = next(iter(found.batches("train", 4)))
-    own = found.store.take(found.split("train").indices[:1])[0]
+    own = found.contents.store.take(found.split("train").indices[:1])[0]
     assert torch.equal(inputs[0, len(own) : 2 * len(own)][: 64 - len(own)], own[: 64 - len(own)])
 
 
 def test_a_picture_has_short_clips_in_its_middle():
     found = data(PICTURE)
     inputs, _ = next(iter(found.batches("train", 4)))
-    own = found.store.take(found.split("train").indices[:1])[0]
+    own = found.contents.store.take(found.split("train").indices[:1])[0]
     quiet = (math.log(1e-6) + 6.0) / 4.0
     silent = (inputs[0, 0] - quiet).abs().amax(0) < 1e-6
     before = (32 - len(own)) // 2
@@ -206,7 +206,7 @@ def test_a_picture_has_short_clips_in_its_middle():
 
 def test_too_much_for_memory_is_made_anew_and_alike():
     kept, streamed = data(FRAMES), data(FRAMES, cache_bytes=1_000)
-    assert isinstance(streamed.store, StreamedSounds)
+    assert isinstance(streamed.contents.store, StreamedSounds)
     for (a, _), (b, _) in zip(kept.batches("train", 8), streamed.batches("train", 8), strict=True):
         assert torch.equal(a, b)
 

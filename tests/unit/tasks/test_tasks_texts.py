@@ -14,9 +14,10 @@ import torch
 from penjing.core import DataError, Texts, UsageError
 from penjing.tasks._buckets import bucketed_batches, in_batches, typical
 from penjing.tasks._examples import Example, Examples, ordered_labels
+from penjing.tasks._labelled import Labelled
 from penjing.tasks._prepare import Options
 from penjing.tasks._ragged import ragged
-from penjing.tasks._texts import TextData, text_data_of
+from penjing.tasks._texts import TokenRows, text_data_of
 from penjing.tasks._tokenizer import tokens_disagree
 
 ALL = ("input_ids", "attention_mask", "token_type_ids")
@@ -37,7 +38,9 @@ def many(n: int) -> Examples:
     )
 
 
-def loaded(found: Examples, folder: Path, keywords: tuple[str, ...] = ALL, **options: Any) -> TextData:
+def loaded(
+    found: Examples, folder: Path, keywords: tuple[str, ...] = ALL, **options: Any
+) -> Labelled[TokenRows]:
     reads = Texts(tokenizer=str(folder), max_length=16, vocabulary=15, keywords=keywords)
     return text_data_of(found, reads, Options(**options))
 
@@ -47,7 +50,7 @@ def test_a_batch_holds_ids_mask_and_types_of_pairs(tiny_tokenizer: Path) -> None
     unlike = [((f"{first}{' a' * i}", second), label) for i, ((first, second), label) in enumerate(rows[:10])]
     data = loaded(examples(unlike), tiny_tokenizer)
     place = data.names.index("row 2")
-    inputs, targets = data._batch([place, data.names.index("row 1")])
+    inputs, targets = data.contents.batch([place, data.names.index("row 1")], None, 0, 0)
     assert inputs["input_ids"].tolist() == [[2, 6, 8, 4, 3, 10, 11, 3], [2, 4, 5, 3, 7, 3, 0, 0]]
     assert inputs["attention_mask"].tolist() == [[1] * 8, [1] * 6 + [0, 0]]
     assert inputs["token_type_ids"].tolist() == [[0, 0, 0, 0, 0, 1, 1, 1], [0, 0, 0, 0, 1, 1, 0, 0]]
@@ -68,7 +71,7 @@ def test_batches_cover_the_split_once_in_its_order(tiny_tokenizer: Path) -> None
     assert torch.equal(torch.cat([targets for _, targets in batches]), data.targets("train"))
     assert len(batches[-1][1]) > 1
     lengths = torch.cat([inputs["attention_mask"].sum(1) for inputs, _ in batches])
-    assert lengths.tolist() == data.tokens.ids.lengths[list(data.train.indices)].tolist()
+    assert lengths.tolist() == data.contents.tokens.ids.lengths[list(data.train.indices)].tolist()
 
 
 def test_shuffled_batches_are_a_pure_function_and_hold_everything_once(tiny_tokenizer: Path) -> None:
@@ -117,7 +120,7 @@ def test_evaluation_order_leads_back_to_the_split(tiny_tokenizer: Path) -> None:
 def test_the_example_is_typical_framed_and_padded_in_its_last_row(tiny_tokenizer: Path) -> None:
     data = loaded(many(60), tiny_tokenizer)
     first, again = data.example(3), data.example(3)
-    assert data.size == (typical(data.tokens.ids.lengths),)
+    assert data.size == (typical(data.contents.tokens.ids.lengths),)
     assert first["input_ids"].shape == (3, *data.size)
     assert torch.equal(first["input_ids"], again["input_ids"])
     assert first["attention_mask"].sum(1).tolist()[:2] == [data.size[0]] * 2
@@ -148,7 +151,7 @@ def test_padding_follows_the_tokenizers_side(tiny_tokenizer: Path, tmp_path: Pat
 def test_long_and_unknown_texts_are_counted(tiny_tokenizer: Path) -> None:
     rows = [("a " * (5 + i), "xy"[i % 2]) for i in range(20)] + [("zebra", "x"), ("zulu", "y")]
     data = loaded(examples(rows), tiny_tokenizer, max_length=10)
-    assert int(data.tokens.ids.lengths.max()) == 10
+    assert int(data.contents.tokens.ids.lengths.max()) == 10
     said = " ".join(data.remarks)
     assert "16 of 22 texts are longer than 10 tokens" in said
     assert "2 of 22 texts hold no token" in said

@@ -9,8 +9,9 @@ import pytest
 
 from penjing.core import DataError, Texts
 from penjing.tasks._examples import Example, Examples
+from penjing.tasks._labelled import Labelled
 from penjing.tasks._prepare import Options
-from penjing.tasks._texts import TextData
+from penjing.tasks._texts import TokenRows
 from penjing.tasks._token_classification import token_classification
 from penjing.tasks._tokens import align, stratify, tag_labels, token_data_of
 
@@ -34,7 +35,7 @@ def many(n: int) -> list[Row]:
     return [((*kinds[i % 3][0], *extra(i)), (*kinds[i % 3][1], *("O",) * (i // 3))) for i in range(n)]
 
 
-def loaded(found: Examples, folder: Path, **options: Any) -> TextData:
+def loaded(found: Examples, folder: Path, **options: Any) -> Labelled[TokenRows]:
     reads = Texts(tokenizer=str(folder), max_length=24, vocabulary=15)
     return token_data_of(found, reads, Options(**options))
 
@@ -42,7 +43,7 @@ def loaded(found: Examples, folder: Path, **options: Any) -> TextData:
 def test_the_first_token_of_each_word_carries_its_tag(tiny_tokenizer: Path) -> None:
     data = loaded(examples(many(48)), tiny_tokenizer)
     assert data.labels == ("O", "B-LOC", "B-PET", "I-LOC")
-    inputs, targets = data._batch([data.names.index("row 1"), data.names.index("row 2")])
+    inputs, targets = data.contents.batch([data.names.index("row 1"), data.names.index("row 2")], None, 0, 0)
     assert inputs["input_ids"].tolist() == [[2, 4, 6, 8, 7, 12, 13, 3], [2, 5, 9, 7, 14, 3, 0, 0]]
     assert targets.tolist() == [
         [-100, 0, 2, -100, 0, 1, 3, -100],
@@ -76,7 +77,7 @@ def test_words_cut_off_and_words_without_tokens_are_counted(tiny_tokenizer: Path
     said = " ".join(data.remarks)
     assert "8 words lie beyond 24 tokens" in said
     assert "1 words make no token" in said
-    row = data.answers.row(data.names.index("row 32")).tolist()  # type: ignore[union-attr]
+    row = data.contents.answers.row(data.names.index("row 32")).tolist()  # type: ignore[union-attr]
     assert row == [-100, data.labels.index("B-PET"), 0, -100]
 
 
@@ -152,5 +153,5 @@ def test_byte_level_tokenizers_get_words_as_behind_spaces(tmp_path: Path) -> Non
     ]
     reads = Texts(tokenizer=str(tmp_path), max_length=64, vocabulary=len(letters))
     data = token_data_of(examples([*rows, *many(9)]), reads, Options())
-    first = data.tokens.ids.row(data.names.index("row 1")).tolist()
+    first = data.contents.tokens.ids.row(data.names.index("row 1")).tolist()
     assert first == [letters.index("Ġcat")]
