@@ -99,7 +99,8 @@ class Side:
 
 def _side(network: Opened, task: str, data: str, run: Path | None) -> Side:
     reads = reads_for(task, network.reads, network.name)
-    found = split_as(run, data, reads) if run else everything(task, data, reads)
+    alphabet = network.labels if task == "speech-recognition" else None
+    found = split_as(run, data, reads, alphabet) if run else everything(task, data, reads, alphabet)
     if found is None:
         raise DataError(f"{data} has changed while it was read. Fix: compare again once it stays as it is")
     example = found.example(1)

@@ -6,6 +6,7 @@ from typing import Any
 
 from penjing.core import DataError, DataOptions, Reads, UsageError
 from penjing.pipeline._job import Inputs, read_data
+from penjing.pipeline._open import stored_alphabet
 from penjing.pipeline._run import read_ledger, stored_recipe
 from penjing.tasks import LabelledData, Split
 
@@ -17,12 +18,18 @@ def run_of(spec: str) -> Path | None:
     return next((place for place in places if (place / "run.json").exists()), None)
 
 
-def split_as(run: Path, data: str, reads: Reads) -> LabelledData | None:
-    """`data` in the splits of `run`, None where its examples are not those that the run recorded."""
+def split_as(
+    run: Path, data: str, reads: Reads, alphabet: tuple[str, ...] | None = None
+) -> LabelledData | None:
+    """`data` in the splits of `run`, None where its examples are not those that the run recorded.
+
+    Transcripts are spelt with `alphabet`, the run's own where none is given.
+    """
     recorded, recipe = read_ledger(run)["inputs"], stored_recipe(run)
     try:
         options = recipe.data.model_copy(update={"source": data})
-        found = read_data(recipe.task, options, reads, recipe.seed)
+        symbols = alphabet or stored_alphabet(str(run)) or None
+        found = read_data(recipe.task, options, reads, recipe.seed, alphabet=symbols)
     except (DataError, UsageError):
         return None
     parts = (found.train, found.selection, found.certification)
@@ -30,13 +37,17 @@ def split_as(run: Path, data: str, reads: Reads) -> LabelledData | None:
     return found if same else None
 
 
-def everything(task: str, data: str, reads: Reads) -> Any:
-    """`data` with all its examples in the certification split, for networks that have not trained on it."""
+def everything(task: str, data: str, reads: Reads, alphabet: tuple[str, ...] | None = None) -> Any:
+    """`data` with all its examples in the certification split, for networks that have not trained on it.
+
+    Transcripts are spelt with `alphabet`; characters that it lacks are a DataError, for no answer could be right.
+    """
     options = DataOptions(source=data)
     try:
-        found: Any = read_data(task, options.model_copy(update={"splits": (0.0, 0.0, 1.0)}), reads, 0)
+        whole = options.model_copy(update={"splits": (0.0, 0.0, 1.0)})
+        found: Any = read_data(task, whole, reads, 0, alphabet=alphabet)
     except DataError:  # data that brings its own parts
-        found = read_data(task, options, reads, 0)
+        found = read_data(task, options, reads, 0, alphabet=alphabet)
     indices = tuple(sorted(found.train.indices + found.selection.indices + found.certification.indices))
     empty = Split(name="", indices=(), fingerprint="")
     return replace(

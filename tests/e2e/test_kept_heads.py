@@ -9,8 +9,8 @@ import pytest
 import torch
 
 import penjing as pj
-from penjing.core import Recipe
-from penjing.pipeline import shape
+from penjing.core import DataError, Recipe
+from penjing.pipeline import compare, shape
 from penjing.pipeline._events import Event
 from penjing.pipeline._job import Inputs, read_state, state_file
 from penjing.recover import evaluate
@@ -154,6 +154,16 @@ def test_a_speech_network_spells_with_the_alphabet_it_was_trained_with(
         assert torch.equal(kept(**batch).logits, own(**batch).logits)
     assert set(inputs.task().truths((batch, spoken))) <= {"AB", "BA C", "C", "A A"}
     assert figures(found, "base")["wer"] == figures(found, "transferred")["wer"]
+    again = compare(str(tmp_path / "run"), str(tmp_path / "run"), data=str(clips), batch_sizes=(2,))
+    assert again["data"]["split"] == "certification"
+    assert again["rows"][0]["wer"] == figures(found, "slim")["wer"]
+    table = clips / "metadata.csv"
+    table.write_text(table.read_text().replace("ba c", "c").replace("a a", "c c"))
+    other = compare(str(tmp_path / "run"), str(tmp_path / "run"), data=str(clips), batch_sizes=(2,))
+    assert (other["data"]["split"], other["data"]["n"]) == ("all", 24)
+    table.write_text(table.read_text().replace("c c", "d c"))
+    with pytest.raises(DataError, match=r"lacks 'D' \(6 times\)"):
+        compare(str(tmp_path / "run"), str(tmp_path / "run"), data=str(clips), batch_sizes=(2,))
 
 
 def test_an_alphabet_that_lacks_a_letter_gives_way_and_the_letter_is_named(
