@@ -38,7 +38,7 @@ def symbols_in(path: Path, rows: int | None = None) -> tuple[str, ...]:
             f"{clean(path)} has no blank ({blank!r}). Fix: name it as pad_token in tokenizer_config.json"
         )
     renamed = {blank: blank if _is_found(blank, symbols) else BLANK, separator: " "}
-    if separator in symbols:
+    if separator in symbols and separator != " ":
         renamed[" "] = _SPACE  # spaces are written as the separator, and this one never
     return tuple(renamed.get(symbol, symbol) for symbol in symbols)
 

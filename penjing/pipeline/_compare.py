@@ -38,7 +38,8 @@ def compare(
 
     Where `a` or `b` is a run on these very examples, those that it certified with are used; two runs that
     certified with different ones are refused. On any other data all examples are used, split "all", and `note`
-    says so. `model` names the code (file:PATH.py:FACTORY) that a saved network was made from, where it was; `task` is
+    says so; and it says where nothing tells what the outputs of a source stand for, so that the data's order is
+    taken. `model` names the code (file:PATH.py:FACTORY) that a saved network was made from, where it was; `task` is
     needed where neither of the two tells it and they read no pictures.
     Keys: data, rows (as in metrics.json, named after `a` and `b`), speedup (time of a / time of b per batch
     size), agreement (share of equal answers), only_a_right, only_b_right (counts). It compares counts and is
@@ -56,7 +57,7 @@ def compare(
     rows = [_row(side, answer, batch_sizes[0]) for side, answer in zip(sides, answers, strict=True)]
     return {
         "data": {"name": sides[0].data.name, "split": SPLIT if run else "all", "n": len(first)},
-        "note": "" if run else ALL,
+        "note": " ".join((*(() if run else (ALL,)), *_assumed(networks))),
         "reference": a,
         "rows": rows,
         "speedup": _speedups(sides[0], sides[1], batch_sizes),
@@ -64,6 +65,15 @@ def compare(
         "only_a_right": int((first & ~second).sum()),
         "only_b_right": int((second & ~first).sum()),
     }
+
+
+def _assumed(networks: list[Opened]) -> list[str]:
+    """A remark for each network whose outputs nothing names."""
+    return [
+        f"Nothing tells what the outputs of {network.name} stand for: they are taken in the order of the data's labels."
+        for network in networks
+        if network.labels is None
+    ]
 
 
 def _judge(data: str, networks: list[Opened]) -> Path | None:
@@ -99,14 +109,24 @@ class Side:
 
 def _side(network: Opened, task: str, data: str, run: Path | None) -> Side:
     reads = reads_for(task, network.reads, network.name)
-    alphabet = network.labels if task == "speech-recognition" else None
+    alphabet = _alphabet(network) if task == "speech-recognition" else None
     found = split_as(run, data, reads, alphabet) if run else everything(task, data, reads, alphabet)
     if found is None:
         raise DataError(f"{data} has changed while it was read. Fix: compare again once it stays as it is")
+    network = network.in_order(found.labels)
     example = found.example(1)
     meant = task_for(task, found, clock=clock_for(task, found, network.model))
     check_answer(network.name, network.model, example, reads, task=meant)
     return Side(network=network, data=found, task=meant, example=example)
+
+
+def _alphabet(network: Opened) -> tuple[str, ...]:
+    if network.labels is None:
+        raise UsageError(
+            f"Nothing tells which symbols {network.name} spells with, and without them its answers cannot be read. "
+            "Fix: give a run, a saved network, or an hf: folder with its vocab.json"
+        )
+    return network.labels
 
 
 def _answers(side: Side) -> Mapping[str, Any]:

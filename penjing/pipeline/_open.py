@@ -1,8 +1,9 @@
 """Networks as people name them: a source, a saved network, or a run."""
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,23 @@ from penjing.sources import load_source, parse_source
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Opened:
-    """A network ready to run, and what it expects; `labels` is None where nothing tells its classes."""
+    """A network ready to run, and what it expects; `labels` is None where nothing tells its classes.
+
+    `ordered`, of a source that names its classes, gives the network with its outputs in the order of other names.
+    """
 
     name: str
     model: nn.Module
     reads: Reads
     labels: tuple[str, ...] | None
+    ordered: Callable[[tuple[str, ...]], nn.Module] | None = None
+
+    def in_order(self, labels: tuple[str, ...]) -> "Opened":
+        """This network answering in the order of `labels`, where its classes are these in another order."""
+        own = self.labels or ()
+        if self.ordered is None or own == labels or sorted(own) != sorted(labels):
+            return self
+        return replace(self, model=self.ordered(labels), labels=labels)
 
 
 def open_network(
@@ -39,8 +51,15 @@ def open_network(
     artifact = artifact_of(spec)
     if artifact is None:
         own = weights == "pretrained" and parse_source(spec).runs_code  # code brings the weights it has
-        source = load_source(spec, weights=None if own else weights, trust_files=trust, task=task)
-        return Opened(name=spec, model=source.model, reads=source.reads, labels=None)
+        given = partial(load_source, spec, weights=None if own else weights, trust_files=trust, task=task)
+        source = given()
+        return Opened(
+            name=spec,
+            model=source.model,
+            reads=source.reads,
+            labels=source.own_labels or None,
+            ordered=lambda labels: given(labels=labels).model,
+        )
     about = read_structure(artifact)
     labels = about.get("labels")
     return Opened(

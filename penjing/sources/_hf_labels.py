@@ -94,7 +94,7 @@ def _spelt(config: Any, folder: Path) -> OwnLabels:
     if len(set(symbols)) != len(symbols):
         return OwnLabels(why="the checkpoint's alphabet has a symbol twice")
     pad = getattr(config, "pad_token_id", None)
-    if pad != blank_in(symbols):
+    if pad is None or pad != blank_in(symbols):
         return OwnLabels(
             why=f"its blank is {pad} to its configuration and {blank_in(symbols)} to its tokenizer"
         )

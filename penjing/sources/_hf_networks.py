@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from penjing.core import SourceError, nearest
+from penjing.core import SourceError, blank_in, nearest
 from penjing.sources._head import find_head
 from penjing.sources._hf_account import accounted, headless
 from penjing.sources._hf_config import quiet, transformers
@@ -141,6 +141,8 @@ def set_classes(shape: Shape, config: Any, labels: Sequence[str] | None = None) 
     """Say the number of classes, and their names, in the configuration, as both `build` and `load` expect."""
     if shape.architecture == "ctc":
         config.vocab_size = shape.classes
+        blank = None if labels is None else blank_in(tuple(labels))
+        config.pad_token_id = config.pad_token_id if blank is None else blank  # the blank of its loss
         return
     config.num_labels = shape.classes
     if labels is not None:

@@ -28,6 +28,7 @@ BUILD_ERRORS = (
     KeyError,
     AttributeError,
     NotImplementedError,
+    ArithmeticError,
 )
 
 

@@ -1,6 +1,7 @@
 """Checkpoints that were trained for just this data keep their head from the first step to the saved network."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 import penjing as pj
-from penjing.core import DataError, Recipe
+from penjing.core import DataError, Recipe, UsageError
 from penjing.pipeline import compare, shape
 from penjing.pipeline._events import Event
 from penjing.pipeline._job import Inputs, read_state, state_file
@@ -114,6 +115,37 @@ def test_a_classifier_answers_as_its_checkpoint_did(judge: Path, reviews: str, t
     slim = pj.load(tmp_path / "run" / "model")
     answer = evaluate(slim, inputs.task(), inputs.data, "certification", 64)
     assert answer["accuracy"] == figures(found, "slim")["accuracy"]
+    beside = compare(str(tmp_path / "run"), f"hf:{judge}", data=reviews, batch_sizes=(2,))
+    assert beside["rows"][1]["accuracy"] == figures(found, "base")["accuracy"]
+
+
+def test_checkpoints_that_order_their_classes_differently_are_compared_class_by_class(
+    judge: Path, reviews: str, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(judge, other)
+    turned = transformers.BertForSequenceClassification.from_pretrained(judge)
+    with torch.no_grad():
+        for value in turned.classifier.parameters():
+            value.copy_(value[[1, 0]].clone())
+    turned.config.id2label, turned.config.label2id = {0: "neg", 1: "pos"}, {"neg": 0, "pos": 1}
+    turned.save_pretrained(other)
+    a, b = f"hf:{judge}", f"hf:{other}"
+    found = compare(a, b, data=reviews, batch_sizes=(2,), task="text-classification")
+    assert found["agreement"] == 1.0
+    assert found["rows"][0]["accuracy"] == found["rows"][1]["accuracy"]
+    assert "stand for" not in found["note"]
+    turned.config.id2label, turned.config.label2id = (
+        {0: "LABEL_0", 1: "LABEL_1"},
+        {"LABEL_0": 0, "LABEL_1": 1},
+    )
+    turned.save_pretrained(other)
+    found = compare(a, b, data=reviews, batch_sizes=(2,), task="text-classification")
+    assert f"Nothing tells what the outputs of {b} stand for" in found["note"]
+    turned.config.id2label, turned.config.label2id = {0: "no", 1: "yes"}, {"no": 0, "yes": 1}
+    turned.save_pretrained(other)
+    with pytest.raises(UsageError, match="knows the classes no, yes, the data has neg, pos"):
+        compare(a, b, data=reviews, batch_sizes=(2,), task="text-classification")
 
 
 def test_a_run_that_goes_on_has_the_same_head(judge: Path, reviews: str, tmp_path: Path) -> None:
@@ -157,6 +189,8 @@ def test_a_speech_network_spells_with_the_alphabet_it_was_trained_with(
     again = compare(str(tmp_path / "run"), str(tmp_path / "run"), data=str(clips), batch_sizes=(2,))
     assert again["data"]["split"] == "certification"
     assert again["rows"][0]["wer"] == figures(found, "slim")["wer"]
+    beside = compare(str(tmp_path / "run"), f"hf:{listener}", data=str(clips), batch_sizes=(2,))
+    assert beside["rows"][1]["wer"] == figures(found, "base")["wer"]
     table = clips / "metadata.csv"
     table.write_text(table.read_text().replace("ba c", "c").replace("a a", "c c"))
     other = compare(str(tmp_path / "run"), str(tmp_path / "run"), data=str(clips), batch_sizes=(2,))

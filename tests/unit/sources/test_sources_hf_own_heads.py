@@ -124,6 +124,22 @@ def test_symbols_are_read_as_the_tokenizer_means_them(tmp_path: Path) -> None:
     assert found.own_labels == ("<blank>", " ", "a", "b", "[UNK]", "<pad>", "^^")
 
 
+def test_a_space_may_be_what_is_between_words(tmp_path: Path) -> None:
+    folder = saved(tmp_path, "Wav2Vec2ForCTC")
+    names = ["<pad>", " ", "a", "b", "c", "d", "e", "f"]
+    (folder / "vocab.json").write_text(json.dumps({s: n for n, s in enumerate(names)}))
+    (folder / "tokenizer_config.json").write_text(json.dumps({"word_delimiter_token": " "}))
+    assert load_source(f"hf:{folder}", task="speech-recognition").own_labels == tuple(names)
+
+
+def test_the_configuration_says_which_output_is_the_blank(tmp_path: Path) -> None:
+    folder = saved(tmp_path, "Wav2Vec2ForCTC")
+    for labels, blank in (("abcdefg", 7), ("ab", 2)):
+        symbols = (*labels, "<pad>")
+        loaded = load_source(f"hf:{folder}", weights="pretrained", task="speech-recognition", labels=symbols)
+        assert loaded.model.config.pad_token_id == loaded.args["config"]["pad_token_id"] == blank  # pyright: ignore
+
+
 @pytest.mark.parametrize(
     ("vocabulary", "says"),
     [
