@@ -20,6 +20,9 @@ _HOMES = {
     "Frozen": "core",
     "Plan": "core",
     "PruneGroup": "core",
+    "Pictures": "core",
+    "Sounds": "core",
+    "Texts": "core",
     "PenjingError": "core",
     "ArtifactError": "core",
     "BudgetError": "core",
@@ -79,11 +82,14 @@ if TYPE_CHECKING:
     from penjing.core import Margin as Margin
     from penjing.core import Measurement as Measurement
     from penjing.core import PenjingError as PenjingError
+    from penjing.core import Pictures as Pictures
     from penjing.core import Plan as Plan
     from penjing.core import PlanError as PlanError
     from penjing.core import PruneGroup as PruneGroup
     from penjing.core import RunError as RunError
+    from penjing.core import Sounds as Sounds
     from penjing.core import SourceError as SourceError
+    from penjing.core import Texts as Texts
     from penjing.core import TraceError as TraceError
     from penjing.core import TrainingError as TrainingError
     from penjing.core import UsageError as UsageError

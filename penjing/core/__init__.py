@@ -31,6 +31,7 @@ from penjing.core._inputs import reads_from_json as reads_from_json
 from penjing.core._inputs import reads_to_json as reads_to_json
 from penjing.core._measurement import Measurement as Measurement
 from penjing.core._measurement import compare as compare
+from penjing.core._online import hub_address as hub_address
 from penjing.core._online import reachable as reachable
 from penjing.core._plan import Plan as Plan
 from penjing.core._recipe import DataOptions as DataOptions

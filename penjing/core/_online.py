@@ -6,6 +6,11 @@ import threading
 SECONDS = 4.0
 
 
+def hub_address() -> str:
+    """Where Hugging Face's hub is: HF_ENDPOINT, as its own library has it, or the public one."""
+    return os.environ.get("HF_ENDPOINT", "https://huggingface.co")
+
+
 def reachable(url: str, seconds: float = SECONDS) -> str | None:
     """None when `url`'s server answers within `seconds`, whatever the answer; otherwise the reason.
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from penjing.core import SourceError, cut, reachable
+from penjing.core import SourceError, cut, hub_address, reachable
 from penjing.core._words import shown
 from penjing.sources._hf_config import read_json
 from penjing.sources._registry import unreachable
@@ -102,10 +102,6 @@ def _fix(path: Path) -> str:
     )
 
 
-def _address() -> str:
-    return os.environ.get("HF_ENDPOINT", "https://huggingface.co")
-
-
 def _cached(name: str, weights: bool) -> Path | None:
     """The snapshot that lies in the hub's cache with everything needed; None where something is missing."""
     repository, _, revision = name.partition("@")
@@ -134,7 +130,7 @@ def _fetched(name: str, weights: bool, also: str) -> Path:
     """The snapshot fetched from the hub: small files first, then weights, safetensors where there are any."""
     hub: Any = require("huggingface_hub", "text")
     repository, _, revision = name.partition("@")
-    why = reachable(_address())
+    why = reachable(hub_address())
     if why is not None:
         raise _out_of_reach(name, why, weights, also)
     try:
@@ -159,8 +155,8 @@ def _fetched(name: str, weights: bool, also: str) -> Path:
 
 def _out_of_reach(name: str, why: str, weights: bool, also: str) -> SourceError:
     if weights:
-        return unreachable(f"hf:{cut(name)}", _address(), why, also)
+        return unreachable(f"hf:{cut(name)}", hub_address(), why, also)
     return SourceError(
-        f"hf:{cut(name)} is no folder here, and its configuration cannot be fetched from {_address()}: {why}.{also} "
+        f"hf:{cut(name)} is no folder here, and its configuration cannot be fetched from {hub_address()}: {why}.{also} "
         "Fix: give a folder (hf:FOLDER) or a type (hf:bert), or go online"
     )

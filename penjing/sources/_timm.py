@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from penjing.core import Pictures, SourceError, reachable
+from penjing.core import Pictures, SourceError, hub_address, reachable
 from penjing.sources._packaged import is_installed, package_for, packaged_state
 from penjing.sources._registry import JSON, channel_values, unknown, unreachable
 from penjing.sources._require import require
@@ -84,7 +84,7 @@ def _config(name: str) -> dict[str, Any]:
 def _location(config: Mapping[str, Any]) -> str | None:
     """The address that answers when these weights can be fetched; None when there are none."""
     if config.get("hf_hub_id"):
-        return os.environ.get("HF_ENDPOINT", "https://huggingface.co")
+        return hub_address()
     return config.get("url") or None
 
 

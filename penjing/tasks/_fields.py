@@ -139,9 +139,16 @@ def reads_for(task: str, reads: Reads, source: str, seconds: float | None = None
     if not isinstance(reads, wanted):
         raise UsageError(
             f"{source} reads {_word(type(reads))}, and {task} is about {_word(wanted)}. Fix: choose a network that "
-            f"reads {_word(wanted)}, or another --task"
+            f"reads {_word(wanted)}, or another --task" + _own_word(source, wanted)
         )
     return reads
+
+
+def _own_word(source: str, wanted: type) -> str:
+    """How the user's own network says what it reads."""
+    if not source.startswith(("file:", "hub:")):
+        return ""
+    return f"; a network of your own says what it reads by an attribute: model.reads = penjing.{wanted.__name__}(...)"
 
 
 def example_of(reads: Reads, batch_size: int) -> Any:

@@ -1,6 +1,5 @@
 """A data set of the Hugging Face hub, by name."""
 
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -8,14 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from penjing.core import DataError, reachable
+from penjing.core import DataError, hub_address, reachable
 from penjing.tasks._columns import CALLED, Columns, Kind
 from penjing.tasks._examples import Example, Examples, flat, ordered_labels
 from penjing.tasks._require import require
 from penjing.tasks._splits import PARTS
 from penjing.tasks._table import Layout, content_of, label_of, layout_of
-
-HUB = "https://huggingface.co"
 
 
 def hub(name: str, kind: Kind, columns: Columns) -> Examples:
@@ -26,7 +23,7 @@ def hub(name: str, kind: Kind, columns: Columns) -> Examples:
     """
     datasets = require("datasets", install="datasets")
     repository, _, config = name.partition(":")
-    why = reachable(os.environ.get("HF_ENDPOINT", HUB))
+    why = reachable(hub_address())
     try:
         with _offline() if why else nullcontext():
             loaded = datasets.load_dataset(repository, config or None)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from penjing.core import DataError, Texts, UsageError, cut
+from penjing.core import DataError, Texts, UsageError, cut, hub_address, reachable
 from penjing.tasks._ragged import Ragged, ragged
 from penjing.tasks._require import require
 
@@ -79,13 +79,22 @@ def load_tokenizer(reads: Texts, words: bool = False) -> Any:
         )
     if (os.path.isabs(name) or name.startswith(".")) and not os.path.isdir(name):
         raise DataError(f"There is no tokenizer folder {cut(name)!r}. Fix: name the folder it was saved to")
+    why = None if os.path.isdir(name) else reachable(hub_address())
     spaced = {"add_prefix_space": True} if words else {}  # a word alone is spelt as one behind a space
     automatic: Any = require("transformers", "penjing[text]").AutoTokenizer
     try:
-        tokenizer = automatic.from_pretrained(name, trust_remote_code=False, **spaced)
+        tokenizer = automatic.from_pretrained(
+            name, trust_remote_code=False, local_files_only=why is not None, **spaced
+        )
     except Exception as error:  # missing files, torn files, code that is wanted: anything
+        said = f"{type(error).__name__}: {cut(str(error))}"
+        said = (
+            said
+            if why is None
+            else f"it is no folder, was not fetched before, and the hub cannot be reached: {why}"
+        )
         raise DataError(
-            f"The tokenizer {cut(name)!r} cannot be loaded ({type(error).__name__}: {cut(str(error))}). Fix: name a "
+            f"The tokenizer {cut(name)!r} cannot be loaded ({said}). Fix: name a "
             "folder with its files, or go online for one of a hub; tokenizers that bring code of their own are not run"
         ) from error
     if words and not tokenizer.is_fast:

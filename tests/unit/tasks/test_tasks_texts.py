@@ -11,14 +11,15 @@ import numpy as np
 import pytest
 import torch
 
-from penjing.core import DataError, Texts, UsageError
+from penjing.core import DataError, Pictures, Texts, UsageError
+from penjing.tasks import _tokenizer, reads_for
 from penjing.tasks._buckets import bucketed_batches, in_batches, typical
 from penjing.tasks._examples import Example, Examples, ordered_labels
 from penjing.tasks._labelled import Labelled
 from penjing.tasks._prepare import Options
 from penjing.tasks._ragged import ragged
 from penjing.tasks._texts import TokenRows, text_data_of
-from penjing.tasks._tokenizer import tokens_disagree
+from penjing.tasks._tokenizer import load_tokenizer, tokens_disagree
 
 ALL = ("input_ids", "attention_mask", "token_type_ids")
 
@@ -213,6 +214,15 @@ def test_a_missing_tokenizer_says_what_to_do(name: str) -> None:
         text_data_of(many(20), reads, Options())
 
 
+def test_a_tokenizer_of_a_hub_out_of_reach_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("transformers")
+    monkeypatch.setattr(_tokenizer, "reachable", lambda url: "no answer within 4 s")
+    with pytest.raises(
+        DataError, match=r"hub cannot be reached: no answer within 4 s\)\. Fix: name a folder"
+    ):
+        load_tokenizer(Texts(tokenizer="somebody/nothing", max_length=8, vocabulary=9))
+
+
 def test_a_folder_that_wants_its_own_code_is_not_run(tiny_tokenizer: Path, tmp_path: Path) -> None:
     pytest.importorskip("transformers")
     marker = tmp_path / "ran"
@@ -277,3 +287,11 @@ def test_a_network_that_pads_with_another_id_is_refused(tiny_tokenizer: Path) ->
     assert text_data_of(many(20), reads, Options()).n("train") > 0
     with pytest.raises(DataError, match=r"pads with id 0 and the network with id 5.*pad_token_id: 0"):
         text_data_of(many(20), replace(reads, pad=5), Options())
+
+
+def test_a_network_of_ones_own_is_told_how_to_say_what_it_reads() -> None:
+    pictures = Pictures(size=(3, 8, 8), mean=(0.5,) * 3, std=(0.5,) * 3)
+    with pytest.raises(UsageError, match=r"model\.reads = penjing\.Texts\(\.\.\.\)"):
+        reads_for("text-classification", pictures, "file:bag.py:Bag")
+    with pytest.raises(UsageError, match=r"another --task$"):
+        reads_for("text-classification", pictures, "timm:resnet18")
