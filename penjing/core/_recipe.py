@@ -144,10 +144,13 @@ class TrimOptions(_Part):
 
 
 class PruneOptions(_Part):
-    """Which units go: the criterion, how its scores are compared, and which kinds may shrink (null: all)."""
+    """Which units go: the criterion, how its scores are compared, and which kinds may shrink (null: all).
+
+    scope auto is loss for criteria in units of the loss, else global.
+    """
 
     criterion: str = "taylor"
-    scope: Literal["uniform", "global"] = "global"
+    scope: Literal["auto", "uniform", "global", "loss"] = "auto"
     granularity: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     round_to: Count = 8
     protect: tuple[str, ...] = ()

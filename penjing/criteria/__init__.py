@@ -6,6 +6,7 @@ from penjing.criteria._registry import CRITERIA as CRITERIA
 from penjing.criteria._registry import Context as Context
 from penjing.criteria._registry import Score as Score
 from penjing.criteria._registry import criterion as criterion
+from penjing.criteria._registry import loss_units as loss_units
 from penjing.criteria._registry import prepare_criterion as prepare_criterion
 from penjing.criteria._registry import unit_scores as unit_scores
 from penjing.criteria._taylor import run_batch as run_batch

@@ -11,33 +11,52 @@ from torch import nn
 
 from penjing.core import InternalError, UsageError
 from penjing.core._groups import PruneGroup
+from penjing.structure import Structure
 
 Score = Callable[[PruneGroup, nn.Module], Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
-    """What a criterion may use beside the weights."""
+    """What a criterion may use beside the weights; `structure` is the network's, traced."""
 
     calibration: Iterable[Any] | None = None
     loss: Callable[[Any, Any], Any] | None = None
     seed: int = 0
+    structure: Structure | None = None
 
 
 Prepare = Callable[[nn.Module, Context], Score]
 CRITERIA: dict[str, Prepare] = {}
+IN_LOSS: dict[str, str] = {}  # criteria in units of the loss: what a score is, one of KINDS
+KINDS = ("additive", "cumulative")
 
 
-def criterion(name: str) -> Callable[[Prepare], Prepare]:
-    """Register a criterion under a name; a duplicate raises."""
+def criterion(name: str, in_loss: str = "") -> Callable[[Prepare], Prepare]:
+    """Register a criterion under a name; a duplicate raises.
+
+    `in_loss` is for scores in units of the loss, which compare across groups: "additive" where a score is what the loss
+    rises by when the unit goes, "cumulative" where it is what the loss rises by once this unit and all lower ones go.
+    """
 
     def register(prepare: Prepare) -> Prepare:
         if name in CRITERIA:
             raise InternalError(f"two criteria are called {name!r}")
         CRITERIA[name] = prepare
+        if in_loss:
+            IN_LOSS[name] = in_loss
         return prepare
 
     return register
+
+
+def loss_units(which: str | Score) -> str:
+    """ "additive" or "cumulative" for scores in units of the loss, "" for others.
+
+    A callable says so itself, as its attribute `in_loss`.
+    """
+    found = getattr(which, "in_loss", "") if callable(which) else IN_LOSS.get(which, "")
+    return found if found in KINDS else ""
 
 
 def prepare_criterion(which: str | Score, model: nn.Module, context: Context) -> Score:

@@ -17,7 +17,7 @@ from penjing.criteria._sums import Sums, spread
 MAX_BATCHES = 50
 
 
-@criterion("taylor")
+@criterion("taylor", in_loss="additive")
 def taylor(model: nn.Module, context: Context) -> Score:
     """First-order change of the loss: I_g = sum over w in g of |w dL/dw| (Molchanov et al., CVPR 2019, eq. 8, with
     absolute values instead of squares), averaged over at most 50 batches in eval mode.

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from penjing.core import Budget, BudgetError, Plan, Recipe, UsageError
+from penjing.criteria import CRITERIA, loss_units
 from penjing.measure import count_macs, count_params
 from penjing.pipeline._job import Inputs, Job, event_log, write_plan, write_state
 from penjing.recover import call, place
@@ -26,6 +27,13 @@ def check_budget(recipe: Recipe) -> None:
                 f"The budget {limit} cannot be searched for. Give one in {' and '.join(REACHABLE)}, "
                 "for example macs<=0.5x; latency, memory and size are measured afterwards."
             )
+    options = recipe.steps.prune
+    if options.scope == "loss" and options.criterion in CRITERIA and not loss_units(options.criterion):
+        able = ", ".join(name for name in CRITERIA if loss_units(name))
+        raise UsageError(
+            f"steps.prune: scope loss compares losses, and criterion {options.criterion} is in other units. "
+            f"Fix: scope: auto, or one of the criteria {able}."
+        )
 
 
 def trim_step(job: Job, out: Path, figures: dict[str, Any]) -> None:
@@ -99,7 +107,7 @@ def prune_to(
             inputs.example(1),
             budget=absolute(inputs, reference),
             criterion=criterion,
-            scope=options.scope,
+            scope=_scope(options.scope, criterion),
             granularity=granularity,
             round_to=options.round_to,
             protect=protect,
@@ -128,6 +136,13 @@ def _out_of_reach(error: BudgetError, inputs: Inputs, reference: nn.Module) -> B
         nearest=error.nearest,
         metric=error.metric,
     )
+
+
+def _scope(asked: str, criterion: str) -> str:
+    """Criteria in other units than the loss, such as those of controls, rank among groups that are alike."""
+    if asked in ("auto", "loss"):
+        return "loss" if loss_units(criterion) else "global"
+    return asked
 
 
 def _draw(job: Job, whole: nn.Module, slim: nn.Module, figures: Mapping[str, Any]) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 
 from penjing.core import Budget, BudgetError, UsageError
 from penjing.core._groups import PruneGroup
+from penjing.search._by_loss import ByLoss, curve
 from penjing.search._cost import CostModel
 from penjing.search._select import Rounding, Selection, Wish, across, lowest, uniform
 from penjing.structure import Structure
@@ -27,6 +28,7 @@ class Chooser:
     scores: Mapping[str, np.ndarray]
     rounding: Rounding
     scope: str
+    in_loss: str = ""  # what a score is in units of the loss: "additive" or "cumulative"
 
     def for_ratio(self, groups: Sequence[PruneGroup], ratio: float | Mapping[str, float]) -> Choice:
         """`ratio` is one for all, or by group name: groups without one stay whole."""
@@ -39,6 +41,8 @@ class Chooser:
     def for_budget(self, groups: Sequence[PruneGroup], budget: Budget) -> Choice:
         """The smallest ratio that meets the budget (by bisection), then units given back while it still holds."""
         cost = BudgetCost(self.structure, budget)
+        if self.scope == "loss":
+            return self._by_loss(groups, cost)
         low, high = 0.0, 1 - 1e-9
         smallest = self._selection(self._repaired(self._wish(groups, high)))
         if cost.excess(smallest) > 1:
@@ -51,6 +55,15 @@ class Chooser:
                 high = middle
         wish = self._wish(groups, high)
         return Choice(self._selection(self._give_back(groups, wish, cost)), self._notes(wish))
+
+    def _by_loss(self, groups: Sequence[PruneGroup], cost: "BudgetCost") -> Choice:
+        curves = {g.name: curve(self.scores[g.name], self.in_loss) for g in groups}
+        search = ByLoss(self.structure, groups, curves, self.rounding, cost.limits)
+        smallest = self._selection(search.narrowest())
+        if cost.excess(smallest) > 1:
+            raise cost.shortfall(smallest)
+        kept = search.run(lambda trial: cost.excess(self._selection(trial)) <= 1)
+        return Choice(self._selection(kept), ())
 
     def _wish(self, groups: Sequence[PruneGroup], ratio: float) -> Wish:
         if self.scope == "global":
@@ -118,22 +131,22 @@ class BudgetCost:
             raise UsageError(
                 f"prune meets budgets in macs and params; {', '.join(unknown)} is not one of them"
             )
-        self._limits = {limit.metric: limit.absolute(full[limit.metric]) for limit in budget.limits}
+        self.limits = {limit.metric: limit.absolute(full[limit.metric]) for limit in budget.limits}
         self._full = full
 
     def figures(self, selection: Selection) -> dict[str, int]:
         gone = self._structure.gone(selection)
-        return {metric: getattr(self._model, metric)(gone) for metric in self._limits}
+        return {metric: getattr(self._model, metric)(gone) for metric in self.limits}
 
     def excess(self, selection: Selection) -> float:
         """Largest figure / limit; the budget holds at 1 or less."""
-        return max(value / self._limits[metric] for metric, value in self.figures(selection).items())
+        return max(value / self.limits[metric] for metric, value in self.figures(selection).items())
 
     def shortfall(self, selection: Selection) -> BudgetError:
         figures = self.figures(selection)
-        metric = max(figures, key=lambda m: figures[m] / self._limits[m])
+        metric = max(figures, key=lambda m: figures[m] / self.limits[m])
         told = nearest_told(metric, figures[metric], self._full[metric])
-        text = f"{metric}<={self._limits[metric]:.0f} cannot be met: {told}"
+        text = f"{metric}<={self.limits[metric]:.0f} cannot be met: {told}"
         return BudgetError(text, nearest=float(figures[metric]), metric=metric)
 
 

@@ -35,7 +35,7 @@ class Levers:
         whole = [kind for kind in DEFAULT_GRANULARITY if kind not in self.granularity]
         if whole:
             yield f"let more kinds shrink by {called('granularity')} (now without {', '.join(whole)})"
-        if self.scope == "global":
-            yield f"set {called('scope')} to uniform (global keeps a tenth of every group)"
+        if self.scope != "uniform":
+            yield f"set {called('scope')} to uniform ({self.scope} keeps a tenth of every group)"
         if self.exact_only:
             yield f"unset {called('exact_only')}"

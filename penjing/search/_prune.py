@@ -12,7 +12,7 @@ from torch import nn
 from penjing.core import Budget, BudgetError, PlanError, TraceError, UsageError, VerificationError
 from penjing.core._groups import PruneGroup
 from penjing.core._plan import Plan, Skipped
-from penjing.criteria import Context, Score, prepare_criterion, unit_scores
+from penjing.criteria import CRITERIA, Context, Score, loss_units, prepare_criterion, unit_scores
 from penjing.search._choose import BudgetCost, Choice, Chooser
 from penjing.search._levers import Levers
 from penjing.search._select import (
@@ -36,7 +36,7 @@ from penjing.structure import (
 )
 from penjing.surgery import Cut, Verification, apply, check, cut, plan_removal
 
-SCOPES = ("uniform", "global")
+SCOPES = ("uniform", "global", "loss")
 
 
 def prune(
@@ -59,15 +59,20 @@ def prune(
 
     Give exactly one of `ratio` (share of units removed per group, inside (0, 1), or {path pattern: share}) and
     `budget` ("macs<=0.5x", "params<=2M", comma means and). Per group, max(min_kept, round_to * floor(n (1 - ratio) /
-    round_to + 1/2)) units stay. A group that fails verification is frozen, named in `plan.skipped`, and the rest is
-    planned again. A budget that holds already gives a copy and a plan without edits. Weights that a forward computes
-    (weight_norm, spectral_norm, parametrizations) are merged first; criteria see the merged network. A network with
-    kernels that know no float64 is proven in float32, to 1e-5, and a warning and the plan say so.
+    round_to + 1/2)) units stay. `scope` says what units are ranked against: "uniform" those of their own group, at one
+    ratio for all; "global" those of all groups of identical topology; "loss" (for budgets, with criteria in units of
+    the loss) all units: what goes is what saves most MACs or parameters per loss. A group that fails verification is
+    frozen, named in `plan.skipped`, and the rest is planned again. A budget that holds already gives a copy and a plan
+    without edits. Weights that a forward computes (weight_norm, spectral_norm, parametrizations) are merged first;
+    criteria see the merged network. A network with kernels that know no float64 is proven in float32, to 1e-5, and a
+    warning and the plan say so.
 
     Raises `UsageError` for arguments that cannot work, `BudgetError` (with the nearest) for a budget out of reach,
     `TraceError` if the forward cannot be followed, `VerificationError` if nothing can be removed and proven.
     """
     _check_arguments(ratio, budget, scope)
+    if scope == "loss":
+        _check_loss(ratio, criterion)
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
         raise UsageError(f"seed={seed!r} must be an integer of at least 0")
     granularity, protect = names_of("granularity", granularity), names_of("protect", protect)
@@ -92,8 +97,8 @@ def prune(
                 example_inputs,
                 ratio if parsed is None else parsed,
                 may_shrink=partial(prunable, granularity=granularity, protect=protect, exact_only=exact_only),
-                prepared=partial(prepare_criterion, criterion, context=context),
-                chooser=partial(Chooser, rounding=rounding, scope=scope),
+                prepared=partial(_prepared, criterion, context),
+                chooser=partial(Chooser, rounding=rounding, scope=scope, in_loss=loss_units(criterion)),
             )
     return slim, plan if merging is None else merging.then(plan)
 
@@ -112,7 +117,7 @@ def _pruned(
     aim: Any,
     *,
     may_shrink: Callable[[Structure], tuple[PruneGroup, ...]],
-    prepared: Callable[[nn.Module], Score],
+    prepared: Callable[[nn.Module, Structure], Score],
     chooser: Callable[..., Chooser],
 ) -> tuple[nn.Module, Plan]:
     """A smaller network and its plan; `aim` is a ratio or a budget."""
@@ -125,7 +130,7 @@ def _pruned(
         return apply(model, plan), plan
     if isinstance(aim, Mapping):
         aim = ratios_per_group(groups, aim)
-    score = prepared(model)
+    score = prepared(model, structure)
     scores = {group.name: unit_scores(score, group, model) for group in groups}
     found = chooser(structure=structure, scores=scores)
 
@@ -146,6 +151,22 @@ def _check_arguments(ratio: object, budget: object, scope: str) -> None:
         raise UsageError(f"ratio={dict(ratio)!r}: its keys must be path patterns such as 'layer1.*'")
     if ratio is not None and not isinstance(ratio, Mapping):
         check_ratio(ratio)
+
+
+def _check_loss(ratio: object, criterion: str | Score) -> None:
+    if ratio is not None:
+        raise UsageError("scope='loss' needs a budget to spend, such as budget='macs<=0.5x', not a ratio")
+    if (callable(criterion) or criterion in CRITERIA) and not loss_units(criterion):
+        able = ", ".join(name for name in sorted(CRITERIA) if loss_units(name))
+        raise UsageError(
+            f"scope='loss' compares scores across groups, which those of criterion {criterion!r} do not allow: choose "
+            f"one in units of the loss ({able}), or scope='global'. A callable of yours says that its scores are with "
+            "score.in_loss = 'additive'"
+        )
+
+
+def _prepared(criterion: str | Score, context: Context, model: nn.Module, structure: Structure) -> Score:
+    return prepare_criterion(criterion, model, replace(context, structure=structure))
 
 
 def _nothing(structure: Structure) -> str:

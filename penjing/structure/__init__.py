@@ -37,6 +37,10 @@ from penjing.structure._network._walk import first_paths as first_paths
 from penjing.structure._network._walk import named_buffers as named_buffers
 from penjing.structure._network._walk import named_parameters as named_parameters
 from penjing.structure._rules import Spanned as Spanned
+from penjing.structure._sizes._counts import Count as Count
+from penjing.structure._sizes._counts import evaluate_count as evaluate_count
+from penjing.structure._sizes._counts import variables as variables
+from penjing.structure._sizes._couplings import owners_of as owners_of
 from penjing.structure._sizes._requirements import kept_size as kept_size
 from penjing.structure._structure import Structure as Structure
 from penjing.structure._structure import trace as trace

@@ -135,7 +135,7 @@ def find_couplings(
 ) -> Couplings:
     """Constraints on kept counts, from requirements over `count` atoms. Linear in the sizes of the dims they name."""
     numbers = {a: len(groups) + i for i, a in enumerate(attributes)}
-    read = _Reader(_owners(groups, count), numbers)
+    read = _Reader(owners_of(groups, count), numbers)
     sides = [(item, read.sides(item)) for item in live]
     said: dict[tuple[Count, Count], Live] = {}  # layers that are alike say the same again and again
     for item, both in sides:
@@ -175,7 +175,8 @@ def _definitions(constraints: Iterable[Constraint], groups: int) -> dict[Variabl
     return found
 
 
-def _owners(groups: Sequence[PruneGroup], count: int) -> Owners:
+def owners_of(groups: Sequence[PruneGroup], count: int) -> Owners:
+    """Whose each of `count` atoms is."""
     owner, unit = np.full(count, -1, dtype=np.int32), np.zeros(count, dtype=np.int32)
     for position, group in enumerate(groups):
         members = np.array(group.atoms, dtype=np.int64)
