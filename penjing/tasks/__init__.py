@@ -19,6 +19,8 @@ from penjing.tasks._metrics import accuracy as accuracy
 from penjing.tasks._metrics import macro_recall as macro_recall
 from penjing.tasks._metrics import negative_log_likelihood as negative_log_likelihood
 from penjing.tasks._metrics import per_class_recall as per_class_recall
+from penjing.tasks._padding import at_length as at_length
+from penjing.tasks._padding import padding_mask as padding_mask
 from penjing.tasks._prepare import Options as Options
 from penjing.tasks._protocols import Data as Data
 from penjing.tasks._protocols import LabelledData as LabelledData

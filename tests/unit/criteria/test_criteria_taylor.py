@@ -6,8 +6,8 @@ import torch.nn.functional as F
 from torch import nn
 
 import penjing as pj
+from penjing.criteria._calibration import run_batch
 from penjing.criteria._registry import Context, prepare_criterion, unit_scores
-from penjing.criteria._taylor import run_batch
 
 
 class Layer(nn.Module):

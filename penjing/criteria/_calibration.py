@@ -1,0 +1,97 @@
+"""Calibration batches through the network, with gradients or without."""
+
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from penjing.core import UsageError
+from penjing.criteria._registry import Context
+
+MAX_BATCHES = 50
+
+
+def batches_of(name: str, context: Context, *, loss: bool = True) -> Iterator[Any]:
+    """At most 50 calibration batches.
+
+    Raises `UsageError` where there are none, or no loss, and says how to give them.
+    """
+    if context.calibration is None or (loss and context.loss is None):
+        asked = "calibration=batches and loss=callable(outputs, batch)" if loss else "calibration=batches"
+        given = ", loss=lambda out, batch: F.cross_entropy(out, batch[1])" if loss else ""
+        raise UsageError(
+            f"criterion {name!r} needs {asked}: pj.prune(..., criterion={name!r}, calibration=loader{given})"
+        )
+    sound = isinstance(context.calibration, Iterable) and not isinstance(context.calibration, torch.Tensor)
+    if not sound or (loss and not callable(context.loss)):
+        raise UsageError("calibration must be an iterable of batches and loss a callable(outputs, batch)")
+    return _at_least_one(itertools.islice(context.calibration, MAX_BATCHES))
+
+
+def _at_least_one(batches: Iterator[Any]) -> Iterator[Any]:
+    first = next(batches, batches)
+    if first is batches:
+        raise UsageError(
+            "calibration gave no batch: pass a list or a loader, not a generator that was used up"
+        )
+    return itertools.chain([first], batches)
+
+
+def loss_of(model: nn.Module, context: Context, batch: Any, number: int) -> torch.Tensor:
+    """The loss on one batch. Raises `UsageError` unless it is a finite scalar that depends on the network."""
+    assert context.loss is not None
+    loss = context.loss(run_batch(model, batch), batch)
+    if not isinstance(loss, torch.Tensor) or loss.dim() or not loss.requires_grad:
+        raise UsageError(
+            f"loss(outputs, batch) gave {type(loss).__name__} on calibration batch {number}: it must give a scalar "
+            "tensor that depends on the network's parameters, such as F.cross_entropy(outputs, batch[1])"
+        )
+    if not torch.isfinite(loss):
+        raise UsageError(
+            f"the loss is {loss.item()} on calibration batch {number}: check the data and the loss"
+        )
+    return loss
+
+
+@contextmanager
+def gradients(model: nn.Module) -> Iterator[None]:
+    """Eval mode with every parameter's gradient on; modes, flags and gradients are put back."""
+    flags = [(p, p.requires_grad, p.grad) for p in model.parameters()]
+    for parameter, _, _ in flags:
+        parameter.requires_grad_(True)
+        parameter.grad = None
+    try:
+        with evaluating(model), torch.enable_grad():
+            yield
+    finally:
+        for parameter, flag, grad in flags:
+            parameter.requires_grad_(flag)
+            parameter.grad = grad
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Eval mode inside, every module's own mode outside."""
+    modes = [(m, m.training) for m in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def run_batch(model: nn.Module, batch: Any) -> Any:
+    """The network's outputs for a batch: a tensor, (inputs, ...) with inputs first, or a dict of keyword arguments."""
+    if isinstance(batch, Mapping):
+        return model(**batch)
+    inputs = batch[0] if isinstance(batch, (tuple, list)) else batch
+    return model(**inputs) if isinstance(inputs, Mapping) else model(inputs)
+
+
+def inputs_of(batch: Any) -> Any:
+    """What `run_batch` gives the network."""
+    return batch[0] if isinstance(batch, (tuple, list)) else batch
