@@ -163,6 +163,25 @@ class RecoverOptions(DistilOptions):
     bn_examples: Annotated[int, Field(ge=0)] = 1024
 
 
+class SparsifyOptions(RecoverOptions):
+    """Single weights made zero after recovery, and kept so while training: for size on disk, not for speed.
+
+    `share` of the weights, or an N:M `pattern`; neither is off. `layers` names which (null: all that can).
+    """
+
+    epochs: Count = 4
+    share: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    pattern: Annotated[str, Field(pattern=r"^[1-9][0-9]*:[1-9][0-9]*$")] | None = None
+    method: Literal["magnitude", "wanda"] = "magnitude"
+    layers: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    ramp: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    calibration: Count = 512
+
+    @property
+    def on(self) -> bool:
+        return self.share > 0 or self.pattern is not None
+
+
 class ControlOptions(_Part):
     """Rivals given the same recovery: the slim structure from scratch, and random units."""
 
@@ -186,6 +205,7 @@ class Steps(_Part):
     trim: TrimOptions = TrimOptions()
     prune: PruneOptions = PruneOptions()
     recover: RecoverOptions = RecoverOptions()
+    sparsify: SparsifyOptions = SparsifyOptions()
     controls: ControlOptions = ControlOptions()
     measure: MeasureOptions = MeasureOptions()
 

@@ -19,7 +19,7 @@ def save_step(job: Job, out: Path, figures: dict[str, Any]) -> None:
     export/transformers/, where the network is one of transformers and one configuration describes the slim one.
     """
     source = job.inputs.source(weights="none", headed=True)
-    slim = job.slim("recover", "prune").cpu()
+    slim = job.final().cpu()
     save(
         out / "model",
         slim,

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from penjing.core import Measurement, UsageError
-from penjing.measure import Complexity, Speedup, measure, speedup
+from penjing.measure import Complexity, Speedup, measure, measure_zeros, speedup
 from penjing.pipeline._files import write_json
 from penjing.pipeline._job import Job
 from penjing.pipeline._shrink import trim_notes
@@ -40,7 +40,10 @@ def measure_step(job: Job, out: Path, figures: dict[str, Any]) -> None:
     reference = "distilled" if job.recipe.teacher else "transferred"
     _relate(rows, reference)
     next(row for row in rows if row["name"] == "slim")["speedup"] = _speedups(job)
-    write_json(out / "metrics.json", _metrics(job, rows, reference))
+    metrics = _metrics(job, rows, reference)
+    if job.recipe.steps.sparsify.on:
+        metrics["sparsity"] = _sparsity(job)
+    write_json(out / "metrics.json", metrics)
     _predictions(out / "predictions.parquet", job, answers[reference], answers["slim"])
     figures["accuracy"] = {row["name"]: row["accuracy"] for row in rows}
 
@@ -51,7 +54,7 @@ def _networks(job: Job) -> Iterator[tuple[str, nn.Module]]:
     yield "transferred", job.full("transfer")
     if job.recipe.teacher:
         yield "distilled", job.full("distil")
-    yield "slim", job.slim("recover", "prune")
+    yield "slim", job.final()
     if job.recipe.steps.controls.scratch:
         yield "control:scratch", job.slim("control:scratch", "prune")
     if job.recipe.steps.controls.random:
@@ -122,12 +125,23 @@ def _relate(rows: list[dict[str, Any]], reference: str) -> None:
 
 def _speedups(job: Job) -> dict[str, Any]:
     """Reference (a) against slim (b) in turns, at every batch size of the recipe."""
-    options, reference, slim = job.recipe.steps.measure, job.full(job.reference), job.slim("recover", "prune")
+    options, reference, slim = job.recipe.steps.measure, job.full(job.reference), job.final()
     example = job.inputs.example(1)
     return {
         f"batch_{size}": faster(speedup(reference, slim, example, batch_size=size, rounds=options.rounds))
         for size in options.batch_sizes
     }
+
+
+def _sparsity(job: Job) -> dict[str, Any]:
+    """Zeros, sizes on disk, and run times of the same network before (a) and after (b) its weights became zero."""
+    options, dense, sparse = job.recipe.steps.measure, job.slim("recover", "prune"), job.final()
+    example, found = job.inputs.example(1), measure_zeros(sparse)
+    times = {
+        f"batch_{size}": faster(speedup(dense, sparse, example, batch_size=size, rounds=options.rounds))
+        for size in options.batch_sizes
+    }
+    return asdict(found) | {"dense": asdict(measure_zeros(dense)) | {"by_weight": None}, "time": times}
 
 
 def _metrics(job: Job, rows: list[dict[str, Any]], reference: str) -> dict[str, Any]:

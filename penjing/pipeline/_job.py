@@ -195,6 +195,10 @@ class Job:
         """The network that `step` left in the structure that the step `structure` cut."""
         return read_state(self.blank_slim(structure), state_file(self.run.path, step))
 
+    def final(self) -> nn.Module:
+        """The slim network as the last step that trains it left it."""
+        return self.slim("sparsify" if self.recipe.steps.sparsify.on else "recover", "prune")
+
     def plan(self, step: str) -> Plan:
         return Plan.from_json(plan_file(self.run.path, step).read_text(encoding="utf-8"))
 

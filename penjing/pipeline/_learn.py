@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,12 @@ import torch
 from torch import nn
 
 from penjing.core import Plan
+from penjing.measure import measure_zeros
 from penjing.pipeline._checkpoint import Checkpoints
 from penjing.pipeline._facts import facts
 from penjing.pipeline._job import Job, event_log, write_plan, write_state
-from penjing.pipeline._shrink import cut
-from penjing.recover import Fit, TrainState, distil, recover, transfer
+from penjing.pipeline._shrink import calibration, cut
+from penjing.recover import Fit, Sparsity, TrainState, distil, recover, sparsify, transfer
 from penjing.report import EventLog
 from penjing.sources import LoadedSource, find_head
 
@@ -73,6 +75,28 @@ def recover_step(job: Job, out: Path, figures: dict[str, Any]) -> None:
     _finish(
         job, "recover", _recover(job, "recover", job.slim("prune", "prune"), job.plan("prune")), out, figures
     )
+
+
+def sparsify_step(job: Job, out: Path, figures: dict[str, Any]) -> None:
+    """Single weights of the recovered network made zero, and its accuracy won back with those zeros held."""
+    slim, teacher = job.slim("recover", "prune"), job.full(job.reference)
+    options = job.recipe.steps.sparsify.model_dump()
+    sparsity = Sparsity(**{name: options.pop(name) for name in ("share", "pattern", "method", "layers")})
+    examples = options.pop("calibration")
+    with _hooks(job, "sparsify") as hooks:
+        fit = sparsify(
+            slim,
+            teacher,
+            job.inputs.task(),
+            job.inputs.data,
+            sparsity=sparsity,
+            calibration=calibration(job.inputs, examples) if sparsity.method == "wanda" else None,
+            plan=job.plan("prune"),
+            **options,
+            **hooks,
+        )
+    figures |= {"zeros": asdict(measure_zeros(fit.model))}
+    _finish(job, "sparsify", fit, out, figures)
 
 
 def scratch_step(job: Job, out: Path, figures: dict[str, Any]) -> None:

@@ -55,6 +55,7 @@ def predict(recipe: Recipe, *, trust: bool = False, inputs: Inputs | None = None
         "distil": pace.training(steps.distil.epochs, taught=True),
         "trim": 10 * steps.trim.blocks * pace.look * steps.trim.calibration,
         "recover": slim,
+        "sparsify": pace.training(steps.sparsify.epochs, share=pace.share, taught=True),
         "control:scratch": slim,
         "control:random": slim + FIXED["prune"],
         "measure": rows

@@ -11,7 +11,7 @@ from penjing.pipeline._heldout import check_teacher
 from penjing.pipeline._job import Inputs
 from penjing.pipeline._open import artifact_of, reads_of
 from penjing.pipeline._shrink import absolute, check_budget, prune_to, sizes_of
-from penjing.recover import find_loss
+from penjing.recover import Sparsity, find_loss, sparse_masks
 from penjing.search import trim
 from penjing.sources import parse_source
 from penjing.tasks import tokens_disagree
@@ -60,12 +60,15 @@ def _try_cut(inputs: Inputs, whole: nn.Module) -> None:
         )
     protect = options.prune.protect
     try:
-        prune_to(inputs, whole, whole, "l2", 1, protect)
+        slim, _ = prune_to(inputs, whole, whole, "l2", 1, protect)
     except BudgetError:
         if not options.trim.blocks:
             raise
-        slim, _, _ = trim(whole, inputs.example(), evaluate=lambda _: 0.0, drop=options.trim.blocks)
-        prune_to(inputs, slim, whole, "l2", 1, ())
+        trimmed, _, _ = trim(whole, inputs.example(), evaluate=lambda _: 0.0, drop=options.trim.blocks)
+        slim, _ = prune_to(inputs, trimmed, whole, "l2", 1, ())
+    if options.sparsify.on:
+        sparse = options.sparsify
+        sparse_masks(slim, Sparsity(sparse.share, sparse.pattern, layers=sparse.layers))
 
 
 def _try_teacher(inputs: Inputs, spec: str) -> None:

@@ -95,7 +95,7 @@ def prune_to(
     model: nn.Module,
     reference: nn.Module,
     criterion: str,
-    calibration: int,
+    examples: int,
     protect: tuple[str, ...],
 ) -> tuple[nn.Module, Plan]:
     """`model` cut to the recipe's budget, relative to `reference`, by the options of its prune step."""
@@ -111,7 +111,7 @@ def prune_to(
             granularity=granularity,
             round_to=options.round_to,
             protect=protect,
-            calibration=_calibration(inputs, calibration),
+            calibration=calibration(inputs, examples),
             loss=inputs.task().loss,
             seed=inputs.recipe.seed,
         )
@@ -168,13 +168,13 @@ def sizes_of(inputs: Inputs, model: nn.Module) -> dict[str, int]:
     return {"macs": count_macs(model, inputs.example(1)), "params": count_params(model)}
 
 
-def _calibration(inputs: Inputs, examples: int) -> list[Any]:
+def calibration(inputs: Inputs, examples: int) -> list[Any]:
     batches = inputs.data.batches("train", BATCH, limit=examples)
     return [place(batch, torch.device(inputs.recipe.device)) for batch in batches]
 
 
 def _calibration_loss(job: Job, examples: int) -> Callable[[nn.Module], float]:
-    task, batches = job.inputs.task(), _calibration(job.inputs, examples)
+    task, batches = job.inputs.task(), calibration(job.inputs, examples)
 
     @torch.no_grad()
     def loss(model: nn.Module) -> float:

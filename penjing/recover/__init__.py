@@ -41,6 +41,13 @@ from penjing.recover._schedules import anneal as anneal
 from penjing.recover._schedules import constant as constant
 from penjing.recover._schedules import warmup_cosine as warmup_cosine
 from penjing.recover._schedules import warmup_linear as warmup_linear
+from penjing.recover._sparse import Sparsity as Sparsity
+from penjing.recover._sparse import cubic as cubic
+from penjing.recover._sparse import held as held
+from penjing.recover._sparse import sparse_masks as sparse_masks
+from penjing.recover._sparse import sparsify as sparsify
+from penjing.recover._sparse import zero_masks as zero_masks
+from penjing.recover._sparse import zero_out as zero_out
 from penjing.recover._state import TrainState as TrainState
 from penjing.recover._training import Training as Training
 from penjing.recover._transfer import transfer as transfer

@@ -1,0 +1,156 @@
+"""Single weights instead of units: which go, at a share of zeros or in N:M patterns."""
+
+import fnmatch
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from penjing.core import InternalError, UsageError
+from penjing.criteria._calibration import batches_of
+from penjing.criteria._moments import input_moments
+from penjing.criteria._registry import Context
+
+_PATTERN = re.compile(r"(\d+):(\d+)")
+_TABLES = (nn.Embedding, nn.EmbeddingBag)
+_TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+
+Scores = Mapping[str, Tensor]
+WeightScores = Callable[[nn.Module, Sequence[str], Iterable[Any] | None], dict[str, Tensor]]
+WEIGHT_SCORES: dict[str, WeightScores] = {}
+
+
+def weight_criterion(name: str) -> Callable[[WeightScores], WeightScores]:
+    """Register scores per weight under a name; a duplicate raises."""
+
+    def register(scores: WeightScores) -> WeightScores:
+        if name in WEIGHT_SCORES:
+            raise InternalError(f"two criteria for weights are called {name!r}")
+        WEIGHT_SCORES[name] = scores
+        return scores
+
+    return register
+
+
+@weight_criterion("magnitude")
+def magnitude(model: nn.Module, names: Sequence[str], calibration: Iterable[Any] | None) -> dict[str, Tensor]:
+    """|w|, compared within its layer (Han et al., NeurIPS 2015). Costs one pass over the weights, and no data."""
+    parameters = dict(model.named_parameters())
+    return {name: parameters[name].detach().abs() for name in names}
+
+
+@weight_criterion("wanda")
+def wanda(model: nn.Module, names: Sequence[str], calibration: Iterable[Any] | None) -> dict[str, Tensor]:
+    """|w_ij| ||x_j||_2, compared within its output (Sun et al., "Wanda", ICLR 2024, eq. 1); over a convolution's taps
+    the input channel's norm. Costs one forward pass per calibration batch; padded positions do not count where the
+    inputs hold a mask. A weight whose input is not seen there scores by its magnitude.
+    """
+    context = Context(calibration=calibration)
+    seen = input_moments(model, batches_of("wanda", context, loss=False))
+    found = magnitude(model, names, None)
+    for name, scores in found.items():
+        dim = input_dim(model, name)
+        moments = seen.get((name, dim))
+        if moments is not None:
+            shape = [-1 if d == dim else 1 for d in range(scores.dim())]
+            found[name] = scores * moments.mean_square.sqrt().to(scores).reshape(shape)
+    return found
+
+
+def weight_scores(
+    which: str, model: nn.Module, names: Sequence[str], calibration: Iterable[Any] | None = None
+) -> dict[str, Tensor]:
+    """Scores per weight by parameter name; higher means more important."""
+    if which not in WEIGHT_SCORES:
+        raise UsageError(
+            f"no criterion for weights is called {which!r}. Known: {', '.join(sorted(WEIGHT_SCORES))}"
+        )
+    return WEIGHT_SCORES[which](model, names, calibration)
+
+
+def input_dim(model: nn.Module, name: str) -> int:
+    """The dim of a weight that its layer sums over."""
+    owner = model.get_submodule(name.rpartition(".")[0])
+    return 0 if isinstance(owner, _TRANSPOSED) else 1
+
+
+def parse_pattern(pattern: str) -> tuple[int, int]:
+    """N and M of "N:M": of M weights in a row N stay."""
+    found = _PATTERN.fullmatch(pattern)
+    kept, of = (int(found[1]), int(found[2])) if found else (0, 0)
+    if not 0 < kept < of:
+        raise UsageError(f"pattern={pattern!r} must read N:M with 0 < N < M, such as 2:4")
+    return kept, of
+
+
+def check_share(share: float) -> float:
+    if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 <= share < 1:
+        raise UsageError(f"share={share!r} must lie in [0, 1): it is the share of weights that become zero")
+    return float(share)
+
+
+def weight_names(
+    model: nn.Module, layers: Sequence[str] | None = None, pattern: str | None = None
+) -> tuple[str, ...]:
+    """Parameters whose weights may go: those of two and more dims, without embedding tables.
+
+    `layers` are module paths, parameter names or glob patterns of those to take. Without them, weights whose input
+    dim M does not divide stay as they are; with them, such a weight raises `UsageError`, as does one of `layers` that
+    matches nothing.
+    """
+    tables = {p for m in model.modules() if isinstance(m, _TABLES) for p in m.parameters(recurse=False)}
+    able = {n: p for n, p in model.named_parameters() if p.dim() > 1 and p not in tables}
+    for asked in layers or ():
+        if not any(_matches(name, asked) for name in able):
+            raise UsageError(
+                f"layers={asked!r} matches no weight of two or more dims outside embedding tables: give a module path, "
+                f"a parameter name or a pattern, for example {next(iter(able), 'none here')!r}"
+            )
+    chosen = [n for n in able if layers is None or any(_matches(n, asked) for asked in layers)]
+    if pattern is None:
+        return tuple(chosen)
+    of = parse_pattern(pattern)[1]
+    odd = [n for n in chosen if able[n].shape[input_dim(model, n)] % of]
+    if layers is not None and odd:
+        name, dim = odd[0], input_dim(model, odd[0])
+        raise UsageError(
+            f"pattern={pattern!r} needs input dims that {of} divides: {name} has {able[name].shape[dim]} along dim "
+            f"{dim}. Leave it out of layers"
+        )
+    return tuple(n for n in chosen if n not in odd)
+
+
+def _matches(name: str, asked: str) -> bool:
+    path = name.rpartition(".")[0]
+    under = name == asked or name.startswith(f"{asked}.")
+    return under or fnmatch.fnmatch(name, asked) or fnmatch.fnmatch(path, asked)
+
+
+def share_masks(scores: Scores, share: float, *, per_output: bool) -> dict[str, Tensor]:
+    """True where a weight stays: of every layer, or of every output's weights, the lowest `share` go."""
+    check_share(share)
+    found = {}
+    for name, values in scores.items():
+        rows = values.reshape(len(values) if per_output else 1, -1)
+        found[name] = _without_lowest(rows, round(share * rows.shape[1])).reshape(values.shape)
+    return found
+
+
+def pattern_masks(scores: Scores, pattern: str, dims: Mapping[str, int]) -> dict[str, Tensor]:
+    """True where a weight stays: of every M in a row along the input dim, the N highest."""
+    kept, of = parse_pattern(pattern)
+    found = {}
+    for name, values in scores.items():
+        last = values.movedim(dims[name], -1)
+        mask = _without_lowest(last.reshape(-1, of), of - kept)
+        found[name] = mask.reshape(last.shape).movedim(-1, dims[name])
+    return found
+
+
+def _without_lowest(rows: Tensor, count: int) -> Tensor:
+    mask = torch.ones_like(rows, dtype=torch.bool)
+    if count:
+        mask.scatter_(1, rows.topk(count, dim=1, largest=False, sorted=False).indices, False)
+    return mask

@@ -1,0 +1,148 @@
+"""Weights that become zero: which, when, and that they stay so; in loops of one's own and resumed half-way."""
+
+import itertools
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import penjing as pj
+from penjing.core import UsageError
+from penjing.criteria import pattern_masks, share_masks, weight_scores
+from penjing.recover import Sparsity, TrainState, cubic, held, sparse_masks, sparsify, zero_masks, zero_out
+
+
+def zeros(model: nn.Module) -> dict[str, float]:
+    return {n: float((p == 0).float().mean()) for n, p in model.named_parameters() if p.dim() > 1}
+
+
+def test_the_share_rises_by_a_cube():
+    assert [cubic(step, 10, 0.9) for step in (0, 10, 15)] == pytest.approx([0, 0.9, 0.9])
+    assert cubic(5, 10, 0.8, start=0.2) == pytest.approx(0.8 - 0.6 * 0.125)
+    rising = [cubic(step, 50, 0.7) for step in range(51)]
+    assert all(b >= a for a, b in itertools.pairwise(rising))
+
+
+def test_masks_against_loops():
+    """Plain loops: sort every layer's (output's, run of four's) scores and drop the lowest."""
+    torch.manual_seed(0)
+    scores = {"w": torch.rand(6, 8)}
+    flat = sorted(scores["w"].flatten().tolist())
+    assert share_masks(scores, 0.25, per_output=False)["w"].tolist() == [
+        [v > flat[11] for v in row] for row in scores["w"].tolist()
+    ]
+    assert share_masks(scores, 0.5, per_output=True)["w"].tolist() == [
+        [v > sorted(row)[3] for v in row] for row in scores["w"].tolist()
+    ]
+    expected = []
+    for row in scores["w"].tolist():
+        runs = [row[:4], row[4:]]
+        expected.append([v > sorted(run)[1] for run in runs for v in run])
+    assert pattern_masks(scores, "2:4", {"w": 1})["w"].tolist() == expected
+    turned = pattern_masks({"w": scores["w"].T}, "2:4", {"w": 0})["w"]
+    assert turned.T.tolist() == expected
+
+
+def test_wanda_against_loops():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(2, 3, 3), nn.ReLU(), nn.Flatten(), nn.Linear(48, 2))
+    batches = [(torch.randn(5, 2, 6, 6), None) for _ in range(2)]
+    found = weight_scores("wanda", model, ["0.weight", "3.weight"], batches)
+    for channel in range(2):
+        norm = torch.cat([x[:, channel].flatten() for x, _ in batches]).square().mean().sqrt()
+        expected = model[0].weight[:, channel].detach().abs() * norm
+        torch.testing.assert_close(found["0.weight"][:, channel], expected)
+    with torch.no_grad():
+        seen = torch.cat([model[:3](x) for x, _ in batches])
+    expected = model[3].weight.detach().abs() * seen.square().mean(0).sqrt()
+    torch.testing.assert_close(found["3.weight"], expected)
+
+
+@pytest.mark.parametrize("optimizer", [torch.optim.AdamW, torch.optim.SGD])
+def test_zeros_are_held_in_a_loop_of_ones_own(net: Any, optimizer: Any):
+    model = net()
+    masks = sparse_masks(model, Sparsity(share=0.5))
+    steps = optimizer(model.parameters(), lr=0.1)
+    with held(model, masks):
+        for _ in range(3):
+            model(torch.randn(4, 1, 8, 8)).square().sum().backward()
+            steps.step()
+            assert all(share == pytest.approx(0.5, abs=0.03) for share in zeros(model).values())
+    model(torch.randn(4, 1, 8, 8)).square().sum().backward()
+    steps.step()
+    assert max(zeros(model).values()) < 0.1, "outside, weights are free again"
+
+
+@pytest.mark.parametrize(
+    "sparsity", [Sparsity(share=0.8), Sparsity(pattern="2:4"), Sparsity(share=0.6, method="wanda")]
+)
+def test_training_ends_with_the_zeros_asked_for(net: Any, task: Any, data: Any, sparsity: Sparsity):
+    model, calibration = net(), list(data.batches("train", 32))
+    stages = []
+    fit = sparsify(model, net(), task, data, sparsity=sparsity, epochs=4, calibration=calibration, batch_size=32,
+                   ema=0.9 if sparsity.share == 0.8 else 0.0, checkpoint=lambda s: stages.append(s.stage))  # fmt: skip
+    share = 0.5 if sparsity.pattern else sparsity.share
+    found = zeros(fit.model)
+    if sparsity.pattern:
+        assert found.pop("blocks.0.0.weight") < 0.1, "one input channel, which 4 does not divide"
+        runs = fit.model.head.weight.reshape(-1, 4)
+        assert ((runs != 0).sum(1) <= 2).all()
+    assert all(
+        v == pytest.approx(share, abs=0.1 if sparsity.method == "wanda" else 0.02) for v in found.values()
+    )
+    assert stages == (["sparsify"] * 4 if sparsity.pattern else ["sparsify-ramp"] * 2 + ["sparsify"] * 2)
+    kept = zero_masks(model, list(found))
+    assert all(p.isfinite().all() for p in model.parameters())
+    assert all(bool(m.any()) for m in kept.values())
+
+
+@pytest.mark.parametrize("stop", [1, 2, 3])
+def test_a_resumed_run_ends_bit_for_bit_the_same(net: Any, task: Any, data: Any, stop: int):
+    def run(**more: Any) -> nn.Module:
+        return sparsify(
+            net(), net(), task, data, sparsity=Sparsity(share=0.7), epochs=4, batch_size=32, **more
+        ).model
+
+    states: list[TrainState] = []
+    whole = run(checkpoint=states.append)
+    state = states[stop - 1]
+    again = run(resume=TrainState.from_parts(state.to_tensors(), state.to_json()))
+    for name, tensor in whole.state_dict().items():
+        assert torch.equal(tensor, again.state_dict()[name]), name
+
+
+def test_saved_and_loaded_as_ever(net: Any, tmp_path: Any):
+    model, x = net(), torch.randn(1, 1, 8, 8)
+    slim, plan = pj.prune(model, x, ratio=0.5)
+    zero_out(slim, sparse_masks(slim, Sparsity(share=0.5)))
+    pj.save(tmp_path / "m", slim, plan, source="file:net.py:make")
+    again = pj.load(tmp_path / "m", model=net())
+    assert zeros(again) == zeros(slim)
+    assert torch.equal(again(x), slim(x))
+
+
+def test_zeros_and_sizes_are_measured():
+    torch.manual_seed(0)
+    model = nn.Linear(1000, 100)
+    dense = pj.measure.measure_zeros(model)
+    zero_out(model, sparse_masks(model, Sparsity(share=0.9)))
+    sparse = pj.measure.measure_zeros(model)
+    assert dense.share == 0
+    assert sparse.by_weight == {"weight": pytest.approx(0.9)}
+    assert sparse.share == pytest.approx(90_000 / 100_100)
+    assert sparse.packed_bytes == 12_500 + 40_000 + 400
+    assert sparse.zipped_bytes < 0.2 * dense.zipped_bytes
+    assert dense.packed_bytes == 400_400
+
+
+@pytest.mark.parametrize(("options", "told"), [
+    ({"share": 1.0}, r"share=1.0 must lie in \[0, 1\)"), ({"share": -0.1}, r"\[0, 1\)"),
+    ({"pattern": "4:2"}, "0 < N < M"), ({"pattern": "half"}, "N:M"), ({"share": 0.5, "pattern": "2:4"}, "not both"),
+    ({"share": 0.5, "method": "obd"}, "magnitude, wanda"), ({"share": 0.5, "method": "wanda"}, "calibration="),
+    ({"share": 0.5, "layers": ("bodies.*",)}, "'bodies.*' matches no weight"),
+    ({"pattern": "2:4", "layers": ("blocks.0",)}, r"4 divides: blocks.0.0.weight has 1 along dim 1"),
+])  # fmt: skip
+def test_what_cannot_be_done_is_refused(net: Any, options: dict[str, Any], told: str):
+    with pytest.raises(UsageError, match=told):
+        sparse_masks(net(), Sparsity(**options))
