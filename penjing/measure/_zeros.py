@@ -13,7 +13,7 @@ from torch import nn
 class Zeros:
     """The share of zeros among all parameters, and by parameter of two and more dims.
 
-    `zipped_bytes` is the size of the state as a deflated safetensors file, written to memory; `packed_bytes` that of one
+    `zipped_bytes` is the size of the state as a deflated safetensors file; `packed_bytes` that of one
     bit per element and the values that are not zero, counted. In the network itself zeros are stored and multiplied
     like any other number: they are neither fewer MACs nor less time.
     """

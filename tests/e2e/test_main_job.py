@@ -24,6 +24,7 @@ RECIPE = {
         "trim": {"blocks": 1, "calibration": 128},
         "prune": {"criterion": "taylor", "scope": "global", "round_to": 1, "calibration": 128},
         "recover": {"epochs": 1, "lr": 0.01},
+        "sparsify": {"share": 0.5, "epochs": 2, "lr": 0.01},
         "controls": {"random": True},
         "measure": {"repeats": 3, "rounds": 5, "batch_sizes": [8]},
     },
@@ -53,6 +54,19 @@ def test_every_row_is_there_and_the_reference_is_the_distilled(run: tuple[Path, 
     assert rows["slim"]["macs"] <= 0.6 * rows["distilled"]["macs"]
     assert rows["control:random"]["macs"] <= 0.6 * rows["distilled"]["macs"]
     assert rows["distilled"]["macs_ratio"] == 1
+
+
+def test_zeros_are_in_the_artifact_and_reported_as_zeros(run: tuple[Path, dict, list[Event]], network: Path):
+    out, metrics, _ = run
+    told = metrics["sparsity"]
+    assert all(share == pytest.approx(0.5, abs=0.05) for share in told["by_weight"].values())
+    assert told["zipped_bytes"] < told["dense"]["zipped_bytes"]
+    assert told["time"]["batch_8"]["ratio"] > 0
+    loaded = load(out / "model", model=load_source(f"file:{network}:tiny", trust_files=True).model)
+    weights = [p for p in loaded.parameters() if p.dim() > 1]
+    assert sum(int((p == 0).sum()) for p in weights) == pytest.approx(
+        0.5 * sum(p.numel() for p in weights), rel=0.05
+    )
 
 
 def test_a_block_is_gone_and_the_plan_says_which(run: tuple[Path, dict, list[Event]]):
