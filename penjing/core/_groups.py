@@ -54,11 +54,6 @@ class PruneGroup:
     def slices(self, unit: int) -> tuple[Slice, ...]:
         return tuple(Slice(name=s.name, dim=s.dim, indices=tuple(s.index[unit].tolist())) for s in self.slots)
 
-    @property
-    def topology(self) -> tuple[object, ...]:
-        """Equal for groups whose units may be ranked against each other (Fang et al., ECCV 2024)."""
-        return (self.granularity, tuple(sorted((s.dim, s.index.shape[1]) for s in self.slots)))
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Frozen:

@@ -67,7 +67,8 @@ class Chooser:
 
     def _wish(self, groups: Sequence[PruneGroup], ratio: float) -> Wish:
         if self.scope == "global":
-            return across(groups, self.scores, ratio, self.rounding)
+            ranks = {state.names[0]: len(state.shape) for state in self.structure.states}
+            return across(groups, self.scores, ratio, self.rounding, ranks)
         return uniform(groups, {g.name: ratio for g in groups}, self.rounding)
 
     def _repaired(self, wish: Wish) -> dict[str, int]:

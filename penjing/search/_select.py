@@ -138,15 +138,21 @@ def uniform(groups: Sequence[PruneGroup], ratios: Mapping[str, float], rounding:
 
 
 def across(
-    groups: Sequence[PruneGroup], scores: Mapping[str, np.ndarray], ratio: float, rounding: Rounding
+    groups: Sequence[PruneGroup],
+    scores: Mapping[str, np.ndarray],
+    ratio: float,
+    rounding: Rounding,
+    ranks: Mapping[str, int],
 ) -> Wish:
     """Units ranked together within groups of identical topology (isomorphic ranking, Fang et al., ECCV 2024).
 
-    Scores are divided by their group's mean first; at least 10% of each group stays.
+    Alike are groups of one granularity whose units own as much of as many tensors, along the same dims of tensors of
+    the same rank (`ranks`, by name); widths and kernel sizes may differ. Scores are divided by their group's mean
+    first; at least 10% of each group stays.
     """
     by_topology: dict[object, list[PruneGroup]] = {}
     for group in groups:
-        by_topology.setdefault(group.topology, []).append(group)
+        by_topology.setdefault(_topology(group, ranks), []).append(group)
     kept: dict[str, int] = {}
     choices: dict[str, np.ndarray] = {}
     for alike in by_topology.values():
@@ -163,6 +169,10 @@ def across(
             kept[group.name] = min(len(group), max(stay, least))
             choices[group.name] = rounding.choices(group, kept[group.name], least)
     return Wish(kept, choices)
+
+
+def _topology(group: PruneGroup, ranks: Mapping[str, int]) -> object:
+    return group.granularity, tuple(sorted((s.dim, s.index.shape[1], ranks[s.name]) for s in group.slots))
 
 
 def lowest(scores: np.ndarray, count: int) -> tuple[int, ...]:

@@ -170,6 +170,31 @@ def test_global_scope_moves_units_and_keeps_a_tenth():
     assert pj.verify(model, slim, plan, x).passed
 
 
+def test_global_scope_ranks_among_groups_that_are_alike():
+    """Convolutions over time and over pictures own as many slices along the same dims, and are not compared."""
+
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.flat = nn.Sequential(nn.Conv2d(1, 10, 3), nn.ReLU(), nn.Conv2d(10, 4, 1))
+            self.timed = nn.Sequential(nn.Conv1d(1, 10, 3), nn.ReLU(), nn.Conv1d(10, 4, 1))
+
+        def forward(self, x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            return self.flat(x).mean((2, 3)), self.timed(y).mean(2)
+
+    def score(group: PruneGroup, model: nn.Module) -> list[float]:  # one even, one with a few that stand out
+        return (
+            [1.0 + 0.01 * i for i in range(10)]
+            if "flat" in group.name
+            else [1e-3 * i for i in range(9)] + [9.0]
+        )
+
+    slim, _ = pj.prune(
+        Two(), (torch.randn(1, 1, 6, 6), torch.randn(1, 1, 6)), ratio=0.5, scope="global", criterion=score
+    )
+    assert (slim.flat[0].out_channels, slim.timed[0].out_channels) == (5, 5)
+
+
 @pytest.mark.parametrize("scope", ["uniform", "global"])
 @pytest.mark.parametrize("budget", ["macs<=0.5x", "params<=0.3x", "macs<=0.6x,params<=0.5x", "params<=8k"])
 def test_budgets_are_met_and_used(budget: str, scope: str):
