@@ -32,7 +32,7 @@ def fisher(model: nn.Module, context: Context) -> Score:
     structure = structure_of(model, context, first)
     reading, parameters = reading_dims(structure), dict(model.named_parameters(remove_duplicate=False))
     slots = {g.name: _slots(g, reading, parameters) for g in structure.groups}
-    total, examples = dict.fromkeys(slots, 0.0), 0
+    total, examples = {g.name: np.zeros(len(g)) for g in structure.groups}, 0
     with gradients(model):
         for number, batch in enumerate((first, *batches)):
             for part, size in parts_of(batch):
@@ -44,7 +44,7 @@ def fisher(model: nn.Module, context: Context) -> Score:
                 examples += size
 
     def score(group: PruneGroup, model: nn.Module) -> np.ndarray:
-        return np.zeros(len(group)) + total[group.name] / (2 * examples)
+        return total[group.name] / (2 * examples)
 
     return score
 
