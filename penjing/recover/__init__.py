@@ -37,6 +37,9 @@ from penjing.recover._optim import param_groups as param_groups
 from penjing.recover._probe import linear_probe as linear_probe
 from penjing.recover._protocols import Data as Data
 from penjing.recover._protocols import Progress as Progress
+from penjing.recover._reconstruct import Reconstruction as Reconstruction
+from penjing.recover._reconstruct import Refitted as Refitted
+from penjing.recover._reconstruct import reconstruct as reconstruct
 from penjing.recover._schedules import anneal as anneal
 from penjing.recover._schedules import constant as constant
 from penjing.recover._schedules import warmup_cosine as warmup_cosine

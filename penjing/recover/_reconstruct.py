@@ -1,0 +1,311 @@
+"""Closed-form reconstruction: the kept weights that give the original's outputs from the inputs there are now."""
+
+import copy
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from penjing.core import Plan, UsageError
+from penjing.core._edits import DropBlock, MergeWeight, ScaleTensor
+from penjing.recover._lockstep import Walker
+from penjing.recover._modules import call, device_of, place
+from penjing.recover._padding import Padding, padding_of
+from penjing.recover._protocols import Batch, Task
+from penjing.recover._refit import Refit, Sums, refit
+from penjing.recover._stations import Forward, NormStation, ProductStation
+from penjing.structure import fast_paths_off
+from penjing.structure._products import Parameters, Product, kept_outputs
+from penjing.structure._survey import Meeting, Survey, survey
+from penjing.surgery import apply
+
+POSITIONS = 20_000
+MEMORY = 2 << 30
+WIDEST = 8192
+EXACT = 1e-10
+HELD = 4
+PER_INPUT = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refitted:
+    """One weight: the share of its wanted outputs' variance that it misses, before and after its refit, over so many
+    `positions` for so many `inputs`, at a `ridge` relative to its inputs' mean variance. `cause` says why a weight
+    was left alone.
+    """
+
+    name: str
+    before: float = 0.0
+    after: float = 0.0
+    ridge: float = 0.0
+    positions: int = 0
+    inputs: int = 0
+    cause: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reconstruction:
+    """What was refitted, in depth order; `memory` is about what the calibration's forwards held at once, in bytes."""
+
+    layers: tuple[Refitted, ...]
+    notes: tuple[str, ...]
+    examples: int
+    memory: int
+    seconds: float
+
+
+@torch.no_grad()
+def reconstruct(
+    model: nn.Module,
+    slim: nn.Module,
+    plan: Plan,
+    batches: Iterable[Batch],
+    *,
+    task: Task | None = None,
+    positions: int = POSITIONS,
+    memory: int = MEMORY,
+    seed: int = 0,
+) -> Reconstruction:
+    """Refit `slim`'s weights in place so that they give `model`'s outputs; `plan` cut `slim` from `model`.
+
+    In depth order, every weight that is multiplied with data (linear layers, convolutions, attention's projections)
+    becomes the ridge regression of the original's outputs, at the outputs kept, on the inputs that the smaller network
+    has by then. Where the product is added to a stream, it also makes up for what the stream lacks there (the target of
+    He et al., "Channel Pruning", ICCV 2017, section 3.3). Means are compensated in the bias, or by the batch norm that
+    follows: statistics of batch norms are re-estimated on the way. The ridge draws towards the given weights and is the
+    one that serves every fourth batch, held out, best; then all batches count. In the line of ThiNet (ICCV 2017), OBC
+    (NeurIPS 2022), ZipLM (NeurIPS 2023).
+
+    All batches walk through both networks together, once; padding does not count where the inputs hold a mask or `task`
+    says which positions do. At most `positions` places per weight are drawn, and as many batches are taken as fit into
+    `memory` bytes. Labels are not used. Weights that several operators read are left alone, and said.
+
+    Raises `UsageError` for batches that are missing or hold NaN, `PlanError` for a plan of another network.
+    """
+    begun = time.perf_counter()
+    given = [place(batch, device_of(slim)) for batch in batches]
+    if not given:
+        raise UsageError("reconstruct got no batches: pass at least one (a generator may be used up)")
+    job = _Job.of(model, slim, plan, given, task, positions, memory, seed)
+    layers = job.run()
+    return Reconstruction(
+        layers=layers,
+        notes=(*job.notes, *_notes(layers)),
+        examples=job.examples,
+        memory=job.memory,
+        seconds=time.perf_counter() - begun,
+    )
+
+
+def _notes(layers: Sequence[Refitted]) -> list[str]:
+    few = [f for f in layers if 0 < f.positions < PER_INPUT * f.inputs]
+    if not few:
+        return []
+    worst = min(few, key=lambda f: f.positions / f.inputs)
+    return [
+        f"{len(few)} weights met fewer than {PER_INPUT} positions per input, such as {worst.name} "
+        f"({worst.positions} for {worst.inputs} inputs): their ridge grew up to {max(f.ridge for f in few):g}; "
+        "give more calibration examples"
+    ]
+
+
+@dataclass(slots=True)
+class _Job:
+    model: nn.Module
+    slim: nn.Module
+    removed: Mapping[str, Mapping[int, tuple[int, ...]]]
+    inputs: list[Any]
+    padding: list[Padding]
+    own: Parameters
+    whole: Parameters
+    surveys: tuple[Survey, Survey]
+    once: Mapping[str, Meeting]
+    positions: int
+    memory: int
+    examples: int
+    generator: torch.Generator
+    notes: list[str] = field(default_factory=list)
+    left: list[Refitted] = field(default_factory=list)
+
+    @staticmethod
+    def of(
+        model: nn.Module,
+        slim: nn.Module,
+        plan: Plan,
+        batches: list[Batch],
+        task: Task | None,
+        positions: int,
+        memory: int,
+        seed: int,
+    ) -> "_Job":
+        base = _base(model, plan)
+        inputs = [_first(b) if task is None else task.inputs(b) for b in batches]
+        own, whole = Parameters(slim), Parameters(base)
+        with fast_paths_off():
+            surveys = (
+                survey(partial(_forward, slim, inputs[0]), own),
+                survey(partial(_forward, base, inputs[0]), whole),
+            )
+        scaled = {e.name for e in plan.edits if isinstance(e, ScaleTensor)}
+        once, left = _candidates(surveys, scaled)
+        each = surveys[0].peak + surveys[1].peak
+        fit = max(1, min(len(inputs), memory // max(1, each)))
+        notes = []
+        if fit < len(inputs):
+            notes.append(
+                f"{fit} of {len(inputs)} calibration batches fit into {memory / 1e6:.0f} MB and were used"
+            )
+        padding = [padding_of(task, b, x, base) for b, x in zip(batches[:fit], inputs, strict=False)]
+        return _Job(
+            model=base,
+            slim=slim,
+            removed=plan.removed,
+            inputs=inputs[:fit],
+            padding=padding,
+            own=own,
+            whole=whole,
+            surveys=surveys,
+            once=once,
+            positions=positions,
+            memory=each * fit,
+            examples=sum(p.examples for p in padding),
+            generator=torch.Generator().manual_seed(seed),
+            notes=notes,
+            left=left,
+        )
+
+    def run(self) -> tuple[Refitted, ...]:
+        found: list[Refitted] = []
+        with ExitStack() as stack:
+            stack.enter_context(fast_paths_off())
+            small = [self._walker(stack, self.slim, x, 0) for x in self.inputs]
+            large = [self._walker(stack, self.model, x, 1) for x in self.inputs]
+            while True:
+                stations = [walker.advance() for walker in small]
+                if any(s is None for s in stations):
+                    break
+                if isinstance(stations[0], NormStation):
+                    stations[0].estimate(stations)
+                else:
+                    found.append(self._refit(stations, large))
+                del stations
+        return (*found, *self.left)
+
+    def _walker(self, stack: ExitStack, model: nn.Module, inputs: Any, side: int) -> Walker:
+        forward = Forward((self.own, self.whole)[side], self.surveys[side], self.once, after=bool(side))
+        walker = Walker(partial(_forward, _sharing(model), inputs), forward.watch)
+        stack.callback(walker.cancel)
+        return walker
+
+    def _refit(self, stations: Sequence[ProductStation], large: Sequence[Walker]) -> Refitted:
+        first = stations[0].product
+        learned, held = Sums(), Sums()
+        kept: Tensor | None = None
+        for number, (station, walker) in enumerate(zip(stations, large, strict=True)):
+            other = walker.advance()
+            if number == 0:
+                name = other.product.name
+                kept = kept_outputs(other.product, self.removed.get(name, {}), self.whole.tensors[name])
+            last = number % HELD == HELD - 1 or (number == len(stations) - 1 > 0 and not held.count)
+            self._add(held if last else learned, station, other, kept, self.padding[number])
+        if not (learned.finite() and held.finite()):
+            raise UsageError(f"{first.name!r} gives NaN or infinity on the calibration data: check both")
+        meeting = self.once[first.name]
+        bias = self._bias(meeting, first)
+        now = None
+        if bias is not None:
+            now = (bias if first.bias is not None else torch.zeros_like(bias)).reshape(
+                first.matrices.shape[:2]
+            )
+        found = refit(first.matrices, learned, held, offset=meeting.normed or bias is not None, bias=now)
+        if found.before > EXACT:
+            _write(first, bias, found)
+        return Refitted(
+            name=first.name,
+            before=found.before,
+            after=found.after if found.before > EXACT else found.before,
+            ridge=found.ridge,
+            positions=found.count,
+            inputs=first.matrices.shape[2],
+        )
+
+    def _bias(self, meeting: Meeting, item: Product) -> Tensor | None:
+        """The parameter that takes the offset; None where there is none of its own."""
+        name = meeting.bias
+        if name is None or self.surveys[0].uses.get(name) != 1:
+            return None
+        bias = self.own.tensors[name]
+        return bias if bias.numel() == item.matrices.shape[:2].numel() else None
+
+    def _add(
+        self, sums: Sums, small: ProductStation, large: ProductStation, kept: Tensor | None, padding: Padding
+    ) -> None:
+        chosen = padding.positions(small.product)
+        count = small.product.positions if chosen is None else len(chosen)
+        most = max(self.positions, 2 * PER_INPUT * small.product.matrices.shape[2]) // len(self.inputs)
+        if count > most:
+            picked = (
+                torch.randperm(count, generator=self.generator)[:most].sort()[0].to(small.product.data.device)
+            )
+            chosen = picked if chosen is None else chosen[picked]
+        assert large.result is not None
+        y = large.product.results(large.result, chosen, kept)
+        if small.partner is not None and large.partner is not None:
+            lacking = large.product.results(large.partner, chosen, kept)
+            y = y + lacking - small.product.results(small.partner, chosen)
+        sums.add(_precise(small.product.phi(chosen)), _precise(y))
+
+
+def _precise(tensor: Tensor) -> Tensor:
+    return tensor if tensor.dtype is torch.float64 else tensor.float()
+
+
+def _write(item: Product, bias: Tensor | None, found: Refit) -> None:
+    item.write(found.weight)
+    if bias is not None:
+        offset = found.offset.reshape(bias.shape).to(bias.dtype)
+        bias.copy_(offset if item.bias is not None else bias + offset)
+
+
+def _candidates(
+    surveys: tuple[Survey, Survey], scaled: set[str]
+) -> tuple[dict[str, Meeting], list[Refitted]]:
+    """Weights that both networks read once, in the same order, and those left alone."""
+    small, large = surveys[0].once, surveys[1].once
+    left: dict[str, str] = {}
+    for name in dict.fromkeys(m.name for m in surveys[0].meetings):
+        if name not in small or name not in large:
+            left[name] = "it is read more than once per forward"
+        elif name in scaled:
+            left[name] = "it carries a factor of the plan"
+    once = {name: meeting for name, meeting in small.items() if name not in left}
+    if list(once) != [name for name in large if name in once]:
+        raise UsageError(
+            "the two networks meet their weights in different orders: was `slim` cut from `model`?"
+        )
+    return once, [Refitted(name=name, cause=cause) for name, cause in left.items()]
+
+
+def _base(model: nn.Module, plan: Plan) -> nn.Module:
+    """The original with only the plan's merged weights and dropped blocks."""
+    edits = tuple(e for e in plan.edits if isinstance(e, (DropBlock, MergeWeight)))
+    return apply(model, replace(plan, edits=edits)) if edits else model
+
+
+def _sharing(model: nn.Module) -> nn.Module:
+    """The modules once more, around the same tensors: what forwards keep on them does not mix."""
+    memo = {id(t): t for t in (*model.parameters(), *model.buffers())}
+    return copy.deepcopy(model, memo).eval()
+
+
+def _forward(model: nn.Module, inputs: Any) -> None:
+    call(model, inputs)
+
+
+def _first(batch: Batch) -> Any:
+    return batch[0] if isinstance(batch, tuple | list) else batch

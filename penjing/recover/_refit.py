@@ -1,0 +1,160 @@
+"""Least squares from sums that stream: the weights that give the wanted outputs from the inputs there are."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+RIDGES = (1e-8, 1e-6, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # relative to the mean variance of the inputs
+ALONE = 1e-2  # where nothing can be held out
+FLAT = 1e-12
+
+
+class Sums:
+    """First and second moments of inputs phi [g, positions, d] and of wanted outputs y [g, positions, o]."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.pilot: tuple[Tensor, Tensor] | None = None
+
+    def add(self, phi: Tensor, y: Tensor) -> None:
+        if not phi.shape[1]:
+            return
+        if self.pilot is None:
+            self._begin(phi, y)
+        assert self.pilot is not None
+        phi, y = phi - self.pilot[0], y - self.pilot[1]
+        self.count += phi.shape[1]
+        self.phi += phi.sum(1, dtype=torch.float64)
+        self.y += y.sum(1, dtype=torch.float64)
+        self.within += phi.mT @ phi
+        self.across += y.mT @ phi
+        self.energy += y.square().sum(1, dtype=torch.float64)
+
+    def _begin(self, phi: Tensor, y: Tensor) -> None:
+        self.pilot = phi.mean(1, keepdim=True), y.mean(1, keepdim=True)
+        (g, _, d), o = phi.shape, y.shape[2]
+        made = {"dtype": torch.float64, "device": phi.device}
+        self.phi, self.y = torch.zeros(g, d, **made), torch.zeros(g, o, **made)
+        self.within, self.across = torch.zeros(g, d, d, **made), torch.zeros(g, o, d, **made)
+        self.energy = torch.zeros(g, o, **made)
+
+    def origin(self) -> tuple[Tensor, Tensor]:
+        return torch.zeros_like(self.phi), torch.zeros_like(self.y)
+
+    def finite(self) -> bool:
+        return not self.count or bool(torch.isfinite(self.energy).all() & torch.isfinite(self.phi).all())
+
+    def moments(self, origin: tuple[Tensor, Tensor] | None = None) -> "Moments":
+        """Mean products around `origin`; around the means if none is given."""
+        assert self.pilot is not None
+        n = self.count
+        phi, y = self.phi / n, self.y / n
+        pilots = self.pilot[0][:, 0].double(), self.pilot[1][:, 0].double()
+        means = phi + pilots[0], y + pilots[1]
+        shift = (phi, y) if origin is None else (origin[0] - pilots[0], origin[1] - pilots[1])
+        a, b = shift
+        within = self.within / n - _outer(phi, a) - _outer(a, phi) + _outer(a, a)
+        across = self.across / n - _outer(y, a) - _outer(b, phi) + _outer(b, a)
+        energy = self.energy / n - 2 * y * b + b * b
+        return Moments(within, across, energy, means, n)
+
+
+def _outer(a: Tensor, b: Tensor) -> Tensor:
+    return a.unsqueeze(2) * b.unsqueeze(1)
+
+
+@dataclass(frozen=True, slots=True)
+class Moments:
+    within: Tensor
+    across: Tensor
+    energy: Tensor
+    means: tuple[Tensor, Tensor]
+    count: int
+
+    def error(self, weight: Tensor) -> float:
+        """Mean squared difference between y and `weight` phi, summed over outputs."""
+        fitted = 2 * (weight * self.across).sum() - ((weight @ self.within) * weight).sum()
+        return float(self.energy.sum() - fitted)
+
+
+def pooled(a: Moments, b: Moments) -> Moments:
+    n = a.count + b.count
+    p, q = a.count / n, b.count / n
+    return Moments(
+        p * a.within + q * b.within,
+        p * a.across + q * b.across,
+        p * a.energy + q * b.energy,
+        (p * a.means[0] + q * b.means[0], p * a.means[1] + q * b.means[1]),
+        n,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Refit:
+    weight: Tensor
+    offset: Tensor
+    before: float
+    after: float
+    ridge: float
+    count: int
+
+
+def refit(
+    weight: Tensor,
+    learned: Sums,
+    held: Sums,
+    *,
+    offset: bool,
+    bias: Tensor | None = None,
+    ridges: Sequence[float] = RIDGES,
+) -> Refit:
+    """Ridge regression of y on phi, drawn to `weight`; the ridge is the one that serves held-out positions best.
+
+    Without `offset` the fit goes through the origin. `bias` [g, o] is what `weight` phi comes with now: None where any
+    offset is taken up later.
+    """
+    weight = weight.double()
+    origin = None if offset else learned.origin()
+    here = learned.moments(origin)
+    ridge, both = ALONE, here
+    if held.count:
+        around = here.means if origin is None else origin
+        there = held.moments(around)
+        _, ridge = min((there.error(_drawn(weight, here, r)), r) for r in ridges)
+        both = pooled(here, there)
+        both = _centred(both, here.means) if offset else both
+    found = _drawn(weight, both, ridge)
+    means = both.means[0].unsqueeze(2)
+    now = both.means[1] - (weight @ means)[:, :, 0]
+    missed = float((now - bias).square().sum()) if offset and bias is not None else 0.0
+    scale = float(both.energy.sum())
+    if scale <= FLAT * float(both.means[1].square().sum()):  # outputs that hardly vary are told by their size
+        scale = float(both.means[1].square().sum()) or 1.0
+    return Refit(
+        weight=found,
+        offset=both.means[1] - (found @ means)[:, :, 0],
+        before=max(0.0, both.error(weight) + missed) / scale,
+        after=max(0.0, both.error(found)) / scale,
+        ridge=ridge,
+        count=both.count,
+    )
+
+
+def _centred(both: Moments, around: tuple[Tensor, Tensor]) -> Moments:
+    a, b = both.means[0] - around[0], both.means[1] - around[1]
+    return Moments(
+        both.within - _outer(a, a), both.across - _outer(b, a), both.energy - b * b, both.means, both.count
+    )
+
+
+def _drawn(weight: Tensor, of: Moments, ridge: float) -> Tensor:
+    scale = of.within.diagonal(dim1=1, dim2=2).mean(1).clamp_min(1e-30)
+    left = of.across - weight @ of.within
+    size = of.within.shape[1]
+    eye = torch.eye(size, dtype=torch.float64, device=weight.device)
+    factor, info = torch.linalg.cholesky_ex(of.within + (ridge * scale)[:, None, None] * eye)
+    if info.any():
+        return weight
+    return weight + torch.cholesky_solve(left.mT, factor).mT

@@ -1,0 +1,89 @@
+"""Where forwards of a calibration stop, and what they show there."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from penjing.structure._products import Parameters, Product, product
+from penjing.structure._survey import NORMS, Meeting, Survey, trail
+
+
+@dataclass(frozen=True, slots=True)
+class ProductStation:
+    """A weight that meets its data, what the product gave where it has run, and the stream it will be added to."""
+
+    product: Product
+    result: Tensor | None
+    partner: Tensor | None
+
+
+@dataclass(frozen=True, slots=True)
+class NormStation:
+    """A batch norm about to run with running statistics."""
+
+    data: Tensor
+    mean: Tensor
+    var: Tensor
+
+    @staticmethod
+    def estimate(stations: Sequence["NormStation"]) -> None:
+        """Give the running statistics the mean and variance over all forwards (EagleEye, ECCV 2020), in place."""
+        data = [s.data for s in stations]
+        dims = [d for d in range(data[0].dim()) if d != 1]
+        shape = [-1 if d == 1 else 1 for d in range(data[0].dim())]
+        count = sum(x.numel() // x.shape[1] for x in data)
+        mean = torch.stack([x.sum(dims, dtype=torch.float64) for x in data]).sum(0) / count
+        around = mean.to(data[0].dtype).view(shape)
+        spread = torch.stack([(x - around).square().sum(dims, dtype=torch.float64) for x in data]).sum(0)
+        stations[0].mean.copy_(mean)
+        stations[0].var.copy_(spread / max(1, count - 1))
+
+
+class Forward:
+    """What one forward shows at its stops: before a product of `once` runs, or `after`; before batch norms."""
+
+    def __init__(
+        self, parameters: Parameters, survey: Survey, once: Mapping[str, Meeting], *, after: bool
+    ) -> None:
+        self._parameters, self._survey, self._after = parameters, survey, after
+        self._once = {name: meeting for name, meeting in survey.once.items() if name in once}
+        partners = [m.partner for m in self._once.values() if m.partner is not None]
+        self._wanted = Counter(partners)
+        self._held: dict[int, Tensor] = {}
+        self._number, self._trail = 0, 0
+
+    def watch(self, op: Any, args: Any, run: Callable[[], Any], stop: Callable[[Any], None]) -> Any:
+        number, self._number = self._number, self._number + 1
+        self._trail = trail(self._trail, op)
+        item = product(op, args, self._parameters)
+        meeting = self._once.get(item.name) if item is not None else None
+        if not self._after:
+            self._before(op, args, item, meeting, stop)
+        result = run()
+        if self._after and item is not None and meeting is not None:
+            stop(ProductStation(item, result, self._partner(item, meeting)))
+        if number in self._wanted and self._trail == self._survey.trails[number]:
+            self._held[number] = result[0] if isinstance(result, (tuple, list)) else result
+        return result
+
+    def _before(
+        self, op: Any, args: Any, item: Product | None, meeting: Meeting | None, stop: Callable[[Any], None]
+    ) -> None:
+        if item is not None and meeting is not None:
+            stop(ProductStation(item, None, self._partner(item, meeting)))
+        elif op.overloadpacket in NORMS and args[3] is not None and not args[5]:
+            stop(NormStation(args[0], args[3], args[4]))
+
+    def _partner(self, item: Product, meeting: Meeting) -> Tensor | None:
+        """The stream that the product is added to, laid out as the product's result is."""
+        found = self._held.get(meeting.partner) if meeting.partner is not None else None
+        if found is None or meeting.partner is None:
+            return None
+        self._wanted[meeting.partner] -= 1
+        if not self._wanted[meeting.partner]:
+            del self._held[meeting.partner]
+        return item.alike(found)

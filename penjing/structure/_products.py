@@ -1,0 +1,189 @@
+"""Where parameters meet data: matrix products and convolutions as they run, whatever module they belong to."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from penjing.structure._network._walk import every_path, named_parameters
+
+aten = torch.ops.aten
+
+
+class Parameters:
+    """Which parameter a tensor is, or is a view of."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.tensors: dict[str, Tensor] = {}
+        self._names: dict[int, str] = {}
+        for name, parameter in named_parameters(every_path(model)):
+            place = _place(parameter)
+            if parameter.numel() and place not in self._names:
+                self._names[place], self.tensors[name] = name, parameter.detach()
+
+    def name(self, item: Any) -> str | None:
+        return self._names.get(_place(item)) if isinstance(item, Tensor) and item.numel() else None
+
+
+def _place(tensor: Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """One parameter contracted with data: y = W phi, `rows` by `rows`.
+
+    `weight` is the parameter, or a view of it, as the operator reads it: [k, n] of a matrix product, [g, k, n] of a
+    batched one, [out, in / groups, *kernel] of a convolution, whose stride, padding, dilation and groups are
+    `settings`. `bias` is what the operator adds. `left` says that the parameter is the left matrix, [m, k].
+    """
+
+    name: str
+    data: Tensor
+    weight: Tensor
+    bias: Tensor | None = None
+    settings: tuple[Any, ...] | None = None
+    left: bool = False
+
+    @property
+    def matrices(self) -> Tensor:
+        """The weight as [groups, outputs, inputs]; a view where memory allows."""
+        weight = self.weight
+        if self.settings is not None:
+            return weight.reshape(self.groups, weight.shape[0] // self.groups, -1)
+        if self.left:
+            return weight.unsqueeze(0) if weight.dim() == 2 else weight
+        return weight.mT.unsqueeze(0) if weight.dim() == 2 else weight.mT
+
+    def write(self, matrices: Tensor) -> None:
+        """Replace the parameter's values, in place."""
+        weight, values = self.weight, matrices.to(self.weight.dtype)
+        if self.settings is not None:
+            weight.copy_(values.reshape(weight.shape))
+        else:
+            values = values if self.left else values.mT
+            weight.copy_(values.reshape(weight.shape))
+
+    @property
+    def groups(self) -> int:
+        if self.settings is not None:
+            return int(self.settings[3])
+        return self.weight.shape[0] if self.weight.dim() == 3 else 1
+
+    @property
+    def maps(self) -> bool:
+        """Whether positions have several axes, or rows are no positions."""
+        return self.left or self.weight.dim() > (2 if self.settings is None else 3)
+
+    @property
+    def positions(self) -> int:
+        """How many positions a group sees."""
+        if self.settings is not None:
+            return self.data.shape[0] * math.prod(self._extent())
+        return self.data.shape[-1 if self.left else -2]
+
+    def _extent(self) -> list[int]:
+        assert self.settings is not None
+        stride, padding, dilation, _ = self.settings
+        sizes = zip(self.data.shape[2:], self.weight.shape[2:], stride, padding, dilation, strict=True)
+        return [(n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in sizes]
+
+    def phi(self, positions: Tensor | None) -> Tensor:
+        """What the weight meets at these positions (all of them), [groups, positions, inputs]."""
+        if self.settings is None:
+            data = self.data.mT if self.left else self.data
+            found = data.unsqueeze(0) if data.dim() == 2 else data
+            return found if positions is None else found[:, positions]
+        return self._windows(positions)
+
+    def _windows(self, positions: Tensor | None) -> Tensor:
+        assert self.settings is not None
+        stride, padding, dilation, groups = self.settings
+        x, kernel = self.data, self.weight.shape[2:]
+        rank = len(kernel)
+        if any(padding):
+            x = F.pad(x, [n for amount in reversed(padding) for n in (amount, amount)])
+        for axis, (k, s, d) in enumerate(zip(kernel, stride, dilation, strict=True), start=2):
+            x = x.unfold(axis, d * (k - 1) + 1, s)[..., ::d]
+        extent = x.shape[2 : 2 + rank]
+        x = x.movedim(1, 1 + rank)  # [batch, *extent, channels, *kernel]
+        if positions is None:
+            found = x.reshape(-1, groups, self.weight[0].numel())
+        else:
+            places = torch.unravel_index(positions, (x.shape[0], *extent))
+            found = x[places].reshape(len(positions), groups, -1)
+        return found.movedim(1, 0)
+
+    def alike(self, other: Tensor) -> Tensor | None:
+        """Another tensor in the layout of what the operator gives; None where that is not known."""
+        if self.settings is not None:
+            return other
+        return None if self.left or self.weight.dim() != 2 else other.reshape(-1, other.shape[-1])
+
+    def results(self, y: Tensor, positions: Tensor | None, kept: Tensor | None = None) -> Tensor:
+        """What the operator gave there, [groups, positions, outputs]; only the outputs `kept` if asked for."""
+        if self.settings is not None:
+            y = y if kept is None else y.index_select(1, kept)
+            y = y.movedim(1, -1).flatten(0, -2)
+            y = y if positions is None else y[positions]
+            return y.reshape(len(y), self.groups, -1).movedim(1, 0)
+        y = y.mT if self.left else y
+        y = y.unsqueeze(0) if y.dim() == 2 else y
+        y = y if positions is None else y[:, positions]
+        return y if kept is None else y.index_select(2, kept)
+
+
+def product(op: Any, args: Sequence[Any], parameters: Parameters) -> Product | None:
+    """The call as a parameter's product with data; None for any other call."""
+    packet = op.overloadpacket
+    if packet is aten.convolution:
+        x, weight, bias, stride, padding, dilation, transposed, _, groups = args
+        name = parameters.name(weight)
+        if name is None or transposed or parameters.name(x) is not None:
+            return None
+        rank = weight.dim() - 2
+        settings = (*(tuple(_each(n, rank)) for n in (stride, padding, dilation)), groups)
+        return Product(name, x, weight, bias, settings)
+    if packet not in (aten.mm, aten.addmm, aten.bmm, aten.baddbmm):
+        return None
+    added = packet in (aten.addmm, aten.baddbmm)
+    left, right = args[1:3] if added else args[:2]
+    names = parameters.name(left), parameters.name(right)
+    if (names[0] is None) == (names[1] is None):
+        return None
+    bias = args[0] if added else None
+    if names[1] is not None:
+        return Product(names[1], left, right, bias)
+    return Product(str(names[0]), right, left, bias, left=True)
+
+
+def _each(numbers: Sequence[int], rank: int) -> Sequence[int]:
+    return numbers if len(numbers) == rank else [numbers[0]] * rank
+
+
+def kept_outputs(item: Product, removed: Mapping[int, Sequence[int]], whole: Tensor) -> Tensor | None:
+    """Which outputs of an original's product are left in the smaller network; None where all are.
+
+    `removed` is what its parameter `whole` loses per dim.
+    """
+    if not removed:
+        return None
+    mask = torch.ones(whole.shape, dtype=torch.bool, device=whole.device)
+    for dim, indices in removed.items():
+        mask.index_fill_(dim, torch.tensor(indices, device=whole.device), False)
+    full = torch.empty(0, dtype=torch.bool, device=whole.device).set_(
+        mask.untyped_storage(), 0, whole.shape, mask.stride()
+    )
+    weight = item.weight
+    if whole.stride() != full.stride():  # lay the mask out as the parameter is
+        full = torch.empty_strided(whole.shape, whole.stride(), dtype=torch.bool, device=whole.device)
+        full.copy_(mask)
+    seen = full.as_strided(weight.shape, weight.stride(), weight.storage_offset() - whole.storage_offset())
+    axis = 0 if item.settings is not None else weight.dim() - (2 if item.left else 1)
+    others = tuple(d for d in range(weight.dim()) if d != axis)
+    stays = seen.any(others) if others else seen
+    return None if bool(stays.all()) else torch.nonzero(stays).flatten()

@@ -1,0 +1,160 @@
+"""One forward, watched: where each parameter is read, what is added to its products, and how much lives at once."""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from penjing.structure._products import Parameters, Product, product
+
+aten = torch.ops.aten
+NORMS = (aten.native_batch_norm, aten.cudnn_batch_norm, aten.miopen_batch_norm, aten._native_batch_norm_legit)
+_ADDS = (aten.add, aten.add_)
+_RECURRENT = {"mkldnn_rnn_layer", "_cudnn_rnn", "miopen_rnn", "lstm_mps"}
+
+
+@dataclass(slots=True)
+class Meeting:
+    """A parameter's product with data: the parameter of its bias, whether batch norm follows, and which operator of
+    the forward gave the tensor that its result is added to (a residual stream); None where there is none.
+    """
+
+    name: str
+    number: int
+    bias: str | None = None
+    normed: bool = False
+    partner: int | None = None
+
+
+@dataclass(slots=True)
+class Survey:
+    """What one forward did, operator by operator: `trails` tell two ways of the same length apart, `uses` counts the
+    operators that read a parameter, `fused` says that recurrent kernels hide their products, `peak` the bytes that
+    lived at once.
+    """
+
+    meetings: list[Meeting] = field(default_factory=list)
+    trails: list[int] = field(default_factory=list)
+    uses: dict[str, int] = field(default_factory=dict)
+    fused: bool = False
+    peak: int = 0
+
+    @property
+    def once(self) -> dict[str, Meeting]:
+        """The products of parameters that nothing else reads, in order."""
+        counts = Counter(meeting.name for meeting in self.meetings)
+        return {m.name: m for m in self.meetings if counts[m.name] == self.uses[m.name] == 1}
+
+
+def survey(forward: Callable[[], Any], parameters: Parameters) -> Survey:
+    """Run `forward` once, without gradients, and see what it does."""
+    with torch.no_grad(), _Surveying(parameters) as mode:
+        forward()
+    mode.found.peak = mode.peak()
+    return mode.found
+
+
+class _Surveying(TorchDispatchMode):
+    def __init__(self, parameters: Parameters) -> None:
+        super().__init__()
+        self.found, self._parameters = Survey(), parameters
+        self._alive: list[Tensor] = []
+        self._made: dict[int, int] = {}
+        self._last: dict[int, int] = {}
+        self._bytes: dict[int, int] = {}
+        self._meeting: dict[int, Meeting] = {}
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:  # nothing is compiled here
+        return False
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        given = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
+        results = [t for t in tree_leaves(result) if isinstance(t, Tensor)]
+        self._note(func, args, given, results)
+        return result
+
+    def _note(self, func: Any, args: Sequence[Any], given: list[Tensor], results: list[Tensor]) -> None:
+        number, found = len(self.found.trails), self.found
+        found.trails.append(trail(found.trails[-1] if number else 0, func))
+        found.fused |= func.overloadpacket.__name__ in _RECURRENT
+        item = product(func, args, self._parameters)
+        views = {_place(t) for t in results} & {_place(t) for t in given} and not func._schema.is_mutable
+        for tensor in given:
+            name = self._parameters.name(tensor)
+            if name is not None and not views:
+                found.uses[name] = found.uses.get(name, 0) + 1
+            self._last[_place(tensor)] = number
+        self._connect(func, args, given, results, item, number)
+        for tensor in results:
+            place = _place(tensor)
+            if not views:
+                self._bytes.setdefault(place, tensor.untyped_storage().nbytes())
+                self._made[place] = number
+            self._last[place] = number
+        self._alive += [*given, *results]
+
+    def _connect(
+        self,
+        func: Any,
+        args: Sequence[Any],
+        given: list[Tensor],
+        results: list[Tensor],
+        item: Product | None,
+        number: int,
+    ) -> None:
+        """Follow a product's result to its bias, its batch norm and the stream it is added to."""
+        packet = func.overloadpacket
+        if item is not None:
+            name = self._parameters.name(item.bias) if item.bias is not None else None
+            meeting = Meeting(item.name, number, name)
+            self.found.meetings.append(meeting)
+            self._meeting[_place(results[0])] = meeting
+        elif packet in NORMS and _place(args[0]) in self._meeting:
+            self._meeting[_place(args[0])].normed = True
+        elif packet in _ADDS and len(given) == 2:
+            self._added(given, results)
+
+    def _added(self, given: list[Tensor], results: list[Tensor]) -> None:
+        for own, other in ((given[0], given[1]), (given[1], given[0])):
+            meeting = self._meeting.get(_place(own))
+            if meeting is None or meeting.partner is not None:
+                continue
+            bias = self._parameters.name(other)
+            if bias is not None and meeting.bias is None and other.dim() == 1:
+                meeting.bias = bias
+                self._meeting[_place(results[0])] = meeting
+                return
+            whole = own.shape == other.shape and own.is_contiguous() == other.is_contiguous()
+            made = self._made.get(_place(other))
+            if bias is None and whole and made is not None and made < meeting.number:
+                meeting.partner = made
+                return
+
+    def peak(self) -> int:
+        """Bytes that lived at once, each tensor from its making to its last use."""
+        changes: dict[int, int] = {}
+        for place, size in self._bytes.items():
+            start, end = self._made.get(place, 0), self._last[place]
+            changes[start] = changes.get(start, 0) + size
+            changes[end + 1] = changes.get(end + 1, 0) - size
+        live = most = 0
+        for _, change in sorted(changes.items()):
+            live += change
+            most = max(most, live)
+        return most
+
+
+def _place(tensor: Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()
+
+
+def trail(before: int, op: Any) -> int:
+    """What stands for all operators up to this one."""
+    return hash((before, op))

@@ -1,0 +1,230 @@
+"""Closed-form reconstruction against what it must restore."""
+
+import copy
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import penjing as pj
+from penjing.core import Plan, UsageError
+from penjing.recover import reconstruct
+from penjing.recover._refit import RIDGES, Sums, refit
+
+
+def conv_net() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1), nn.Identity(), nn.Conv2d(8, 6, 3), nn.ReLU(), nn.Flatten(), nn.Linear(96, 4)
+    ).double().eval()  # fmt: skip
+
+
+def cut(net: nn.Module, example: Any, first: str, stay: int, **options: Any) -> tuple[nn.Module, Plan]:
+    """The first `stay` units of the group that `first` begins are kept."""
+
+    def score(group: Any, model: nn.Module) -> Tensor:
+        return -torch.arange(len(group), dtype=torch.float64)
+
+    whole = dict(net.named_parameters())[first].shape[0]
+    return pj.prune(net, example, ratio={first: 1 - stay / whole}, criterion=score, **options)
+
+
+def batches(*shape: int, count: int = 8) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return [torch.randn(*shape, generator=generator, dtype=torch.float64) for _ in range(count)]
+
+
+@torch.no_grad()
+def test_channels_that_are_linear_functions_of_kept_ones_cost_nothing() -> None:
+    net, data = conv_net(), batches(4, 3, 6, 6)
+    mixing = torch.randn(4, 4, dtype=torch.float64)
+    net[0].weight[4:] = torch.einsum("ab,bikl->aikl", mixing, net[0].weight[:4])
+    net[0].bias[4:] = mixing @ net[0].bias[:4]
+    slim, plan = cut(net, data[0], "0.weight", 4)
+    wanted = net(data[0])
+    assert (slim(data[0]) - wanted).abs().max() > 0.1
+    found = reconstruct(net, slim, plan, data)
+    assert slim[0].out_channels == 4
+    assert (slim(data[0]) - wanted).abs().max() < 1e-6  # the least ridge of the grid is 1e-8
+    assert found.layers[1].before > 0.1
+    assert found.layers[1].after < 1e-9
+    assert [layer.name for layer in found.layers] == ["0.weight", "2.weight", "5.weight"]
+
+
+@torch.no_grad()
+def test_constant_channels_move_into_the_bias() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(5, 6), nn.ReLU(), nn.Linear(6, 3)).double().eval()
+    net[0].weight[3:], net[0].bias[3:] = 0, 2.0
+    data = batches(64, 5)
+    slim, plan = cut(net, data[0], "0.weight", 3)
+    reconstruct(net, slim, plan, data)
+    assert torch.allclose(slim(data[0]), net(data[0]), atol=1e-6)  # the least ridge of the grid is 1e-8
+
+
+def test_nothing_removed_changes_nothing() -> None:
+    net, data = conv_net(), batches(4, 3, 6, 6)
+    same = copy.deepcopy(net)
+    before = {name: t.clone() for name, t in same.state_dict().items()}
+    found = reconstruct(net, same, Plan(edits=(), fingerprint=pj.trace(net, data[0]).fingerprint), data)
+    assert all(torch.equal(before[name], t) for name, t in same.state_dict().items())
+    assert all(layer.before == layer.after for layer in found.layers)
+
+
+def test_batch_norms_take_the_statistics_of_all_batches_together() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(3, 8, 1), nn.ReLU(), nn.Conv2d(8, 4, 1, bias=False), nn.BatchNorm2d(4)
+    ).eval()
+    data = [b.float() for b in batches(4, 3, 5, 5)]
+    slim, plan = cut(net, data[0], "0.weight", 5)
+    reconstruct(net, slim, plan, data)
+    with torch.no_grad():
+        seen = slim[:3](torch.cat(data))
+    assert torch.allclose(slim[3].running_mean, seen.mean((0, 2, 3)), atol=1e-5)  # float32 sums
+    assert torch.allclose(slim[3].running_var, seen.var((0, 2, 3)), rtol=1e-4)
+
+
+class Encoder(nn.Module):
+    """Tokens with a mask: padding is garbage that attention does not look at."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.down, self.head = nn.Linear(6, 16), nn.Linear(16, 6), nn.Linear(6, 3)
+
+    def forward(self, tokens: Tensor, attention_mask: Tensor) -> Tensor:
+        hidden = tokens + self.down(torch.relu(self.up(tokens)))
+        weight = attention_mask.to(hidden.dtype).unsqueeze(-1)
+        return self.head((hidden * weight).sum(1) / weight.sum(1))
+
+
+class Bare:
+    """The least a task has to say here."""
+
+    name = "bare"
+
+    def inputs(self, batch: Any) -> Any:
+        return batch
+
+    def logits(self, outputs: Tensor) -> Tensor:
+        return outputs
+
+
+def test_padding_does_not_count() -> None:
+    torch.manual_seed(0)
+    net = Encoder().double().eval()
+    plain = [{"tokens": x, "attention_mask": torch.ones(8, 5).long()} for x in batches(8, 5, 6)]
+    padded = [
+        {
+            "tokens": torch.cat([b["tokens"], 50 * torch.randn(8, 4, 6).double()], 1),
+            "attention_mask": torch.cat([b["attention_mask"], torch.zeros(8, 4).long()], 1),
+        }
+        for b in plain
+    ]
+    slim, plan = cut(net, plain[0], "up.weight", 8)
+    other = copy.deepcopy(slim)
+    reconstruct(net, slim, plan, plain, task=Bare())  # pyright: ignore[reportArgumentType]
+    found = reconstruct(net, other, plan, padded, task=Bare())  # pyright: ignore[reportArgumentType]
+    assert found.layers[0].positions == 8 * 5 * 8
+    for ours, theirs in zip(slim.parameters(), other.parameters(), strict=True):
+        assert torch.allclose(ours, theirs, atol=1e-9)
+
+
+def test_every_refit_helps_and_few_positions_are_said() -> None:
+    net, data = conv_net(), batches(4, 3, 6, 6)
+    slim, plan = cut(net, data[0], "0.weight", 4)
+    found = reconstruct(net, slim, plan, data)
+    assert all(layer.after <= layer.before for layer in found.layers)
+    assert any("fewer than 4 positions per input" in note and "5.weight" in note for note in found.notes)
+    assert found.examples == 32
+
+
+def test_memory_bounds_the_batches() -> None:
+    net, data = conv_net(), batches(4, 3, 6, 6)
+    slim, plan = cut(net, data[0], "0.weight", 4)
+    each = reconstruct(net, copy.deepcopy(slim), plan, data[:1]).memory
+    found = reconstruct(net, slim, plan, data, memory=3 * each)
+    assert (found.examples, found.memory) == (12, 3 * each)
+    assert any("3 of 8 calibration batches" in note for note in found.notes)
+
+
+def test_dead_and_equal_inputs_survive() -> None:
+    net = conv_net()
+    slim, plan = cut(net, torch.zeros(1, 3, 6, 6).double(), "0.weight", 4)
+    data = [torch.zeros(4, 3, 6, 6).double()] * 4
+    reconstruct(net, slim, plan, data)
+    assert all(torch.isfinite(p).all() for p in slim.parameters())
+    assert torch.allclose(slim(data[0]), net(data[0]))
+
+
+def test_nan_is_named() -> None:
+    net, data = conv_net(), batches(4, 3, 6, 6)
+    slim, plan = cut(net, data[0], "0.weight", 4)
+    data[3][0, 0, 0, 0] = float("nan")
+    with pytest.raises(UsageError, match=r"0\.weight.*NaN"):
+        reconstruct(net, slim, plan, data)
+    with pytest.raises(UsageError, match="no batches"):
+        reconstruct(net, slim, plan, [])
+
+
+class Twice(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.again, self.last = nn.Linear(5, 8), nn.Linear(8, 8), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.first(x))
+        return self.last(torch.relu(self.again(torch.relu(self.again(x)))))
+
+
+def test_weights_read_twice_are_left_alone_and_said() -> None:
+    torch.manual_seed(0)
+    net, data = Twice().double().eval(), batches(16, 5)
+    slim, plan = cut(net, data[0], "first.weight", 6)
+    before = slim.again.weight.clone()
+    found = reconstruct(net, slim, plan, data)
+    assert torch.equal(slim.again.weight, before)
+    assert {layer.name: layer.cause for layer in found.layers}[
+        "again.weight"
+    ] == "it is read more than once per forward"
+
+
+def test_an_error_in_a_forward_reaches_the_caller() -> None:
+    net, data = conv_net(), batches(4, 3, 6, 6)
+    slim, plan = cut(net, data[0], "0.weight", 4)
+    with pytest.raises(RuntimeError):
+        reconstruct(net, slim, plan, [*data[:2], torch.zeros(1, 5, 6, 6).double()])
+
+
+def test_refit_is_ridge_regression_by_hand() -> None:
+    rng = np.random.default_rng(0)
+    phi, noise = rng.normal(size=(40, 6)) + 3, 0.1 * rng.normal(size=(40, 2))
+    y = phi @ rng.normal(size=(6, 2)) + 5 + noise
+    weight = rng.normal(size=(2, 6))
+    learned, held = Sums(), Sums()
+    for rows, sums in ((slice(0, 10), learned), (slice(10, 30), learned), (slice(30, 40), held)):
+        sums.add(torch.tensor(phi[None, rows]), torch.tensor(y[None, rows]))
+    found = refit(torch.tensor(weight)[None], learned, held, offset=True)
+
+    def solve(p: np.ndarray, q: np.ndarray, ridge: float) -> tuple[np.ndarray, np.ndarray]:
+        p0, q0 = p - p.mean(0), q - q.mean(0)
+        within = p0.T @ p0 / len(p)
+        scale = np.trace(within) / 6
+        w = weight + (q0.T @ p0 / len(p) - weight @ within) @ np.linalg.inv(
+            within + ridge * scale * np.eye(6)
+        )
+        return w, q.mean(0) - w @ p.mean(0)
+
+    def loss(ridge: float) -> float:
+        w, b = solve(phi[:30], y[:30], ridge)
+        return float(((y[30:] - phi[30:] @ w.T - b) ** 2).sum())
+
+    best = min(RIDGES, key=loss)
+    w, b = solve(phi, y, best)
+    assert found.ridge == best
+    assert np.allclose(found.weight[0], w)
+    assert np.allclose(found.offset[0], b)
+    spread = ((y - y.mean(0)) ** 2).sum()
+    assert np.isclose(found.after, ((y - phi @ w.T - b) ** 2).sum() / spread)
