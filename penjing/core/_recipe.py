@@ -158,9 +158,13 @@ class PruneOptions(_Part):
 
 
 class RecoverOptions(DistilOptions):
-    """Accuracy won back: learning-rate restart, distillation from the network before pruning, batch norm."""
+    """Accuracy won back: closed-form reconstruction (auto: where it helps), learning-rate restart, distillation
+    from the network before pruning, batch norm.
+    """
 
     bn_examples: Annotated[int, Field(ge=0)] = 1024
+    reconstruct: bool | Literal["auto"] = "auto"
+    reconstruct_examples: Count = 1024
 
 
 class SparsifyOptions(RecoverOptions):

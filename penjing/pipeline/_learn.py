@@ -10,13 +10,23 @@ from typing import Any
 import torch
 from torch import nn
 
-from penjing.core import Plan
+from penjing.core import Plan, PlanError
 from penjing.measure import measure_zeros
 from penjing.pipeline._checkpoint import Checkpoints
 from penjing.pipeline._facts import facts
 from penjing.pipeline._job import Job, event_log, write_plan, write_state
 from penjing.pipeline._shrink import calibration, cut
-from penjing.recover import Fit, Sparsity, TrainState, distil, recover, sparsify, transfer
+from penjing.recover import (
+    Fit,
+    Rebuilt,
+    Sparsity,
+    TrainState,
+    distil,
+    rebuild,
+    recover,
+    sparsify,
+    transfer,
+)
 from penjing.report import EventLog
 from penjing.sources import LoadedSource, find_head
 
@@ -72,9 +82,9 @@ def distil_step(job: Job, out: Path, figures: dict[str, Any]) -> None:
 
 def recover_step(job: Job, out: Path, figures: dict[str, Any]) -> None:
     """Accuracy won back after the cut."""
-    _finish(
-        job, "recover", _recover(job, "recover", job.slim("prune", "prune"), job.plan("prune")), out, figures
-    )
+    model, plan = job.slim("prune", "prune"), job.plan("prune")
+    _rebuild(job, "recover", model, plan, figures)
+    _finish(job, "recover", _recover(job, "recover", model, plan), out, figures)
 
 
 def sparsify_step(job: Job, out: Path, figures: dict[str, Any]) -> None:
@@ -109,6 +119,7 @@ def random_step(job: Job, out: Path, figures: dict[str, Any]) -> None:
     """Random units removed to the same budget, with the same recovery."""
     model, plan = cut(job, "random")
     write_plan(plan, out, "control:random")
+    _rebuild(job, "control:random", model, plan, figures)
     _finish(job, "control:random", _recover(job, "control:random", model, plan), out, figures)
 
 
@@ -141,8 +152,37 @@ def _transfer(job: Job, step: str, source: LoadedSource) -> Fit:
         return transfer(source.model, task, job.inputs.data, head=find_head(source.model), **options, **hooks)
 
 
+def _rebuild(job: Job, step: str, model: nn.Module, plan: Plan, figures: dict[str, Any]) -> None:
+    """Closed-form reconstruction towards the reference. A resumed step does it again: its figures are the same."""
+    options, seed = job.recipe.steps.recover, job.run.record(step)["seed"]
+    how = {"when": options.reconstruct, "examples": options.reconstruct_examples, "seed": seed}
+    job.progress(step)("reconstruct", 0, 1, {})
+    try:
+        done = rebuild(model, job.full(job.reference), plan, job.inputs.task(), job.inputs.data, **how)
+    except PlanError as error:
+        if options.reconstruct is True:
+            raise
+        job.note(step, f"no reconstruction: {error}")
+        return
+    if done is not None:
+        figures["reconstruct"] = _told(done)
+        for note in done.found.notes if done.kept else ("reconstruction did not help and was taken back",):
+            job.note(step, note)
+
+
+def _told(done: Rebuilt) -> dict[str, Any]:
+    found = done.found
+    layers = [
+        {"name": f.name, "before": f.before, "after": f.after, "ridge": f.ridge, "cause": f.cause}
+        for f in found.layers
+    ]
+    sides = {"before": _finite(done.before), "after": _finite(done.after)}
+    about = {"examples": found.examples, "memory": found.memory, "notes": list(found.notes)}
+    return {"kept": done.kept, **sides, **about, "layers": layers}
+
+
 def _recover(job: Job, step: str, model: nn.Module, plan: Plan) -> Fit:
-    options = job.recipe.steps.recover.model_dump()
+    options = job.recipe.steps.recover.model_dump(exclude={"reconstruct", "reconstruct_examples"})
     teacher = job.full(job.reference)
     with _hooks(job, step) as hooks:
         return recover(model, teacher, job.inputs.task(), job.inputs.data, plan=plan, **options, **hooks)

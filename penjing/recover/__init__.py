@@ -37,6 +37,8 @@ from penjing.recover._optim import param_groups as param_groups
 from penjing.recover._probe import linear_probe as linear_probe
 from penjing.recover._protocols import Data as Data
 from penjing.recover._protocols import Progress as Progress
+from penjing.recover._rebuild import Rebuilt as Rebuilt
+from penjing.recover._rebuild import rebuild as rebuild
 from penjing.recover._reconstruct import Reconstruction as Reconstruction
 from penjing.recover._reconstruct import Refitted as Refitted
 from penjing.recover._reconstruct import reconstruct as reconstruct

@@ -57,6 +57,8 @@ class RecoverDefaults:
     attention: float = 0.0
     attention_layer: int = -1
     bn_examples: int = 1024
+    reconstruct: bool | str = "auto"
+    reconstruct_examples: int = 1024
 
 
 TRANSFER = TransferDefaults()

@@ -1,6 +1,5 @@
 """Closed-form reconstruction: the kept weights that give the original's outputs from the inputs there are now."""
 
-import copy
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
@@ -11,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from penjing.core import Plan, UsageError
+from penjing.core import Plan, PlanError, UsageError
 from penjing.core._edits import DropBlock, MergeWeight, ScaleTensor
 from penjing.recover._lockstep import Walker
 from penjing.recover._modules import call, device_of, place
@@ -19,7 +18,7 @@ from penjing.recover._padding import Padding, padding_of
 from penjing.recover._protocols import Batch, Task
 from penjing.recover._refit import Refit, Sums, refit
 from penjing.recover._stations import Forward, NormStation, ProductStation
-from penjing.structure import fast_paths_off
+from penjing.structure import copied, fast_paths_off
 from penjing.structure._products import Parameters, Product, kept_outputs
 from penjing.structure._survey import Meeting, Survey, survey
 from penjing.surgery import apply
@@ -285,7 +284,7 @@ def _candidates(
             left[name] = "it carries a factor of the plan"
     once = {name: meeting for name, meeting in small.items() if name not in left}
     if list(once) != [name for name in large if name in once]:
-        raise UsageError(
+        raise PlanError(
             "the two networks meet their weights in different orders: was `slim` cut from `model`?"
         )
     return once, [Refitted(name=name, cause=cause) for name, cause in left.items()]
@@ -300,7 +299,7 @@ def _base(model: nn.Module, plan: Plan) -> nn.Module:
 def _sharing(model: nn.Module) -> nn.Module:
     """The modules once more, around the same tensors: what forwards keep on them does not mix."""
     memo = {id(t): t for t in (*model.parameters(), *model.buffers())}
-    return copy.deepcopy(model, memo).eval()
+    return copied(model, memo).eval()
 
 
 def _forward(model: nn.Module, inputs: Any) -> None:

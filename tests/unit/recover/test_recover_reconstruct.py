@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import penjing as pj
 from penjing.core import Plan, UsageError
-from penjing.recover import reconstruct
+from penjing.recover import rebuild, reconstruct, recover
 from penjing.recover._refit import RIDGES, Sums, refit
 
 
@@ -228,3 +228,38 @@ def test_refit_is_ridge_regression_by_hand() -> None:
     assert np.allclose(found.offset[0], b)
     spread = ((y - y.mean(0)) ** 2).sum()
     assert np.isclose(found.after, ((y - phi @ w.T - b) ** 2).sum() / spread)
+
+
+def test_rebuild_keeps_what_helps_and_takes_back_what_does_not(net: Any, task: Any, data: Any) -> None:
+    whole = recover(
+        net(width=16), None, task, data, epochs=6, batch_size=16, lr=1e-2, bn_examples=0
+    ).model.eval()
+    slim, plan = pj.prune(whole, torch.randn(1, 1, 8, 8), ratio=0.5, criterion="random")
+    given = {name: t.clone() for name, t in slim.state_dict().items()}
+    done = rebuild(slim, whole, plan, task, data, examples=64)
+    assert done is not None
+    assert done.kept
+    assert done.after["loss"] < done.before["loss"]
+    assert done.found.examples == 64
+    slim.load_state_dict(given)
+    assert rebuild(slim, whole, plan, task, data, when=False) is None
+    refused = rebuild(slim, whole, plan, Stubborn(task), data)
+    assert refused is not None
+    assert not refused.kept
+    assert all(torch.equal(given[name], t) for name, t in slim.state_dict().items())
+    with pytest.raises(UsageError, match="true, false or auto"):
+        rebuild(slim, whole, plan, task, data, when="perhaps")
+
+
+class Stubborn:
+    """A task whose figures get worse each time it is asked."""
+
+    def __init__(self, task: Any) -> None:
+        self.task, self.asked = task, 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.task, name)
+
+    def metric(self, logits: Tensor, targets: Tensor) -> dict[str, Any]:
+        self.asked += 1
+        return {"accuracy": 1 / self.asked}
