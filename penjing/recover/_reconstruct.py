@@ -204,14 +204,18 @@ class _Job:
     def _refit(self, stations: Sequence[ProductStation], large: Sequence[Walker]) -> Refitted:
         first = stations[0].product
         learned, held = Sums(), Sums()
-        kept: Tensor | None = None
-        for number, (station, walker) in enumerate(zip(stations, large, strict=True)):
-            other = walker.advance()
-            if number == 0:
-                name = other.product.name
-                kept = kept_outputs(other.product, self.removed.get(name, {}), self.whole.tensors[name])
+        others = [walker.advance() for walker in large]
+        joined = all(s.partner is not None for s in (*stations, *others))
+        whole = others[0].product
+        kept = kept_outputs(whole, self.removed.get(whole.name, {}), self.whole.tensors[whole.name])
+        for number, (station, other) in enumerate(zip(stations, others, strict=True)):
             last = number % HELD == HELD - 1 or (number == len(stations) - 1 > 0 and not held.count)
-            self._add(held if last else learned, station, other, kept, self.padding[number])
+            chosen = self._chosen(station.product, self.padding[number])
+            phi, y = station.product.phi(chosen), other.product.results(other.result, chosen, kept)
+            if joined:
+                y = y + other.product.results(other.partner, chosen, kept)
+                y = y - station.product.results(station.partner, chosen)
+            (held if last else learned).add(_precise(phi), _precise(y))
         if not (learned.finite() and held.finite()):
             raise UsageError(f"{first.name!r} gives NaN or infinity on the calibration data: check both")
         meeting = self.once[first.name]
@@ -241,23 +245,15 @@ class _Job:
         bias = self.own.tensors[name]
         return bias if bias.numel() == item.matrices.shape[:2].numel() else None
 
-    def _add(
-        self, sums: Sums, small: ProductStation, large: ProductStation, kept: Tensor | None, padding: Padding
-    ) -> None:
-        chosen = padding.positions(small.product)
-        count = small.product.positions if chosen is None else len(chosen)
-        most = max(self.positions, 2 * PER_INPUT * small.product.matrices.shape[2]) // len(self.inputs)
-        if count > most:
-            picked = (
-                torch.randperm(count, generator=self.generator)[:most].sort()[0].to(small.product.data.device)
-            )
-            chosen = picked if chosen is None else chosen[picked]
-        assert large.result is not None
-        y = large.product.results(large.result, chosen, kept)
-        if small.partner is not None and large.partner is not None:
-            lacking = large.product.results(large.partner, chosen, kept)
-            y = y + lacking - small.product.results(small.partner, chosen)
-        sums.add(_precise(small.product.phi(chosen)), _precise(y))
+    def _chosen(self, item: Product, padding: Padding) -> Tensor | None:
+        """The positions that count, or as many of them as are enough; None for all."""
+        chosen = padding.positions(item)
+        count = item.positions if chosen is None else len(chosen)
+        most = max(self.positions, 2 * PER_INPUT * item.matrices.shape[2]) // len(self.inputs)
+        if count <= most:
+            return chosen
+        picked = torch.randperm(count, generator=self.generator)[:most].sort()[0].to(item.data.device)
+        return picked if chosen is None else chosen[picked]
 
 
 def _precise(tensor: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from penjing.structure._products import Parameters, Product, product
-from penjing.structure._survey import NORMS, Meeting, Survey, trail
+from penjing.structure._survey import NORMS, START, Meeting, Place, Survey
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,16 +49,15 @@ class Forward:
     def __init__(
         self, parameters: Parameters, survey: Survey, once: Mapping[str, Meeting], *, after: bool
     ) -> None:
-        self._parameters, self._survey, self._after = parameters, survey, after
+        self._parameters, self._after = parameters, after
         self._once = {name: meeting for name, meeting in survey.once.items() if name in once}
         partners = [m.partner for m in self._once.values() if m.partner is not None]
         self._wanted = Counter(partners)
-        self._held: dict[int, Tensor] = {}
-        self._number, self._trail = 0, 0
+        self._held: dict[Place, Tensor] = {}
+        self._here = START
 
     def watch(self, op: Any, args: Any, run: Callable[[], Any], stop: Callable[[Any], None]) -> Any:
-        number, self._number = self._number, self._number + 1
-        self._trail = trail(self._trail, op)
+        self._here = self._here.then(op)
         item = product(op, args, self._parameters)
         meeting = self._once.get(item.name) if item is not None else None
         if not self._after:
@@ -66,8 +65,10 @@ class Forward:
         result = run()
         if self._after and item is not None and meeting is not None:
             stop(ProductStation(item, result, self._partner(item, meeting)))
-        if number in self._wanted and self._trail == self._survey.trails[number]:
-            self._held[number] = result[0] if isinstance(result, (tuple, list)) else result
+        if self._here in self._wanted:
+            self._held[self._here] = result[0] if isinstance(result, (tuple, list)) else result
+        if item is not None:
+            self._here = Place(item.name, 0, 0)
         return result
 
     def _before(

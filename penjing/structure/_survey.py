@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,28 +18,40 @@ _ADDS = (aten.add, aten.add_)
 _RECURRENT = {"mkldnn_rnn_layer", "_cudnn_rnn", "miopen_rnn", "lstm_mps"}
 
 
+class Place(NamedTuple):
+    """An operator of a forward: the parameter whose product came last, how many operators since, and which ones."""
+
+    after: str
+    steps: int
+    trail: int
+
+    def then(self, op: Any) -> "Place":
+        return Place(self.after, self.steps + 1, hash((self.trail, op)))
+
+
+START = Place("", 0, 0)
+
+
 @dataclass(slots=True)
 class Meeting:
-    """A parameter's product with data: the parameter of its bias, whether batch norm follows, and which operator of
-    the forward gave the tensor that its result is added to (a residual stream); None where there is none.
+    """A parameter's product with data: the parameter of its bias, whether batch norm follows, and which operator gave
+    the tensor that its result is added to (a residual stream); None where there is none.
     """
 
     name: str
     number: int
     bias: str | None = None
     normed: bool = False
-    partner: int | None = None
+    partner: Place | None = None
 
 
 @dataclass(slots=True)
 class Survey:
-    """What one forward did, operator by operator: `trails` tell two ways of the same length apart, `uses` counts the
-    operators that read a parameter, `fused` says that recurrent kernels hide their products, `peak` the bytes that
-    lived at once.
+    """What one forward did: `uses` counts the operators that read a parameter, `fused` says that recurrent kernels hide
+    their products, `peak` the bytes that lived at once.
     """
 
     meetings: list[Meeting] = field(default_factory=list)
-    trails: list[int] = field(default_factory=list)
     uses: dict[str, int] = field(default_factory=dict)
     fused: bool = False
     peak: int = 0
@@ -64,7 +76,8 @@ class _Surveying(TorchDispatchMode):
         super().__init__()
         self.found, self._parameters = Survey(), parameters
         self._alive: list[Tensor] = []
-        self._made: dict[int, int] = {}
+        self._made: dict[int, tuple[int, Place]] = {}
+        self._number, self._here = -1, START
         self._last: dict[int, int] = {}
         self._bytes: dict[int, int] = {}
         self._meeting: dict[int, Meeting] = {}
@@ -81,8 +94,8 @@ class _Surveying(TorchDispatchMode):
         return result
 
     def _note(self, func: Any, args: Sequence[Any], given: list[Tensor], results: list[Tensor]) -> None:
-        number, found = len(self.found.trails), self.found
-        found.trails.append(trail(found.trails[-1] if number else 0, func))
+        self._number += 1
+        number, found, self._here = self._number, self.found, self._here.then(func)
         found.fused |= func.overloadpacket.__name__ in _RECURRENT
         item = product(func, args, self._parameters)
         views = {_place(t) for t in results} & {_place(t) for t in given} and not func._schema.is_mutable
@@ -96,9 +109,11 @@ class _Surveying(TorchDispatchMode):
             place = _place(tensor)
             if not views:
                 self._bytes.setdefault(place, tensor.untyped_storage().nbytes())
-                self._made[place] = number
+                self._made[place] = number, self._here
             self._last[place] = number
         self._alive += [*given, *results]
+        if item is not None:
+            self._here = Place(item.name, 0, 0)
 
     def _connect(
         self,
@@ -133,15 +148,15 @@ class _Surveying(TorchDispatchMode):
                 return
             whole = own.shape == other.shape and own.is_contiguous() == other.is_contiguous()
             made = self._made.get(_place(other))
-            if bias is None and whole and made is not None and made < meeting.number:
-                meeting.partner = made
+            if bias is None and whole and made is not None and made[0] < meeting.number:
+                meeting.partner = made[1]
                 return
 
     def peak(self) -> int:
         """Bytes that lived at once, each tensor from its making to its last use."""
         changes: dict[int, int] = {}
         for place, size in self._bytes.items():
-            start, end = self._made.get(place, 0), self._last[place]
+            start, end = self._made[place][0], self._last[place]
             changes[start] = changes.get(start, 0) + size
             changes[end + 1] = changes.get(end + 1, 0) - size
         live = most = 0
@@ -153,8 +168,3 @@ class _Surveying(TorchDispatchMode):
 
 def _place(tensor: Tensor) -> int:
     return tensor.untyped_storage().data_ptr()
-
-
-def trail(before: int, op: Any) -> int:
-    """What stands for all operators up to this one."""
-    return hash((before, op))

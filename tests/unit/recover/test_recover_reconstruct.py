@@ -12,6 +12,9 @@ import penjing as pj
 from penjing.core import Plan, UsageError
 from penjing.recover import rebuild, reconstruct, recover
 from penjing.recover._refit import RIDGES, Sums, refit
+from penjing.recover._stations import Forward
+from penjing.structure._products import Parameters
+from penjing.structure._survey import survey
 
 
 def conv_net() -> nn.Sequential:
@@ -263,3 +266,45 @@ class Stubborn:
     def metric(self, logits: Tensor, targets: Tensor) -> dict[str, Any]:
         self.asked += 1
         return {"accuracy": 1 / self.asked}
+
+
+class Stream(nn.Module):
+    """Two blocks added to a stream; code runs another way before the first block for some inputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(6, 16), nn.Linear(16, 6, bias=False)
+        self.c, self.d = nn.Linear(6, 24), nn.Linear(24, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if len(x) < 16:
+            x = x * 1.0
+        x = x + self.b(torch.relu(self.a(x.transpose(0, 1)))).transpose(0, 1)
+        return self.d(self.c(x)) + x
+
+
+def test_a_product_makes_up_for_what_its_stream_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    net, data = Stream().double().eval(), [*batches(16, 5, 6), *batches(12, 5, 6)]
+    slim, plan = cut(net, data[0], "a.weight", 6)
+    plain = copy.deepcopy(slim)
+    reconstruct(net, slim, plan, data)
+    monkeypatch.setattr(Forward, "_partner", lambda self, item, meeting: None)
+    reconstruct(net, plain, plan, data)
+    wanted, fresh = net(data[0]), data[0]
+    assert (slim(fresh) - wanted).square().mean() < 0.9 * (plain(fresh) - wanted).square().mean()
+
+
+def test_a_survey_finds_biases_norms_and_streams() -> None:
+    net = Stream().double().eval()
+    found = survey(lambda: net(torch.randn(2, 5, 6).double()), Parameters(net))
+    met = {m.name: m for m in found.meetings}
+    assert list(met) == ["a.weight", "b.weight", "c.weight", "d.weight"]
+    assert [m.bias for m in found.meetings] == ["a.bias", None, "c.bias", "d.bias"]
+    assert met["d.weight"].partner is not None
+    assert met["d.weight"].partner.after == "b.weight"
+    assert met["c.weight"].partner is None
+    assert 0 < found.peak < 20_000
+    convs = nn.Sequential(nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4), nn.Conv2d(4, 2, 1)).eval()
+    found = survey(lambda: convs(torch.randn(2, 3, 5, 5)), Parameters(convs))
+    assert [(m.bias, m.normed) for m in found.meetings] == [(None, True), ("2.bias", False)]
