@@ -4,6 +4,7 @@ from penjing.criteria import _activation as _activation
 from penjing.criteria import _fisher as _fisher
 from penjing.criteria import _fpgm as _fpgm
 from penjing.criteria import _magnitude as _magnitude
+from penjing.criteria import _obs as _obs
 from penjing.criteria import _taylor as _taylor
 from penjing.criteria._calibration import run_batch as run_batch
 from penjing.criteria._registry import CRITERIA as CRITERIA

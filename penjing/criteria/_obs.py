@@ -1,0 +1,320 @@
+"""Optimal brain surgeon, unit by unit: what the loss rises by once the rest has made up for what went."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from penjing.core import UsageError
+from penjing.core._groups import PruneGroup, Slot
+from penjing.criteria._registry import Context, Score, criterion
+from penjing.criteria._taylor import MAX_BATCHES, run_batch
+from penjing.structure import fast_paths_off, output_tensors, tensors_of
+from penjing.structure._products import Parameters, Product, product
+from penjing.tasks._padding import at_length, padding_mask
+
+RIDGE = 0.01
+POSITIONS = 20_000
+WIDEST = 1024  # inputs of a convolution's window; wider ones are taken channel by channel
+Key = tuple[str, int]
+
+
+@criterion("obs")
+def obs(model: nn.Module, context: Context) -> Score:
+    """The rise of the loss, in nats, when this unit and all that go before it are gone and what reads them is refitted.
+
+    Greedy optimal brain surgeon (Hassibi & Stork, 1993; in groups as in ZipLM, Kurtic et al., NeurIPS 2023, eq. 3):
+    units go in the order of tr(W_B (H^-1_BB)^-1 W_B^T) / 2, summed over all weights that read them, B a unit's columns,
+    H = C + 0.01 mean(diag C) I the covariance of what comes in (around its mean: a bias makes up for that), W times the
+    root of the mean squared gradient of each output, summed over an example's positions; W and H^-1 are downdated after
+    each. The score is the sum so far, so one pass ranks every width, and scores compare across groups.
+
+    Needs `calibration`; costs a forward and backward pass per batch (at most 50), d^3 per weight of d inputs, and two
+    matrices d x d of memory for each. Gradients are those of the log-probability of labels drawn from the network's own
+    outputs, taken as logits over the last axis (the empirical Fisher vanishes on fitted data); outputs that are no
+    logits are taken for them. Windows of more than 1,024 inputs are taken channel by channel. Units that no such weight
+    reads are scored by what their own outputs carry. It is about the second order, one group at a time.
+    """
+    if context.calibration is None:
+        raise UsageError(
+            "criterion 'obs' needs calibration=batches: pj.prune(..., criterion='obs', calibration=loader)"
+        )
+    seen = _gather(model, context.calibration, context.seed)
+
+    @torch.no_grad()
+    def score(group: PruneGroup, model: nn.Module) -> np.ndarray:
+        readers = [r for slot in group.slots for r in seen.readers(slot)]
+        if not readers:
+            return seen.carried(group)
+        return cumulative(readers, len(group))
+
+    return score
+
+
+@dataclass(slots=True)
+class Met:
+    """A weight's inputs and the energy of its outputs' gradients."""
+
+    product: Product
+    channelwise: bool
+    count: int = 0
+    examples: int = 0
+    first: Tensor | None = None
+    second: Tensor | None = None
+    energy: Tensor | None = None
+
+    def add(self, phi: Tensor) -> None:
+        phi = phi.double() if phi.dtype is torch.float64 else phi.float()
+        sums, squares = phi.sum(0, dtype=torch.float64), (phi.T @ phi).double()
+        self.first = sums if self.first is None else self.first + sums
+        self.second = squares if self.second is None else self.second + squares
+        self.count += len(phi)
+
+    def covariance(self) -> Tensor:
+        assert self.first is not None
+        assert self.second is not None
+        mean = self.first / self.count
+        return self.second / self.count - torch.outer(mean, mean)
+
+    def weighted(self) -> Tensor:
+        """W, each output times the root of its gradient's energy per example."""
+        weight = self.product.matrices[0].double()
+        energy = torch.zeros(len(weight)) if self.energy is None else self.energy / max(1, self.examples)
+        scaled = weight * energy.double().sqrt().unsqueeze(1).to(weight.device)
+        if self.channelwise:
+            channels = self.product.weight.shape[1]
+            scaled = scaled.reshape(len(weight), channels, -1).movedim(2, 0).flatten(0, 1)
+        return scaled
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """A weight [o, d] that reads units: the columns [units, k] of each, and the covariance of its inputs."""
+
+    weight: Tensor
+    covariance: Tensor
+    columns: Tensor
+
+
+def cumulative(readers: Sequence[Reader], units: int) -> np.ndarray:
+    """Per unit the error summed over the units that greedy elimination takes first, and itself."""
+    states = [_State.of(reader) for reader in readers]
+    scores, total, gone = np.zeros(units), 0.0, torch.zeros(units, dtype=torch.bool)
+    for _ in range(units):
+        costs = torch.stack([state.costs() for state in states]).sum(0).cpu()
+        unit = int(torch.where(gone, torch.inf, costs).argmin())
+        total += max(0.0, float(costs[unit])) / 2
+        scores[unit], gone[unit] = total, True
+        for state in states:
+            state.drop(unit)
+    return scores
+
+
+@dataclass(slots=True)
+class _State:
+    weight: Tensor
+    inverse: Tensor
+    columns: Tensor
+    alive: Tensor
+
+    @staticmethod
+    def of(reader: Reader) -> "_State":
+        size = len(reader.covariance)
+        scale = reader.covariance.diagonal().mean().clamp_min(1e-12)
+        eye = torch.eye(size, dtype=torch.float64, device=reader.covariance.device)
+        inverse = torch.linalg.inv(reader.covariance + RIDGE * scale * eye)
+        return _State(
+            reader.weight.clone(), inverse, reader.columns, torch.ones(len(reader.columns), dtype=torch.bool)
+        )
+
+    def costs(self) -> Tensor:
+        """tr(W_B (H^-1_BB)^-1 W_B^T) of every unit."""
+        if self.columns.shape[1] == 1:
+            columns = self.columns[:, 0]
+            return self.weight.square().sum(0)[columns] / self.inverse.diagonal()[columns].clamp_min(1e-300)
+        found = torch.full((len(self.columns),), torch.inf, dtype=torch.float64)
+        left = self.columns[self.alive]
+        blocks = self.inverse[left.unsqueeze(2), left.unsqueeze(1)]
+        parts = self.weight[:, left].movedim(1, 0)  # [units, o, k]
+        found[self.alive] = (torch.linalg.solve(blocks, parts.mT) * parts.mT).sum((1, 2)).cpu()
+        return found
+
+    def drop(self, unit: int) -> None:
+        columns = self.columns[unit]
+        rows = self.inverse[columns]
+        block = rows[:, columns]
+        if self.columns.shape[1] == 1:
+            scaled = rows / block.clamp_min(1e-300)
+        else:
+            scaled = torch.linalg.solve(block, rows)
+        self.weight -= self.weight[:, columns] @ scaled
+        self.inverse -= rows.T @ scaled
+        self.weight[:, columns], self.inverse[columns], self.inverse[:, columns] = 0, 0, 0
+        self.alive[unit] = False
+
+
+@dataclass(slots=True)
+class _Seen:
+    parameters: Parameters
+    met: dict[Key, Met] = field(default_factory=dict)
+
+    def readers(self, slot: Slot) -> list[Reader]:
+        """The weights that sum over a slot's dim, each with its columns per unit."""
+        found = []
+        for (name, _), one in self.met.items():
+            if name != slot.name or one.product.groups != 1 or not one.count:
+                continue
+            if _summed(one.product, self.parameters.tensors[name]) != slot.dim:
+                continue
+            columns = torch.from_numpy(slot.index)
+            taps = 1 if one.channelwise or one.product.settings is None else one.product.weight[0, 0].numel()
+            columns = (columns.unsqueeze(2) * taps + torch.arange(taps)).flatten(1)
+            found.append(Reader(one.weighted(), one.covariance(), columns.to(one.product.weight.device)))
+        return found
+
+    def carried(self, group: PruneGroup) -> np.ndarray:
+        """Half the gradient energy times the variance of what a unit's own weights give."""
+        total = np.zeros(len(group))
+        for slot in group.slots:
+            for (name, _), one in self.met.items():
+                shape = self.parameters.tensors[name].shape
+                if name == slot.name and slot.dim == 0 and one.product.groups == 1 and len(shape) > 1:
+                    weight = one.weighted()
+                    if len(weight) == shape[0]:
+                        energy = ((weight @ one.covariance()) * weight).sum(1) / 2
+                        total += energy.cpu().numpy()[slot.index].sum(1)
+        order = np.argsort(total, kind="stable")
+        scores = np.empty(len(group))
+        scores[order] = np.cumsum(total[order])
+        return scores
+
+
+def _summed(item: Product, whole: Tensor) -> int | None:
+    """The dim of its parameter that a product sums over; None where only a part of it is."""
+    if item.settings is not None:
+        return 1 if item.weight.shape == whole.shape else None
+    axis = item.weight.dim() - (1 if item.left else 2)
+    alike = [
+        d
+        for d, n in enumerate(whole.shape)
+        if n == item.weight.shape[axis] and whole.stride(d) == item.weight.stride(axis)
+    ]
+    return alike[0] if len(alike) == 1 and whole.dim() == item.weight.dim() == 2 else None
+
+
+def _gather(model: nn.Module, calibration: Iterable[Any], seed: int) -> _Seen:
+    """Covariances and gradient energies over at most 50 batches, in eval mode."""
+    seen = _Seen(Parameters(model))
+    modes = [(m, m.training) for m in model.modules()]
+    flags = [(p, p.requires_grad, p.grad) for p in model.parameters()]
+    generator, batches = torch.Generator().manual_seed(seed), 0
+    model.eval()
+    for parameter, _, _ in flags:
+        parameter.requires_grad_(True)
+        parameter.grad = None
+    try:
+        for batch in calibration:
+            if batches == MAX_BATCHES:
+                break
+            inputs = batch[0] if isinstance(batch, (tuple, list)) else batch
+            examples = int(tensors_of(inputs)[0].shape[0])
+            with torch.enable_grad(), fast_paths_off():
+                with _Meeting(seen, padding_mask(inputs), examples, generator) as mode:
+                    outputs = run_batch(model, batch)
+                    mode.settle()
+                _own_loss(outputs, generator, batches).backward()
+            batches += 1
+    finally:
+        for module, training in modes:
+            module.training = training
+        for parameter, flag, grad in flags:
+            parameter.requires_grad_(flag)
+            parameter.grad = grad
+    if not batches:
+        raise UsageError(
+            "calibration gave no batch: pass a list or a loader, not a generator that was used up"
+        )
+    return seen
+
+
+def _own_loss(outputs: Any, generator: torch.Generator, batch: int) -> Tensor:
+    """Minus the log-probability of drawn labels, summed over examples, a mean over an example's positions."""
+    logits = next((t for t in output_tensors(outputs) if t.is_floating_point() and t.requires_grad), None)
+    if logits is None or not torch.isfinite(logits).all():
+        raise UsageError(
+            f"the outputs on calibration batch {batch} hold NaN or infinity, or depend on no parameter"
+        )
+    if logits.shape[-1] == 1:
+        return (logits * torch.randn(logits.shape, generator=generator).to(logits)).flatten(1).mean(1).sum()
+    log = logits.flatten(0, -2).log_softmax(-1)
+    drawn = torch.multinomial(log.detach().exp().cpu(), 1, generator=generator).to(log.device)
+    return -log.gather(1, drawn).sum() * len(logits) / len(log)
+
+
+class _Meeting(TorchDispatchMode):
+    """Notes what weights meet on the way forth, and asks autograd for what comes back."""
+
+    def __init__(self, seen: _Seen, mask: Tensor | None, examples: int, generator: torch.Generator) -> None:
+        super().__init__()
+        self._seen, self._mask, self._examples, self._generator = seen, mask, examples, generator
+        self._pending: tuple[Met, Product, Tensor] | None = None
+        self._counted: set[Key] = set()
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:  # nothing is compiled here
+        return False
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.settle()
+        result = func(*args, **(kwargs or {}))
+        item = product(func, args, self._seen.parameters)
+        if item is not None and item.weight.dim() != 3:
+            self._pending = self._met(item), item, result
+        return result
+
+    def settle(self) -> None:
+        """Hook the last product's result, which autograd knows by now and no operator has changed yet."""
+        if self._pending is None:
+            return
+        one, item, y = self._pending
+        self._pending = None
+        if y.requires_grad:
+            y.register_hook(lambda grad: _note(one, item, grad))
+
+    def _met(self, item: Product) -> Met:
+        key = item.name, item.weight.storage_offset()
+        one = self._seen.met.get(key)
+        if one is None:
+            channelwise = item.settings is not None and item.matrices.shape[2] > WIDEST
+            one = self._seen.met[key] = Met(item, channelwise)
+        if key not in self._counted:
+            self._counted.add(key)
+            one.examples += self._examples
+        if item.groups == 1:
+            one.add(self._rows(item, one.channelwise))
+        return one
+
+    @torch.no_grad()
+    def _rows(self, item: Product, channelwise: bool) -> Tensor:
+        if channelwise:
+            rows = item.data.detach().movedim(1, -1).flatten(0, -2)
+            return rows[torch.randperm(len(rows), generator=self._generator)[: POSITIONS // 8]]
+        chosen, (length, rest) = None, divmod(item.positions, self._examples)
+        if self._mask is not None and not rest and not item.maps and 1 < length <= self._mask.shape[1]:
+            chosen = (
+                at_length(self._mask, self._examples, length, item.data.device).flatten().nonzero().flatten()
+            )
+        count = item.positions if chosen is None else len(chosen)
+        if count > POSITIONS // 8:
+            picked = torch.randperm(count, generator=self._generator)[: POSITIONS // 8]
+            chosen = picked if chosen is None else chosen[picked]
+        return item.phi(chosen).detach()[0]
+
+
+def _note(one: Met, item: Product, grad: Tensor) -> None:
+    found = item.results(grad.detach(), None).square().sum(1, dtype=torch.float64).flatten()
+    one.energy = found if one.energy is None else one.energy + found

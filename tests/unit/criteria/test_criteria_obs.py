@@ -1,0 +1,89 @@
+"""The optimal brain surgeon's order and errors against brute force."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import penjing as pj
+from penjing.core import UsageError
+from penjing.criteria import Context, prepare_criterion
+from penjing.criteria._obs import RIDGE, Reader, cumulative
+
+
+def reader(seed: int, outputs: int, units: int, width: int = 1) -> Reader:
+    rng = np.random.default_rng(seed)
+    d = units * width
+    phi = rng.normal(size=(200, d)) @ rng.normal(size=(d, d))
+    order = torch.arange(d).reshape(width, units).T.contiguous()  # a unit's columns lie apart
+    return Reader(torch.tensor(rng.normal(size=(outputs, d))), torch.tensor(np.cov(phi.T, bias=True)), order)
+
+
+def least_error(one: Reader, gone: list[int]) -> float:
+    """min over the weights that stay of tr((W - W') H (W - W')^T) / 2, by solving for them afresh."""
+    weight, cov = one.weight.numpy(), one.covariance.numpy()
+    h = cov + RIDGE * np.trace(cov) / len(cov) * np.eye(len(cov))
+    lost = one.columns[gone].flatten().numpy()
+    stay = np.setdiff1d(np.arange(len(cov)), lost)
+    left = weight[:, lost]
+    schur = h[np.ix_(lost, lost)]
+    if len(stay):
+        schur = schur - h[np.ix_(lost, stay)] @ np.linalg.solve(h[np.ix_(stay, stay)], h[np.ix_(stay, lost)])
+    return float(np.trace(left @ schur @ left.T)) / 2
+
+
+@pytest.mark.parametrize("width", [1, 3])
+def test_scores_are_the_least_errors_of_a_greedy_search(width: int) -> None:
+    readers = [reader(seed, outputs, 6, width) for seed, outputs in ((0, 4), (1, 3))]
+    scores, gone = cumulative(readers, 6), []
+    while len(gone) < 6:
+        errors = {u: sum(least_error(r, [*gone, u]) for r in readers) for u in range(6) if u not in gone}
+        best = min(errors, key=errors.__getitem__)
+        gone.append(best)
+        assert np.isclose(scores[best], errors[best], rtol=1e-8)  # float64, downdated six times
+    assert np.argsort(scores).tolist() == gone
+
+
+def network() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 6, 3, padding=1), nn.ReLU(), nn.Conv2d(6, 5, 3), nn.ReLU(), nn.Flatten(),
+                         nn.Linear(80, 4)).eval()  # fmt: skip
+
+
+def scores(net: nn.Module, batches: list[torch.Tensor], **options: object) -> dict[str, np.ndarray]:
+    score = prepare_criterion("obs", net, Context(calibration=batches, **options))  # type: ignore[arg-type]
+    return {g.name: score(g, net) for g in pj.trace(net, batches[0]).groups}
+
+
+@torch.no_grad()
+def test_what_others_can_replace_goes_first() -> None:
+    net = network()
+    net[0].weight[4], net[0].bias[4] = 2 * net[0].weight[1], 2 * net[0].bias[1]
+    net[0].weight[2], net[0].bias[2] = 0, 3.0  # constant: the bias takes it
+    with torch.enable_grad():
+        found = scores(net, [torch.randn(16, 3, 6, 6) for _ in range(4)])["0.weight:0"]
+    first = np.argsort(found)[:2]
+    assert 2 in first
+    assert {1, 4} & set(first.tolist())
+    assert found.max() > 100 * np.sort(found)[1]
+
+
+def test_the_network_is_left_as_it_was() -> None:
+    net = network().train()
+    net[0].weight.requires_grad_(False)
+    before = {name: t.clone() for name, t in net.state_dict().items()}
+    scores(net, [torch.randn(4, 3, 6, 6)])
+    assert net.training
+    assert not net[0].weight.requires_grad
+    assert all(p.grad is None for p in net.parameters())
+    assert all(torch.equal(before[name], t) for name, t in net.state_dict().items())
+
+
+def test_bad_input_is_named() -> None:
+    net = network()
+    with pytest.raises(UsageError, match="needs calibration"):
+        prepare_criterion("obs", net, Context())
+    with pytest.raises(UsageError, match="no batch"):
+        prepare_criterion("obs", net, Context(calibration=[]))
+    with pytest.raises(UsageError, match="NaN"):
+        prepare_criterion("obs", net, Context(calibration=[torch.full((2, 3, 6, 6), float("nan"))]))
