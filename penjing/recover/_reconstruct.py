@@ -1,8 +1,8 @@
 """Closed-form reconstruction: the kept weights that give the original's outputs from the inputs there are now."""
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -17,10 +17,11 @@ from penjing.recover._modules import call, device_of, place
 from penjing.recover._padding import Padding, padding_of
 from penjing.recover._protocols import Batch, Task
 from penjing.recover._refit import Refit, Sums, refit
-from penjing.recover._stations import Forward, NormStation, ProductStation
+from penjing.recover._repeated import original_sums
+from penjing.recover._stations import Fold, Forward, NormStation, ProductStation
 from penjing.structure import copied, fast_paths_off
 from penjing.structure._products import Parameters, Product, kept_outputs
-from penjing.structure._survey import Meeting, Survey, survey
+from penjing.structure._survey import Meeting, Norm, Survey, survey
 from penjing.surgery import apply
 
 POSITIONS = 20_000
@@ -28,6 +29,7 @@ MEMORY = 2 << 30
 WIDEST = 8192
 EXACT = 1e-10
 HELD = 4
+FAINT = 1e-3  # of the largest slope of a batch norm: flatter ones cannot make up for what a stream lacks
 PER_INPUT = 4
 
 
@@ -82,7 +84,8 @@ def reconstruct(
 
     All batches walk through both networks together, once; padding does not count where the inputs hold a mask or `task`
     says which positions do. At most `positions` places per weight are drawn, and as many batches are taken as fit into
-    `memory` bytes. Labels are not used. Weights that several operators read are left alone, and said.
+    `memory` bytes. Labels are not used. Weights that a forward reads again and again (recurrent ones) are fitted to the
+    original's inputs instead; others that several operators read are left alone, and said.
 
     Raises `UsageError` for batches that are missing or hold NaN, `PlanError` for a plan of another network.
     """
@@ -124,12 +127,14 @@ class _Job:
     whole: Parameters
     surveys: tuple[Survey, Survey]
     once: Mapping[str, Meeting]
+    repeated: Mapping[str, Meeting]
     positions: int
     memory: int
     examples: int
     generator: torch.Generator
     notes: list[str] = field(default_factory=list)
     left: list[Refitted] = field(default_factory=list)
+    folds: dict[int, Fold] = field(default_factory=dict)
 
     @staticmethod
     def of(
@@ -145,13 +150,11 @@ class _Job:
         base = _base(model, plan)
         inputs = [_first(b) if task is None else task.inputs(b) for b in batches]
         own, whole = Parameters(slim), Parameters(base)
+        slim, base = _sharing(slim), _sharing(base)
         with fast_paths_off():
-            surveys = (
-                survey(partial(_forward, slim, inputs[0]), own),
-                survey(partial(_forward, base, inputs[0]), whole),
-            )
+            surveys = _surveys((slim, base), (own, whole), inputs[0])
         scaled = {e.name for e in plan.edits if isinstance(e, ScaleTensor)}
-        once, left = _candidates(surveys, scaled)
+        once, repeated, left = _candidates(surveys, scaled, plan.removed)
         each = surveys[0].peak + surveys[1].peak
         fit = max(1, min(len(inputs), memory // max(1, each)))
         notes = []
@@ -170,6 +173,7 @@ class _Job:
             whole=whole,
             surveys=surveys,
             once=once,
+            repeated=repeated,
             positions=positions,
             memory=each * fit,
             examples=sum(p.examples for p in padding),
@@ -182,14 +186,25 @@ class _Job:
         found: list[Refitted] = []
         with ExitStack() as stack:
             stack.enter_context(fast_paths_off())
+            if self.surveys[0].fused:
+                stack.enter_context(_kernels_written_out())
+            found += self._refit_repeated()
             small = [self._walker(stack, self.slim, x, 0) for x in self.inputs]
             large = [self._walker(stack, self.model, x, 1) for x in self.inputs]
             while True:
                 stations = [walker.advance() for walker in small]
-                if any(s is None for s in stations):
+                if len({s and s.name for s in stations}) > 1:
+                    self.notes.append(
+                        f"batches take different ways after {found[-1].name if found else 'the input'}"
+                    )
+                    break
+                if stations[0] is None:
                     break
                 if isinstance(stations[0], NormStation):
                     stations[0].estimate(stations)
+                    fold = self.folds.pop(stations[0].norm.var.data_ptr(), None)
+                    if fold is not None:
+                        fold.into(stations[0].norm)
                 else:
                     found.append(self._refit(stations, large))
                 del stations
@@ -205,42 +220,82 @@ class _Job:
         first = stations[0].product
         learned, held = Sums(), Sums()
         others = [walker.advance() for walker in large]
-        joined = all(s.partner is not None for s in (*stations, *others))
+        if any(other is None or other.name != first.name for other in others):
+            raise PlanError(f"the two networks part at {first.name!r}: was `slim` cut from `model`?")
         whole = others[0].product
         kept = kept_outputs(whole, self.removed.get(whole.name, {}), self.whole.tensors[whole.name])
+        meeting = self.once[first.name]
+        joined, fold = all(s.partner is not None for s in (*stations, *others)), None
+        if joined and meeting.norm is not None:
+            fold = self._fold(first.name, meeting.norm, kept)
+            joined = fold is not None
         for number, (station, other) in enumerate(zip(stations, others, strict=True)):
-            last = number % HELD == HELD - 1 or (number == len(stations) - 1 > 0 and not held.count)
+            last = self._held_out(number)
             chosen = self._chosen(station.product, self.padding[number])
             phi, y = station.product.phi(chosen), other.product.results(other.result, chosen, kept)
             if joined:
-                y = y + other.product.results(other.partner, chosen, kept)
-                y = y - station.product.results(station.partner, chosen)
+                lacking = other.product.results(other.partner, chosen, kept)
+                lacking = lacking - station.product.results(station.partner, chosen)
+                y = y + (lacking if fold is None else lacking / fold.slope.view(y.shape[0], 1, -1))
             (held if last else learned).add(_precise(phi), _precise(y))
+        return self._solved(meeting, first, learned, held, fold)
+
+    def _solved(
+        self, meeting: Meeting, item: Product, learned: Sums, held: Sums, fold: Fold | None = None
+    ) -> Refitted:
         if not (learned.finite() and held.finite()):
-            raise UsageError(f"{first.name!r} gives NaN or infinity on the calibration data: check both")
-        meeting = self.once[first.name]
-        bias = self._bias(meeting, first)
-        now = None
+            raise UsageError(f"{item.name!r} gives NaN or infinity on the calibration data: check both")
+        bias, now = self._bias(meeting, item), None
         if bias is not None:
-            now = (bias if first.bias is not None else torch.zeros_like(bias)).reshape(
-                first.matrices.shape[:2]
-            )
-        found = refit(first.matrices, learned, held, offset=meeting.normed or bias is not None, bias=now)
+            now = (bias if item.bias is not None else torch.zeros_like(bias)).reshape(item.matrices.shape[:2])
+        offset = meeting.norm is not None or bias is not None
+        found = refit(item.matrices, learned, held, offset=offset, bias=now)
         if found.before > EXACT:
-            _write(first, bias, found)
+            _write(item, bias, found)
+            if fold is not None and meeting.norm is not None:
+                origin = fold.origin if bias is not None else fold.origin - found.offset.flatten()
+                self.folds[meeting.norm.var.data_ptr()] = replace(fold, origin=origin.to(fold.slope.dtype))
         return Refitted(
-            name=first.name,
+            name=item.name,
             before=found.before,
             after=found.after if found.before > EXACT else found.before,
             ridge=found.ridge,
             positions=found.count,
-            inputs=first.matrices.shape[2],
+            inputs=item.matrices.shape[2],
         )
+
+    def _refit_repeated(self) -> list[Refitted]:
+        if not self.repeated:
+            return []
+        forwards = [partial(_forward, self.model, inputs) for inputs in self.inputs]
+        sums = original_sums(
+            forwards,
+            self.whole,
+            self.repeated,
+            self.removed,
+            self._held_out,
+            lambda number, item: self._chosen(item, self.padding[number]),
+        )
+        return [self._solved(m, m.product, *sums[name]) for name, m in self.repeated.items()]
+
+    def _held_out(self, number: int) -> bool:
+        count = len(self.inputs)
+        return number % HELD == HELD - 1 or (number == count - 1 and 1 < count < HELD)
+
+    def _fold(self, name: str, norm: Norm, kept: Tensor | None) -> Fold | None:
+        """What the original's batch norm does to the outputs kept; None where it hides some of them."""
+        whole = self.surveys[1].once[name].norm
+        if whole is None or norm.weight is None or norm.bias is None:
+            return None
+        mean, var = (t if kept is None else t[kept] for t in (whole.mean, whole.var))
+        slope = norm.weight / (var + whole.eps).sqrt()
+        return Fold(slope, mean) if slope.abs().min() > FAINT * slope.abs().max() else None
 
     def _bias(self, meeting: Meeting, item: Product) -> Tensor | None:
         """The parameter that takes the offset; None where there is none of its own."""
         name = meeting.bias
-        if name is None or self.surveys[0].uses.get(name) != 1:
+        uses = self.surveys[0].uses
+        if name is None or uses[name] != uses[meeting.name]:
             return None
         bias = self.own.tensors[name]
         return bias if bias.numel() == item.matrices.shape[:2].numel() else None
@@ -268,22 +323,51 @@ def _write(item: Product, bias: Tensor | None, found: Refit) -> None:
 
 
 def _candidates(
-    surveys: tuple[Survey, Survey], scaled: set[str]
-) -> tuple[dict[str, Meeting], list[Refitted]]:
-    """Weights that both networks read once, in the same order, and those left alone."""
+    surveys: tuple[Survey, Survey], scaled: set[str], removed: Mapping[str, Any]
+) -> tuple[dict[str, Meeting], dict[str, Meeting], list[Refitted]]:
+    """Weights that both networks read once, in the same order, those they read repeatedly, and those left alone."""
     small, large = surveys[0].once, surveys[1].once
+    again = {n: m for n, m in surveys[0].repeated.items() if n in surveys[1].repeated and n not in scaled}
     left: dict[str, str] = {}
-    for name in dict.fromkeys(m.name for m in surveys[0].meetings):
-        if name not in small or name not in large:
-            left[name] = "it is read more than once per forward"
-        elif name in scaled:
+    for name in dict.fromkeys(m.name for m in surveys[0].meetings if m.name not in again):
+        if name in scaled:
             left[name] = "it carries a factor of the plan"
+        elif name not in small or name not in large:
+            left[name] = "several operators read it"
     once = {name: meeting for name, meeting in small.items() if name not in left}
     if list(once) != [name for name in large if name in once]:
         raise PlanError(
             "the two networks meet their weights in different orders: was `slim` cut from `model`?"
         )
-    return once, [Refitted(name=name, cause=cause) for name, cause in left.items()]
+    lost = {name: meeting for name, meeting in again.items() if name in removed}
+    return once, lost, [Refitted(name=name, cause=cause) for name, cause in left.items()]
+
+
+def _surveys(
+    networks: tuple[nn.Module, nn.Module], parameters: tuple[Parameters, Parameters], inputs: Any
+) -> tuple[Survey, Survey]:
+    """Both networks' surveys, with recurrent kernels written out where there are any."""
+    small, large = (
+        survey(partial(_forward, n, inputs), p) for n, p in zip(networks, parameters, strict=True)
+    )
+    if not small.fused:
+        return small, large
+    with _kernels_written_out():
+        small, large = (
+            survey(partial(_forward, n, inputs), p) for n, p in zip(networks, parameters, strict=True)
+        )
+    return replace(small, fused=True), large
+
+
+@contextmanager
+def _kernels_written_out() -> Iterator[None]:
+    """Recurrent layers run as matrix products."""
+    before = torch.backends.mkldnn.set_flags(False)[0]
+    try:
+        with torch.backends.cudnn.flags(enabled=False):
+            yield
+    finally:
+        torch.backends.mkldnn.set_flags(before)
 
 
 def _base(model: nn.Module, plan: Plan) -> nn.Module:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from penjing.structure._products import Parameters, Product, product
-from penjing.structure._survey import NORMS, START, Meeting, Place, Survey
+from penjing.structure._survey import START, Meeting, Norm, Place, Survey, norm
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,27 +20,48 @@ class ProductStation:
     result: Tensor | None
     partner: Tensor | None
 
+    @property
+    def name(self) -> str:
+        return self.product.name
+
 
 @dataclass(frozen=True, slots=True)
 class NormStation:
     """A batch norm about to run with running statistics."""
 
-    data: Tensor
-    mean: Tensor
-    var: Tensor
+    norm: Norm
+
+    @property
+    def name(self) -> int:
+        return self.norm.var.data_ptr()
 
     @staticmethod
     def estimate(stations: Sequence["NormStation"]) -> None:
         """Give the running statistics the mean and variance over all forwards (EagleEye, ECCV 2020), in place."""
-        data = [s.data for s in stations]
+        data = [s.norm.data for s in stations]
         dims = [d for d in range(data[0].dim()) if d != 1]
         shape = [-1 if d == 1 else 1 for d in range(data[0].dim())]
         count = sum(x.numel() // x.shape[1] for x in data)
         mean = torch.stack([x.sum(dims, dtype=torch.float64) for x in data]).sum(0) / count
         around = mean.to(data[0].dtype).view(shape)
         spread = torch.stack([(x - around).square().sum(dims, dtype=torch.float64) for x in data]).sum(0)
-        stations[0].mean.copy_(mean)
-        stations[0].var.copy_(spread / max(1, count - 1))
+        stations[0].norm.mean.copy_(mean)
+        stations[0].norm.var.copy_(spread / max(1, count - 1))
+
+
+@dataclass(frozen=True, slots=True)
+class Fold:
+    """What a batch norm shall do to its input, x -> (x - origin) * slope + bias, whatever its statistics become."""
+
+    slope: Tensor
+    origin: Tensor
+
+    def into(self, norm: Norm) -> None:
+        """Change the weight and bias of a norm with new statistics, in place."""
+        assert norm.weight is not None
+        assert norm.bias is not None
+        norm.bias.add_(self.slope * (norm.mean - self.origin))
+        norm.weight.copy_(self.slope * (norm.var + norm.eps).sqrt())
 
 
 class Forward:
@@ -76,8 +97,10 @@ class Forward:
     ) -> None:
         if item is not None and meeting is not None:
             stop(ProductStation(item, None, self._partner(item, meeting)))
-        elif op.overloadpacket in NORMS and args[3] is not None and not args[5]:
-            stop(NormStation(args[0], args[3], args[4]))
+        else:
+            found = norm(op, args)
+            if found is not None:
+                stop(NormStation(found))
 
     def _partner(self, item: Product, meeting: Meeting) -> Tensor | None:
         """The stream that the product is added to, laid out as the product's result is."""

@@ -170,20 +170,23 @@ def kept_outputs(item: Product, removed: Mapping[int, Sequence[int]], whole: Ten
 
     `removed` is what its parameter `whole` loses per dim.
     """
+    return _kept(item, removed, whole, 0 if item.settings is not None else item.weight.dim() - 1 - item.left)
+
+
+def kept_inputs(item: Product, removed: Mapping[int, Sequence[int]], whole: Tensor) -> Tensor | None:
+    """Which inputs of an original's matrix product are left; None where all are."""
+    return _kept(item, removed, whole, item.weight.dim() - 2 + item.left)
+
+
+def _kept(item: Product, removed: Mapping[int, Sequence[int]], whole: Tensor, axis: int) -> Tensor | None:
+    """The indices of an axis of the operand that any index of its parameter stays at."""
     if not removed:
         return None
-    mask = torch.ones(whole.shape, dtype=torch.bool, device=whole.device)
+    mask = torch.empty_strided(whole.shape, whole.stride(), dtype=torch.bool, device=whole.device).fill_(True)
     for dim, indices in removed.items():
         mask.index_fill_(dim, torch.tensor(indices, device=whole.device), False)
-    full = torch.empty(0, dtype=torch.bool, device=whole.device).set_(
-        mask.untyped_storage(), 0, whole.shape, mask.stride()
-    )
     weight = item.weight
-    if whole.stride() != full.stride():  # lay the mask out as the parameter is
-        full = torch.empty_strided(whole.shape, whole.stride(), dtype=torch.bool, device=whole.device)
-        full.copy_(mask)
-    seen = full.as_strided(weight.shape, weight.stride(), weight.storage_offset() - whole.storage_offset())
-    axis = 0 if item.settings is not None else weight.dim() - (2 if item.left else 1)
+    seen = mask.as_strided(weight.shape, weight.stride(), weight.storage_offset() - whole.storage_offset())
     others = tuple(d for d in range(weight.dim()) if d != axis)
     stays = seen.any(others) if others else seen
     return None if bool(stays.all()) else torch.nonzero(stays).flatten()

@@ -1,8 +1,7 @@
 """One forward, watched: where each parameter is read, what is added to its products, and how much lives at once."""
 
-from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -13,7 +12,13 @@ from torch.utils._pytree import tree_leaves
 from penjing.structure._products import Parameters, Product, product
 
 aten = torch.ops.aten
-NORMS = (aten.native_batch_norm, aten.cudnn_batch_norm, aten.miopen_batch_norm, aten._native_batch_norm_legit)
+_NORMS = (
+    aten.native_batch_norm,
+    aten.cudnn_batch_norm,
+    aten.miopen_batch_norm,
+    aten._native_batch_norm_legit,
+)
+_NOTHING = torch.empty(0)
 _ADDS = (aten.add, aten.add_)
 _RECURRENT = {"mkldnn_rnn_layer", "_cudnn_rnn", "miopen_rnn", "lstm_mps"}
 
@@ -32,16 +37,35 @@ class Place(NamedTuple):
 START = Place("", 0, 0)
 
 
+class Norm(NamedTuple):
+    """The tensors of a batch norm with running statistics: x -> (x - mean) / sqrt(var + eps) * weight + bias."""
+
+    data: Tensor
+    weight: Tensor | None
+    bias: Tensor | None
+    mean: Tensor
+    var: Tensor
+    eps: float
+
+
+def norm(op: Any, args: Sequence[Any]) -> Norm | None:
+    """The call as a batch norm in eval mode; None for any other call."""
+    if op.overloadpacket not in _NORMS or args[3] is None or args[5]:
+        return None
+    return Norm(*args[:5], args[7])
+
+
 @dataclass(slots=True)
 class Meeting:
-    """A parameter's product with data: the parameter of its bias, whether batch norm follows, and which operator gave
-    the tensor that its result is added to (a residual stream); None where there is none.
+    """A parameter's product with data: the parameter of its bias, the batch norm that follows, and which operator gave
+    the tensor that the result of both is added to (a residual stream); None where there is none.
     """
 
     name: str
     number: int
+    product: Product
     bias: str | None = None
-    normed: bool = False
+    norm: Norm | None = None
     partner: Place | None = None
 
 
@@ -59,8 +83,24 @@ class Survey:
     @property
     def once(self) -> dict[str, Meeting]:
         """The products of parameters that nothing else reads, in order."""
-        counts = Counter(meeting.name for meeting in self.meetings)
-        return {m.name: m for m in self.meetings if counts[m.name] == self.uses[m.name] == 1}
+        return {name: met[0] for name, met in self._only().items() if len(met) == 1}
+
+    @property
+    def repeated(self) -> dict[str, Meeting]:
+        """The first products of parameters that the same matrix product reads several times, and nothing else."""
+        found = {name: met for name, met in self._only().items() if len(met) > 1}
+        return {
+            name: met[0]
+            for name, met in found.items()
+            if met[0].product.settings is None and len({m.product.weight.storage_offset() for m in met}) == 1
+        }
+
+    def _only(self) -> dict[str, list[Meeting]]:
+        """The products of parameters that no other operator reads."""
+        met: dict[str, list[Meeting]] = {}
+        for meeting in self.meetings:
+            met.setdefault(meeting.name, []).append(meeting)
+        return {name: found for name, found in met.items() if len(found) == self.uses[name]}
 
 
 def survey(forward: Callable[[], Any], parameters: Parameters) -> Survey:
@@ -128,11 +168,15 @@ class _Surveying(TorchDispatchMode):
         packet = func.overloadpacket
         if item is not None:
             name = self._parameters.name(item.bias) if item.bias is not None else None
-            meeting = Meeting(item.name, number, name)
+            meeting = Meeting(item.name, number, replace(item, data=_NOTHING), name)
             self.found.meetings.append(meeting)
             self._meeting[_place(results[0])] = meeting
-        elif packet in NORMS and _place(args[0]) in self._meeting:
-            self._meeting[_place(args[0])].normed = True
+        elif packet in _NORMS and _place(args[0]) in self._meeting:
+            meeting = self._meeting[_place(args[0])]
+            meeting.norm = norm(func, args)
+            if meeting.norm is not None:
+                meeting.norm = meeting.norm._replace(data=_NOTHING)
+                self._meeting[_place(results[0])] = meeting
         elif packet in _ADDS and len(given) == 2:
             self._added(given, results)
 
@@ -142,7 +186,7 @@ class _Surveying(TorchDispatchMode):
             if meeting is None or meeting.partner is not None:
                 continue
             bias = self._parameters.name(other)
-            if bias is not None and meeting.bias is None and other.dim() == 1:
+            if bias is not None and meeting.bias is None and meeting.norm is None and other.dim() == 1:
                 meeting.bias = bias
                 self._meeting[_place(results[0])] = meeting
                 return
