@@ -7,7 +7,7 @@ from torch import nn
 
 import penjing as pj
 from penjing.core import UsageError
-from penjing.criteria import Context, prepare_criterion
+from penjing.criteria import Context, _obs, prepare_criterion
 from penjing.criteria._obs import RIDGE, Reader, cumulative
 
 
@@ -42,6 +42,24 @@ def test_scores_are_the_least_errors_of_a_greedy_search(width: int) -> None:
         gone.append(best)
         assert np.isclose(scores[best], errors[best], rtol=1e-8)  # float64, downdated six times
     assert np.argsort(scores).tolist() == gone
+
+
+def test_many_units_at_a_time_are_as_good_as_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    readers = [reader(0, 8, 160)]
+    fast = np.sort(cumulative(readers, 160))
+    monkeypatch.setattr(_obs, "SHARE", 1000)
+    slow = np.sort(cumulative(readers, 160))
+    assert np.abs(fast / slow - 1)[20:].max() < 0.05
+    assert np.isclose(fast[-1], slow[-1])
+
+
+def test_equal_units_do_not_go_together() -> None:
+    one = reader(0, 8, 128)
+    twins = torch.arange(128) // 2 * 2
+    cov = one.covariance[twins][:, twins]
+    scores = cumulative([Reader(one.weight, cov, one.columns)], 128)
+    first = np.argsort(scores)[:56]
+    assert len(set((first // 2).tolist())) == 56
 
 
 def network() -> nn.Sequential:
