@@ -157,17 +157,20 @@ class PruneOptions(_Part):
     calibration: Count = 512
 
 
-class RecoverOptions(DistilOptions):
+class _Regained(DistilOptions):
+    bn_examples: Annotated[int, Field(ge=0)] = 1024
+
+
+class RecoverOptions(_Regained):
     """Accuracy won back: closed-form reconstruction (auto: where it helps), learning-rate restart, distillation
     from the network before pruning, batch norm.
     """
 
-    bn_examples: Annotated[int, Field(ge=0)] = 1024
     reconstruct: bool | Literal["auto"] = "auto"
     reconstruct_examples: Count = 1024
 
 
-class SparsifyOptions(RecoverOptions):
+class SparsifyOptions(_Regained):
     """Single weights made zero after recovery, and kept so while training: for size on disk, not for speed.
 
     `share` of the weights, or an N:M `pattern`; neither is off. `layers` names which (null: all that can).

@@ -12,10 +12,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from penjing.core import UsageError
 from penjing.core._groups import PruneGroup, Slot
 from penjing.criteria._registry import Context, Score, criterion
-from penjing.criteria._taylor import MAX_BATCHES, run_batch
-from penjing.structure import fast_paths_off, output_tensors, tensors_of
-from penjing.structure._products import Parameters, Product, product
-from penjing.tasks._padding import at_length, padding_mask
+from penjing.criteria._calibration import batches_of, gradients, inputs_of, run_batch
+from penjing.structure import Parameters, Product, fast_paths_off, output_tensors, product, tensors_of
+from penjing.tasks import at_length, padding_mask
 
 RIDGE = 0.01
 POSITIONS = 20_000
@@ -24,7 +23,7 @@ SHARE, CHOICE = 32, 4
 Key = tuple[str, int]
 
 
-@criterion("obs")
+@criterion("obs", in_loss="cumulative")
 def obs(model: nn.Module, context: Context) -> Score:
     """The rise of the loss, in nats, when this unit and all that go before it are gone and what reads them is refitted.
 
@@ -40,11 +39,7 @@ def obs(model: nn.Module, context: Context) -> Score:
     logits are taken for them. Windows of more than 1,024 inputs are taken channel by channel. Units that no such weight
     reads are scored by what their own outputs carry. It is about the second order, one group at a time.
     """
-    if context.calibration is None:
-        raise UsageError(
-            "criterion 'obs' needs calibration=batches: pj.prune(..., criterion='obs', calibration=loader)"
-        )
-    seen = _gather(model, context.calibration, context.seed)
+    seen = _gather(model, batches_of("obs", context, loss=False), context.seed)
 
     @torch.no_grad()
     def score(group: PruneGroup, model: nn.Module) -> np.ndarray:
@@ -234,38 +229,17 @@ def _summed(item: Product, whole: Tensor) -> int | None:
     return alike[0] if len(alike) == 1 and whole.dim() == item.weight.dim() == 2 else None
 
 
-def _gather(model: nn.Module, calibration: Iterable[Any], seed: int) -> _Seen:
+def _gather(model: nn.Module, batches: Iterable[Any], seed: int) -> _Seen:
     """Covariances and gradient energies over at most 50 batches, in eval mode."""
-    seen = _Seen(Parameters(model))
-    modes = [(m, m.training) for m in model.modules()]
-    flags = [(p, p.requires_grad, p.grad) for p in model.parameters()]
-    generator, batches = torch.Generator().manual_seed(seed), 0
-    model.eval()
-    for parameter, _, _ in flags:
-        parameter.requires_grad_(True)
-        parameter.grad = None
-    try:
-        for batch in calibration:
-            if batches == MAX_BATCHES:
-                break
-            inputs = batch[0] if isinstance(batch, (tuple, list)) else batch
+    seen, generator = _Seen(Parameters(model)), torch.Generator().manual_seed(seed)
+    with gradients(model), fast_paths_off():
+        for number, batch in enumerate(batches):
+            inputs = inputs_of(batch)
             examples = int(tensors_of(inputs)[0].shape[0])
-            with torch.enable_grad(), fast_paths_off():
-                with _Meeting(seen, padding_mask(inputs), examples, generator) as mode:
-                    outputs = run_batch(model, batch)
-                    mode.settle()
-                _own_loss(outputs, generator, batches).backward()
-            batches += 1
-    finally:
-        for module, training in modes:
-            module.training = training
-        for parameter, flag, grad in flags:
-            parameter.requires_grad_(flag)
-            parameter.grad = grad
-    if not batches:
-        raise UsageError(
-            "calibration gave no batch: pass a list or a loader, not a generator that was used up"
-        )
+            with _Meeting(seen, padding_mask(inputs), examples, generator) as mode:
+                outputs = run_batch(model, batch)
+                mode.settle()
+            _own_loss(outputs, generator, number).backward()
     return seen
 
 
@@ -314,7 +288,7 @@ class _Meeting(TorchDispatchMode):
             y.register_hook(lambda grad: _note(one, item, grad))
 
     def _met(self, item: Product) -> Met:
-        key = item.name, item.weight.storage_offset()
+        key = item.name, int(item.weight.storage_offset())
         one = self._seen.met.get(key)
         if one is None:
             channelwise = item.settings is not None and item.matrices.shape[2] > WIDEST

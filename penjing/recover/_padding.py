@@ -9,8 +9,7 @@ from torch import Tensor, nn
 from penjing.recover._modules import call
 from penjing.recover._positions import at_length, filled
 from penjing.recover._protocols import Batch, SequenceTask, Task
-from penjing.structure import tensors_of
-from penjing.structure._products import Product
+from penjing.structure import Product, tensors_of
 
 
 @dataclass(frozen=True, slots=True)

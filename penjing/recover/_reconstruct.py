@@ -19,9 +19,17 @@ from penjing.recover._protocols import Batch, Task
 from penjing.recover._refit import Refit, Sums, refit
 from penjing.recover._repeated import original_sums
 from penjing.recover._stations import Fold, Forward, NormStation, ProductStation
-from penjing.structure import copied, fast_paths_off
-from penjing.structure._products import Parameters, Product, kept_outputs
-from penjing.structure._survey import Meeting, Norm, Survey, survey
+from penjing.structure import (
+    Meeting,
+    Norm,
+    Parameters,
+    Product,
+    Survey,
+    copied,
+    fast_paths_off,
+    kept_outputs,
+    survey,
+)
 from penjing.surgery import apply
 
 POSITIONS = 20_000
@@ -231,10 +239,11 @@ class _Job:
             joined = fold is not None
         for number, (station, other) in enumerate(zip(stations, others, strict=True)):
             last = self._held_out(number)
+            assert other.result is not None
             chosen = self._chosen(station.product, self.padding[number])
-            phi, y = station.product.phi(chosen), other.product.results(other.result, chosen, kept)
+            phi, y = station.product.phi(chosen), station.product.results(other.result, chosen, kept)
             if joined:
-                lacking = other.product.results(other.partner, chosen, kept)
+                lacking = station.product.results(other.partner, chosen, kept)
                 lacking = lacking - station.product.results(station.partner, chosen)
                 y = y + (lacking if fold is None else lacking / fold.slope.view(y.shape[0], 1, -1))
             (held if last else learned).add(_precise(phi), _precise(y))

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from penjing.recover._refit import Sums
-from penjing.structure._products import Parameters, Product, kept_inputs, kept_outputs, product
+from penjing.structure import Parameters, Product, kept_inputs, kept_outputs, product
 
 Hear = Callable[[Product, Any], None]
 

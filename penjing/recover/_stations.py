@@ -8,8 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from penjing.structure._products import Parameters, Product, product
-from penjing.structure._survey import START, Meeting, Norm, Place, Survey, norm
+from penjing.structure import START, Meeting, Norm, Parameters, Place, Product, Survey, norm, product
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,11 @@ from penjing.structure._network._walk import every_path as every_path
 from penjing.structure._network._walk import first_paths as first_paths
 from penjing.structure._network._walk import named_buffers as named_buffers
 from penjing.structure._network._walk import named_parameters as named_parameters
+from penjing.structure._products import Parameters as Parameters
+from penjing.structure._products import Product as Product
+from penjing.structure._products import kept_inputs as kept_inputs
+from penjing.structure._products import kept_outputs as kept_outputs
+from penjing.structure._products import product as product
 from penjing.structure._rules import Spanned as Spanned
 from penjing.structure._sizes._counts import Count as Count
 from penjing.structure._sizes._counts import evaluate_count as evaluate_count
@@ -45,6 +50,13 @@ from penjing.structure._sizes._requirements import kept_size as kept_size
 from penjing.structure._structure import Structure as Structure
 from penjing.structure._structure import trace as trace
 from penjing.structure._structure import trace_merged as trace_merged
+from penjing.structure._survey import START as START
+from penjing.structure._survey import Meeting as Meeting
+from penjing.structure._survey import Norm as Norm
+from penjing.structure._survey import Place as Place
+from penjing.structure._survey import Survey as Survey
+from penjing.structure._survey import norm as norm
+from penjing.structure._survey import survey as survey
 from penjing.structure._tracing._fast_paths import fast_paths_off as fast_paths_off
 from penjing.structure._tracing._leftovers import no_leftovers as no_leftovers
 from penjing.structure._tracing._trace import Trace as Trace

@@ -52,7 +52,8 @@ def norm(op: Any, args: Sequence[Any]) -> Norm | None:
     """The call as a batch norm in eval mode; None for any other call."""
     if op.overloadpacket not in _NORMS or args[3] is None or args[5]:
         return None
-    return Norm(*args[:5], args[7])
+    data, weight, bias, mean, var = args[:5]
+    return Norm(data, weight, bias, mean, var, args[7])
 
 
 @dataclass(slots=True)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import penjing as pj
 from penjing.core import Plan, UsageError
-from penjing.recover import rebuild, reconstruct, recover
+from penjing.recover import rebuild, reconstruct, recover, reestimate_bn
 from penjing.recover._refit import RIDGES, Sums, refit
 from penjing.recover._stations import Forward
 from penjing.structure._products import Parameters
@@ -88,6 +88,44 @@ def test_batch_norms_take_the_statistics_of_all_batches_together() -> None:
         seen = slim[:3](torch.cat(data))
     assert torch.allclose(slim[3].running_mean, seen.mean((0, 2, 3)), atol=1e-5)  # float32 sums
     assert torch.allclose(slim[3].running_var, seen.var((0, 2, 3)), rtol=1e-4)
+
+
+class Separable(nn.Module):
+    """Two inverted residual blocks on a stream."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(
+            nn.Sequential(
+                nn.Conv2d(4, 12, 1, bias=False), nn.BatchNorm2d(12), nn.ReLU(),
+                nn.Conv2d(12, 12, 3, padding=1, groups=12, bias=False), nn.BatchNorm2d(12), nn.ReLU(),
+                nn.Conv2d(12, 4, 1, bias=False), nn.BatchNorm2d(4),
+            ) for _ in range(2)
+        )  # fmt: skip
+
+    def forward(self, x: Tensor) -> Tensor:
+        for block in self.blocks:
+            x = x + block(x)
+        return x
+
+
+@torch.no_grad()
+def test_depthwise_blocks_with_batch_norm_make_up_for_their_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    net, data = Separable().double().eval(), batches(8, 4, 6, 6)
+    whole = torch.cat(data)
+    reestimate_bn(net, [whole])
+    with torch.enable_grad():
+        slim, plan = cut(net, data[0], "blocks.0.0.weight", 5)
+    plain, wanted = copy.deepcopy(slim), net(whole)
+    assert slim.blocks[0][3].groups == 5
+    reconstruct(net, slim, plan, data)
+    given = slim(whole)
+    reestimate_bn(slim, [whole])
+    assert torch.allclose(slim(whole), given, atol=1e-9)  # weights agree with the statistics they were given
+    monkeypatch.setattr(Forward, "_partner", lambda self, item, meeting: None)
+    reconstruct(net, plain, plan, data)
+    assert (given - wanted).square().mean() < 0.9 * (plain(whole) - wanted).square().mean()
 
 
 class Encoder(nn.Module):
