@@ -11,8 +11,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from penjing.core import UsageError
 from penjing.core._groups import PruneGroup, Slot
-from penjing.criteria._registry import Context, Score, criterion
 from penjing.criteria._calibration import batches_of, gradients, inputs_of, run_batch
+from penjing.criteria._registry import Context, Score, criterion
 from penjing.structure import Parameters, Product, fast_paths_off, output_tensors, product, tensors_of
 from penjing.tasks import at_length, padding_mask
 
