@@ -13,8 +13,17 @@ from penjing.core import UsageError
 from penjing.core._groups import PruneGroup, Slot
 from penjing.criteria._calibration import batches_of, gradients, inputs_of, run_batch
 from penjing.criteria._registry import Context, Score, criterion
-from penjing.structure import Parameters, Product, fast_paths_off, output_tensors, product, tensors_of
-from penjing.tasks import at_length, padding_mask
+from penjing.structure import (
+    Parameters,
+    Product,
+    Rows,
+    fast_paths_off,
+    output_tensors,
+    product,
+    real_positions,
+    tensors_of,
+)
+from penjing.tasks import padding_mask
 
 RIDGE = 0.01
 POSITIONS = 20_000
@@ -265,6 +274,7 @@ class _Meeting(TorchDispatchMode):
         self._seen, self._mask, self._examples, self._generator = seen, mask, examples, generator
         self._pending: tuple[Met, Product, Tensor] | None = None
         self._counted: set[Key] = set()
+        self._rows_of = Rows()
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:  # nothing is compiled here
@@ -273,7 +283,8 @@ class _Meeting(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         self.settle()
         result = func(*args, **(kwargs or {}))
-        item = product(func, args, self._seen.parameters)
+        item = product(func, args, self._seen.parameters, self._rows_of)
+        self._rows_of.note(func, args, result)
         if item is not None and item.weight.dim() != 3:
             self._pending = self._met(item), item, result
         return result
@@ -305,11 +316,7 @@ class _Meeting(TorchDispatchMode):
         if channelwise:
             rows = item.data.detach().movedim(1, -1).flatten(0, -2)
             return rows[torch.randperm(len(rows), generator=self._generator)[: POSITIONS // 8]]
-        chosen, (length, rest) = None, divmod(item.positions, self._examples)
-        if self._mask is not None and not rest and not item.maps and 1 < length <= self._mask.shape[1]:
-            chosen = (
-                at_length(self._mask, self._examples, length, item.data.device).flatten().nonzero().flatten()
-            )
+        chosen = real_positions(item, self._mask, self._examples)
         count = item.positions if chosen is None else len(chosen)
         if count > POSITIONS // 8:
             picked = torch.randperm(count, generator=self._generator)[: POSITIONS // 8]

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from penjing.recover._modules import call
-from penjing.recover._positions import at_length, filled
+from penjing.recover._positions import filled
 from penjing.recover._protocols import Batch, SequenceTask, Task
-from penjing.structure import Product, tensors_of
+from penjing.structure import Product, real_positions, tensors_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,16 +20,8 @@ class Padding:
     examples: int
 
     def positions(self, item: Product) -> Tensor | None:
-        """The positions of a product that count; None for all.
-
-        Positions are taken to run example by example, as rows of a batch do; where they cannot be told apart (maps
-        with two axes, another number of rows) all count.
-        """
-        length, rest = divmod(item.positions, self.examples)
-        if self.mask is None or rest or item.maps or not 1 < length <= self.mask.shape[1]:
-            return None
-        stays = at_length(self.mask, self.examples, length, item.data.device)
-        return None if bool(stays.all()) else stays.flatten().nonzero().flatten()
+        """The positions of a product that count; None for all."""
+        return real_positions(item, self.mask, self.examples)
 
 
 def padding_of(task: Task | None, batch: Batch, inputs: Any, model: nn.Module) -> Padding:

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from penjing.recover._refit import Sums
-from penjing.structure import Parameters, Product, kept_inputs, kept_outputs, product
+from penjing.structure import Parameters, Product, Rows, kept_inputs, kept_outputs, product
 
 Hear = Callable[[Product, Any], None]
 
@@ -21,6 +21,7 @@ class _Listening(TorchDispatchMode):
     def __init__(self, parameters: Parameters, names: Iterable[str], hear: Hear) -> None:
         super().__init__()
         self._parameters, self._names, self._hear = parameters, frozenset(names), hear
+        self._rows = Rows()
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:  # nothing is compiled here
@@ -28,7 +29,8 @@ class _Listening(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
-        item = product(func, args, self._parameters)
+        item = product(func, args, self._parameters, self._rows)
+        self._rows.note(func, args, result)
         if item is not None and item.name in self._names:
             self._hear(item, result)
         return result

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from penjing.structure import START, Meeting, Norm, Parameters, Place, Product, Survey, norm, product
+from penjing.structure import START, Meeting, Norm, Parameters, Place, Product, Rows, Survey, norm, product
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,15 +74,16 @@ class Forward:
         partners = [m.partner for m in self._once.values() if m.partner is not None]
         self._wanted = Counter(partners)
         self._held: dict[Place, Tensor] = {}
-        self._here = START
+        self._here, self._rows = START, Rows()
 
     def watch(self, op: Any, args: Any, run: Callable[[], Any], stop: Callable[[Any], None]) -> Any:
         self._here = self._here.then(op)
-        item = product(op, args, self._parameters)
+        item = product(op, args, self._parameters, self._rows)
         meeting = self._once.get(item.name) if item is not None else None
         if not self._after:
             self._before(op, args, item, meeting, stop)
         result = run()
+        self._rows.note(op, args, result)
         if self._after and item is not None and meeting is not None:
             stop(ProductStation(item, result, self._partner(item, meeting)))
         if self._here in self._wanted:

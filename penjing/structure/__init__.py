@@ -38,9 +38,11 @@ from penjing.structure._network._walk import named_buffers as named_buffers
 from penjing.structure._network._walk import named_parameters as named_parameters
 from penjing.structure._products import Parameters as Parameters
 from penjing.structure._products import Product as Product
+from penjing.structure._products import Rows as Rows
 from penjing.structure._products import kept_inputs as kept_inputs
 from penjing.structure._products import kept_outputs as kept_outputs
 from penjing.structure._products import product as product
+from penjing.structure._products import real_positions as real_positions
 from penjing.structure._rules import Spanned as Spanned
 from penjing.structure._sizes._counts import Count as Count
 from penjing.structure._sizes._counts import evaluate_count as evaluate_count

@@ -1,6 +1,7 @@
 """Where parameters meet data: matrix products and convolutions as they run, whatever module they belong to."""
 
 import math
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,8 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from penjing.structure._network._walk import every_path, named_parameters
+from penjing.tasks import at_length
 
 aten = torch.ops.aten
+_RESHAPES = (aten.view, aten._unsafe_view, aten.reshape, aten._reshape_alias)
 
 
 class Parameters:
@@ -39,7 +42,8 @@ class Product:
 
     `weight` is the parameter, or a view of it, as the operator reads it: [k, n] of a matrix product, [g, k, n] of a
     batched one, [out, in / groups, *kernel] of a convolution, whose stride, padding, dilation and groups are
-    `settings`. `bias` is what the operator adds. `left` says that the parameter is the left matrix, [m, k].
+    `settings`. `bias` is what the operator adds. `left` says that the parameter is the left matrix, [m, k]. `lead` are
+    the axes that the rows of data were made of, where it was a tensor of more axes before.
     """
 
     name: str
@@ -48,6 +52,7 @@ class Product:
     bias: Tensor | None = None
     settings: tuple[Any, ...] | None = None
     left: bool = False
+    lead: tuple[int, ...] = ()
 
     @property
     def matrices(self) -> Tensor:
@@ -73,11 +78,6 @@ class Product:
         if self.settings is not None:
             return int(self.settings[3])
         return self.weight.shape[0] if self.weight.dim() == 3 else 1
-
-    @property
-    def maps(self) -> bool:
-        """Whether positions have several axes, or rows are no positions."""
-        return self.left or self.weight.dim() > (2 if self.settings is None else 3)
 
     @property
     def positions(self) -> int:
@@ -137,7 +137,44 @@ class Product:
         return y if kept is None else y.index_select(2, kept)
 
 
-def product(op: Any, args: Sequence[Any], parameters: Parameters) -> Product | None:
+class Rows:
+    """Remembers what tensors were before they became matrices, for the calls that follow at once."""
+
+    def __init__(self) -> None:
+        self._recent: deque[tuple[Tensor, tuple[int, ...]]] = deque(maxlen=4)
+
+    def note(self, op: Any, args: Sequence[Any], result: Any) -> None:
+        if op.overloadpacket in _RESHAPES and args[0].dim() > 2:
+            self._recent.append((result, tuple(args[0].shape)))
+
+    def lead(self, data: Tensor) -> tuple[int, ...]:
+        shape = next((shape for held, shape in self._recent if held is data), ())
+        sizes = (shape[:k] for k in range(2, len(shape)))
+        return next((lead for lead in sizes if math.prod(lead) == len(data)), ())
+
+
+def real_positions(item: Product, mask: Tensor | None, examples: int) -> Tensor | None:
+    """The positions of a product that are no padding; None for all.
+
+    `mask` [examples, n] is false where a row is padding. It is asked where positions run along examples and one other
+    axis, in either order; elsewhere all count.
+    """
+    if mask is None:
+        return None
+    if item.settings is not None:
+        lead = (examples, item.positions // examples) if item.data.dim() == 3 else ()
+    else:
+        lead = () if item.left else item.lead
+    if lead and lead[0] == examples:
+        stays = at_length(mask, examples, item.positions // examples, item.data.device).flatten()
+    elif len(lead) == 2 and lead[1] == examples:
+        stays = at_length(mask, examples, lead[0], item.data.device).T.flatten()
+    else:
+        return None
+    return None if bool(stays.all()) else stays.nonzero().flatten()
+
+
+def product(op: Any, args: Sequence[Any], parameters: Parameters, rows: Rows | None = None) -> Product | None:
     """The call as a parameter's product with data; None for any other call."""
     packet = op.overloadpacket
     if packet is aten.convolution:
@@ -157,7 +194,8 @@ def product(op: Any, args: Sequence[Any], parameters: Parameters) -> Product | N
         return None
     bias = args[0] if added else None
     if names[1] is not None:
-        return Product(names[1], left, right, bias)
+        lead = () if rows is None else rows.lead(left)
+        return Product(names[1], left, right, bias, lead=lead)
     return Product(str(names[0]), right, left, bias, left=True)
 
 
