@@ -3,6 +3,7 @@
 import sys
 from types import ModuleType
 
+from penjing.recover._attention import relation_distance as relation_distance
 from penjing.recover._bn import reestimate_bn as reestimate_bn
 from penjing.recover._defaults import DISTIL as DISTIL
 from penjing.recover._defaults import RECOVER as RECOVER
@@ -20,13 +21,23 @@ from penjing.recover._evaluate import evaluate as evaluate
 from penjing.recover._layers import Layers as Layers
 from penjing.recover._layers import find_layers as find_layers
 from penjing.recover._layers import layer_pairs as layer_pairs
+from penjing.recover._loss_answers import dist as dist
+from penjing.recover._loss_answers import dkd as dkd
+from penjing.recover._loss_answers import kd_kl as kd_kl
+from penjing.recover._loss_answers import standardized_kl as standardized_kl
+from penjing.recover._loss_answers import teacher_guided as teacher_guided
+from penjing.recover._loss_streams import hidden_distance as hidden_distance
+from penjing.recover._loss_streams import hint_distance as hint_distance
+from penjing.recover._loss_streams import map_distance as map_distance
+from penjing.recover._loss_streams import relational as relational
 from penjing.recover._losses import DistillationLoss as DistillationLoss
+from penjing.recover._losses import Related as Related
 from penjing.recover._losses import Signals as Signals
+from penjing.recover._losses import Stream as Stream
 from penjing.recover._losses import find_loss as find_loss
-from penjing.recover._losses import kd_kl as kd_kl
 from penjing.recover._losses import loss_names as loss_names
+from penjing.recover._losses import needs_of as needs_of
 from penjing.recover._losses import register_loss as register_loss
-from penjing.recover._losses import teacher_guided as teacher_guided
 from penjing.recover._matching import Matching as Matching
 from penjing.recover._matching import match as match
 from penjing.recover._modules import call as call

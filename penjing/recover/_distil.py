@@ -1,6 +1,7 @@
 """Knowledge distillation, and recovery after pruning."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -8,13 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from penjing.core import Plan, UsageError
+from penjing.core import Plan, TrainingError, UsageError
 from penjing.recover._bn import settle_bn
 from penjing.recover._counting import counted
 from penjing.recover._defaults import DISTIL, RECOVER
 from penjing.recover._engine import Checkpoint, Fit, Job, run
 from penjing.recover._layers import LayerMap
-from penjing.recover._losses import DistillationLoss, Signals, find_loss, teacher_guided
+from penjing.recover._loss_answers import teacher_guided
+from penjing.recover._losses import DistillationLoss, Signals, find_loss, name_of, needs_of
 from penjing.recover._matching import NOTHING, Matching, match
 from penjing.recover._modules import call, channels_last, kept_modes
 from penjing.recover._optim import param_groups
@@ -38,6 +40,7 @@ def distillation_loss(
     guide: str = DISTIL.guide,
     guide_alpha: float = DISTIL.guide_alpha,
     matching: Matching = NOTHING,
+    parts: dict[str, Tensor] | None = None,
 ) -> Callable[[Batch, int, int], Tensor]:
     """The function (batch, step, total) -> scalar: task loss + weight * distance to the teacher's outputs.
 
@@ -45,7 +48,8 @@ def distillation_loss(
     guide="teacher-guided" the task loss is taken on `teacher_guided` logits, alpha falling from `guide_alpha`
     at step 0 to 0 at the last step; it needs a task whose loss takes bare logits. Of sequences the distance sees
     the positions that count, [n, classes], and no padding. `matching` (`match`) adds terms that draw hidden
-    states and attention to the teacher's. teacher=None gives the task loss alone.
+    states and attention to the teacher's; `parts` is filled with each call's terms. teacher=None gives the task loss
+    alone.
     """
     distance, guided = find_loss(loss), _checked(guide, temperature, weight) == "teacher-guided"
 
@@ -55,18 +59,19 @@ def distillation_loss(
             outputs = call(student, inputs)
         if teacher is None:
             return task.loss(outputs, batch)
-        with torch.no_grad(), matching.watching(teacher, inputs, teacher=True) as told:
+        with torch.no_grad(), matching.watching(teacher, inputs, teacher=True) as shown:
             taught = task.logits(call(teacher, inputs))
         own = task.logits(outputs)
-        drawn = matching.distance(seen, told, task, batch, own) if matching.on else 0.0
+        signals = _signals(task, batch, own, taught, temperature, step / max(1, total))
+        signals = matching.signals(signals, seen, shown, task, batch, own)
         if guided:
             outputs = teacher_guided(own, taught, anneal(step, total, start=guide_alpha))
-        hard = task.loss(outputs, batch) + drawn
-        if not weight:
-            return hard
-        signals = _signals(task, batch, own, taught, temperature, step / max(1, total))
-        signals = replace(signals, student_hidden=seen.hidden, teacher_hidden=told.hidden)
-        return hard + weight * distance(signals) if signals.student.numel() else hard
+        told = {"task": task.loss(outputs, batch), "matching": matching.distance(signals)}
+        if weight and signals.student.numel():
+            told["distance"] = weight * distance(signals)
+        if parts is not None:
+            parts.update({name: part.detach() for name, part in told.items()})
+        return sum(told.values(), signals.student.new_zeros(()))
 
     return value
 
@@ -115,8 +120,10 @@ def distil(
         "attention_layer": attention_layer,
         "plan": plan,
     }
-    job = _job("distil", student, teacher, task, data, training, terms, matched)
-    return run(job, progress=progress, checkpoint=checkpoint, resume=resume)
+    parts: dict[str, Tensor] = {}
+    job = _job("distil", student, teacher, task, data, training, {**terms, "parts": parts}, matched)
+    with _blaming(parts, job.settings["loss"]):
+        return run(job, progress=progress, checkpoint=checkpoint, resume=resume)
 
 
 def recover(
@@ -166,14 +173,16 @@ def recover(
         "attention_layer": attention_layer,
         "plan": plan,
     }
-    job = _job("recover", slim, teacher, task, data, training, terms, matched)
+    parts: dict[str, Tensor] = {}
+    job = _job("recover", slim, teacher, task, data, training, {**terms, "parts": parts}, matched)
     job = replace(job, settings={**job.settings, "bn_examples": bn_examples})
     settle = partial(settle_bn, slim, task, data, training, examples=bn_examples)
     with kept_modes(slim), channels_last(slim, on=training.channels_last):
         if resume is None:
             before, _ = settle()
             job = replace(job, given={f"given_{name}": value for name, value in before.items()})
-        fit = run(job, progress=progress, checkpoint=checkpoint, resume=resume)
+        with _blaming(parts, job.settings["loss"]):
+            fit = run(job, progress=progress, checkpoint=checkpoint, resume=resume)
         _, after = settle()
     return replace(fit, selection=after)
 
@@ -192,7 +201,8 @@ def _job(
     if teacher is not None:
         check_teacher(student, teacher, task, data)
         batch = next(iter(data.batches("selection", 2)))
-        matching = match(student, teacher, task, batch, seed=training.seed, **matched)
+        needs = needs_of(terms["loss"])
+        matching = match(student, teacher, task, batch, seed=training.seed, needs=needs, **matched)
     elif matched["hidden"] or matched["attention"]:
         raise UsageError("hidden and attention draw the student to a teacher; give one, or leave them at 0.")
 
@@ -201,11 +211,8 @@ def _job(
         if teacher is not None:
             teacher.eval()
 
-    own = terms["loss"]
-    named = {
-        **terms,
-        "loss": own if isinstance(own, str) else getattr(own, "__qualname__", type(own).__name__),
-    }
+    named = {**terms, "loss": name_of(terms["loss"])}
+    del named["parts"]
     return Job(
         stage=stage,
         model=student,
@@ -219,6 +226,18 @@ def _job(
         helpers=matching.maps,
         beside=() if teacher is None else (teacher,),
     )
+
+
+@contextmanager
+def _blaming(parts: dict[str, Tensor], loss: str) -> Iterator[None]:
+    """Adds to the message of a training that left the numbers which term of its last loss did."""
+    try:
+        yield
+    except TrainingError as error:
+        names = {"task": "the task's own loss", "matching": "the matching of layers"}
+        names["distance"] = f"the distance {loss!r} to the teacher"
+        found = [f"{names[name]} is {float(part)}" for name, part in parts.items() if not part.isfinite()]
+        raise TrainingError(f"{error} Of its terms, {', '.join(found)}." if found else str(error)) from error
 
 
 def _signals(

@@ -175,10 +175,9 @@ class _Loop:
         loss = self._train()
         figures = self._select()
         if not math.isfinite(figures["loss"]):
-            lr = self.optimizer.param_groups[0]["lr"]
-            raise TrainingError(
-                not_finite(f"{self.job.stage} (selection)", self.epoch + 1, self.step, figures["loss"], lr)
-            )
+            lr, last = self.optimizer.param_groups[0]["lr"], self.per_epoch - 1
+            stage = f"{self.job.stage} (selection)"
+            raise TrainingError(not_finite(stage, self.epoch + 1, last, self.step - 1, figures["loss"], lr))
         self.epoch += 1
         self.good = _copy(self.average.tensors if self.average else tensors_of(self.job.model))
         reached = self._score(figures)

@@ -40,7 +40,8 @@ def train_epoch(
             value = loss(place(raw, device, memory_format))
         figure = value.item()
         if not math.isfinite(figure):
-            raise TrainingError(not_finite(stage, epoch, step, figure, optimizer.param_groups[0]["lr"]))
+            rate, number = optimizer.param_groups[0]["lr"], step - first_step
+            raise TrainingError(not_finite(stage, epoch, number, step, figure, rate))
         optimizer.zero_grad(set_to_none=True)
         value.backward()
         if clip:
@@ -49,10 +50,10 @@ def train_epoch(
         yield figure
 
 
-def not_finite(stage: str, epoch: int, step: int, figure: float, rate: float) -> str:
-    """The message of a loss that left the numbers."""
+def not_finite(stage: str, epoch: int, batch: int, step: int, figure: float, rate: float) -> str:
+    """The message of a loss that left the numbers; `batch` and `step` are counted from 0."""
     return (
-        f"The loss of {stage} became {figure} at epoch {epoch}, step {step + 1}, with lr {rate:.2g}. "
-        "The model was put back to its last good state. Use a smaller lr, clip=1.0, "
+        f"The loss of {stage} became {figure} at epoch {epoch}, batch {batch + 1} (step {step + 1}), with lr "
+        f"{rate:.2g}. The model was put back to its last good state. Use a smaller lr, clip=1.0, "
         "or look for inputs or targets that are not finite."
     )

@@ -1,37 +1,40 @@
-"""Distillation losses and their registry."""
+"""The one interface of distillation losses: what they look at, their registry, and what each needs to see."""
 
 import difflib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from penjing.core import UsageError
+from penjing.recover._attention import Attended
+
+Needs = Literal["answers", "streams", "attention"]
 
 
-def kd_kl(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
-    """T^2 * KL(p_teacher^T || p_student^T), mean over examples; a scalar in nats times T^2.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stream:
+    """One stream of the student beside the teacher's that it is drawn to, each [batch, positions, width].
 
-    p^T is the softmax of logits / T, and T^2 keeps the gradient's size when T changes (Hinton et al.,
-    "Distilling the Knowledge in a Neural Network", 2015, section 2). Logits are (..., classes); every leading
-    position counts as one example. It compares distributions, not decisions: 0 means equal probabilities,
-    and a small value does not mean equal accuracy.
+    `mapped` is the student's brought to the teacher's width (itself where widths agree), and `aim` the part of the
+    teacher's that it is compared with; `keep` [batch, positions] is false where there is padding, None without any.
     """
-    classes = student_logits.shape[-1]
-    student = F.log_softmax(student_logits.reshape(-1, classes).float() / temperature, dim=-1)
-    teacher = F.log_softmax(teacher_logits.reshape(-1, classes).float() / temperature, dim=-1)
-    return F.kl_div(student, teacher, reduction="batchmean", log_target=True) * temperature**2
+
+    student: Tensor
+    teacher: Tensor
+    mapped: Tensor
+    aim: Tensor
+    keep: Tensor | None = None
 
 
-def teacher_guided(student_logits: Tensor, teacher_logits: Tensor, alpha: float) -> Tensor:
-    """Guided logits x + alpha * t; feed them to the task's own loss and anneal alpha to 0.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Related:
+    """One self-attention of both networks, and which positions [batch, positions] count."""
 
-    While alpha is large the teacher already answers the easy examples, and the gradient reaches the student
-    from those that the teacher gets wrong or is unsure of; at alpha 0 the student stands alone. The teacher's
-    logits take no gradient. This is a training aid, never a prediction: evaluate the student's own logits.
-    """
-    return student_logits + alpha * teacher_logits.detach()
+    student: Attended
+    teacher: Attended
+    keep: Tensor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,30 +43,34 @@ class Signals:
 
     `student` and `teacher` are logits (..., classes), of sequences [n, classes] at the positions that count;
     `targets` are the task's, selected likewise where there is one per position; `progress` runs from 0 to 1
-    over the training. The hidden mappings go from module path to the stream of each layer that `match` paired,
-    and are empty without it.
+    over the training. `streams` are the layers (or stages) that `match` paired, and `attention` the self-attention
+    that it chose; without `match` there are none.
     """
 
     student: Tensor
     teacher: Tensor
-    targets: Tensor | None = None
+    targets: Any = None
     temperature: float = 1.0
     progress: float = 0.0
-    student_hidden: Mapping[str, Tensor] = field(default_factory=dict)
-    teacher_hidden: Mapping[str, Tensor] = field(default_factory=dict)
+    streams: tuple[Stream, ...] = ()
+    attention: Related | None = None
 
 
 DistillationLoss = Callable[[Signals], Tensor]
 _LOSSES: dict[str, DistillationLoss] = {}
+_NEEDS: dict[DistillationLoss, Needs] = {}
 
 
-def register_loss(name: str) -> Callable[[DistillationLoss], DistillationLoss]:
-    """Decorator that makes a distillation loss selectable by name; a name already taken raises UsageError."""
+def register_loss(name: str, *, needs: Needs = "answers") -> Callable[[DistillationLoss], DistillationLoss]:
+    """Decorator that makes a distillation loss selectable by name; a name already taken raises UsageError.
+
+    `needs` says what must be watched for it: the answers alone, "streams" behind layers, or "attention".
+    """
 
     def add(loss: DistillationLoss) -> DistillationLoss:
         if name in _LOSSES:
             raise UsageError(f"The distillation loss {name!r} is registered already; choose another name.")
-        _LOSSES[name] = loss
+        _LOSSES[name], _NEEDS[loss] = loss, needs
         return loss
 
     return add
@@ -86,6 +93,12 @@ def find_loss(loss: "str | DistillationLoss") -> DistillationLoss:
     return _LOSSES[loss]
 
 
-@register_loss("kl")
-def _kl(signals: Signals) -> Tensor:
-    return kd_kl(signals.student, signals.teacher, signals.temperature)
+def needs_of(loss: "str | DistillationLoss") -> Needs:
+    """What must be watched for it; a callable that is not registered gets the answers, and what else is watched."""
+    return _NEEDS.get(find_loss(loss), "answers")
+
+
+def name_of(loss: "str | DistillationLoss") -> str:
+    """The registered name, or that of a function of one's own."""
+    own = next((name for name, known in _LOSSES.items() if known is loss), None)
+    return loss if isinstance(loss, str) else own or getattr(loss, "__qualname__", type(loss).__name__)

@@ -208,7 +208,7 @@ def test_resuming_is_exact(teacher, task, data, step, ema):
 
 def test_a_broken_loss_restores_the_student(net, teacher, task, data):
     student = net()
-    with pytest.raises(TrainingError, match="distil became nan at epoch 1, step 1"):
+    with pytest.raises(TrainingError, match="distil became nan at epoch 1, batch 1"):
         distil(student, teacher, task, data, loss=lambda s: s.student.sum() * float("nan"), **OPTIONS)
     assert same(tensors(student), tensors(net()))
 

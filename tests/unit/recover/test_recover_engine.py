@@ -125,7 +125,9 @@ def test_a_loss_that_leaves_the_numbers_stops_and_puts_the_last_good_state_back(
     states = []
     data.poisoned = 2
     model = net()
-    with pytest.raises(TrainingError, match=r"transfer became nan at epoch 3, step 13.*lr .*smaller lr"):
+    with pytest.raises(
+        TrainingError, match=r"transfer became nan at epoch 3, batch 1 .step 13.*lr .*smaller lr"
+    ):
         transfer(model, task, data, checkpoint=states.append, **OPTIONS)
     assert states[-1].epoch == 2
     assert same(tensors(model), dict(states[-1].model))

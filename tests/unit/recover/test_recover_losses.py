@@ -53,19 +53,22 @@ def test_teacher_guided_adds_and_lets_no_gradient_into_the_teacher():
 
 def test_a_registered_loss_is_found_and_a_duplicate_is_refused(monkeypatch):
     monkeypatch.setattr(losses, "_LOSSES", dict(losses._LOSSES))
+    monkeypatch.setattr(losses, "_NEEDS", dict(losses._NEEDS))
 
     @register_loss("difference")
     def difference(signals: Signals) -> torch.Tensor:
         return (signals.student - signals.teacher).abs().mean()
 
     assert find_loss("difference") is difference
-    assert loss_names() == ("difference", "kl")
+    assert {"difference", "kl"} < set(loss_names())
     with pytest.raises(UsageError, match="'difference' is registered already"):
         register_loss("difference")(difference)
 
 
 def test_an_unknown_loss_lists_the_known_and_the_nearest():
-    with pytest.raises(UsageError, match=r"Unknown distillation loss 'lk'; known: kl\. Did you mean 'kl'"):
+    with pytest.raises(
+        UsageError, match=r"Unknown distillation loss 'lk'; known: .*dist, dkd.* Did you mean 'kl'"
+    ):
         find_loss("lk")
 
 

@@ -22,7 +22,7 @@ from penjing.recover import (
     recover,
 )
 from penjing.recover._attention import Attended, attentions, relation_distance, relation_heads
-from penjing.recover._hidden import hidden_distance
+from penjing.recover._loss_streams import hidden_distance
 from penjing.recover._positions import at_length, filled
 
 TOKENS, CLASSES = 30, 3
@@ -119,7 +119,7 @@ def batch(rows: int = 5) -> Any:
 def stack(depth: int, *, slots: int | None = None, places: tuple[int, ...] | None = None) -> Layers:
     places = places or tuple(range(depth))
     names = tuple(f"layers.{i}" for i in places)
-    return Layers(names=names, outputs=names, places=places, slots=slots or depth, width=8, time_first=False)
+    return Layers(names=names, outputs=names, places=places, slots=slots or depth, widths=(8,) * depth)
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,11 @@ def test_layers_are_mapped(student, teacher, how, pairs):
 
 @pytest.mark.parametrize(
     ("how", "message"),
-    [("first", "one of uniform, last or pairs"), ([(0, 9)], "teacher has no layer 9"), ([("a", 0)], "'a'")],
+    [
+        ("first", "one of uniform, middle, last or pairs"),
+        ([(0, 9)], "teacher has no layer 9"),
+        ([("a", 0)], "'a'"),
+    ],
 )
 def test_a_map_that_cannot_be_is_refused(how, message):
     with pytest.raises(UsageError, match=message):
@@ -154,7 +158,7 @@ def test_layers_are_found_by_running_and_dropped_ones_keep_their_places():
     layers = find_layers(model, batch()[0])
     assert layers is not None
     assert layers.names == ("layers.0", "layers.2", "layers.3")
-    assert (layers.places, layers.slots, layers.width, layers.time_first) == ((0, 2, 3), 4, 16, False)
+    assert (layers.places, layers.slots, layers.widths, layers.time_first) == ((0, 2, 3), 4, (16,) * 3, False)
 
 
 class TimeFirst(nn.Module):
@@ -188,12 +192,8 @@ def test_layers_in_another_order_of_dims_are_compared_as_the_same():
         one, other = (found.hidden[own].transpose(0, 1) for found in seen)
         twins.append(hidden_distance(one, other, mask))
     assert len(matching.pairs) == 2
-    torch.testing.assert_close(matching._hidden(*seen, mask), torch.stack(twins).mean())
-
-
-def test_convolutions_have_no_layers():
-    body = nn.Sequential(*(nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), nn.ReLU()) for _ in range(3)))
-    assert find_layers(body, torch.randn(2, 4, 8, 8)) is None
+    found = [hidden_distance(s.mapped, s.aim, s.keep) for s in matching._streams(*seen, mask)]
+    torch.testing.assert_close(torch.stack(found), torch.stack(twins))
 
 
 def test_hidden_distance_equals_its_slow_twin():
@@ -395,12 +395,10 @@ def test_a_loss_of_ones_own_gets_the_streams_of_matched_layers():
     matching = match(student, teacher, Task(), batch(), hidden=1.0, hidden_layers="last")
     distillation_loss(student, teacher, Task(), loss=distance, matching=matching)(batch(), 0, 1)
     distillation_loss(student, teacher, Task(), loss=distance)(batch(), 0, 1)
-    assert [{name: x.shape for name, x in s.student_hidden.items()} for s in seen] == [
-        {"layers.2": (5, 8, 16)},
-        {},
-    ]
-    assert seen[0].student_hidden["layers.2"].requires_grad
-    assert not seen[0].teacher_hidden["layers.2"].requires_grad
+    assert [[stream.student.shape for stream in s.streams] for s in seen] == [[(5, 8, 16)], []]
+    assert seen[0].streams[0].student.requires_grad
+    assert not seen[0].streams[0].teacher.requires_grad
+    assert torch.equal(seen[0].streams[0].keep, batch()[0]["mask"].bool())
 
 
 def test_weight_zero_watches_nothing(monkeypatch):
@@ -423,7 +421,7 @@ def test_weight_zero_watches_nothing(monkeypatch):
             {"attention": 1.0, "attention_layer": 7},
             "self-attention number 7 of the student, in which 3 were seen",
         ),
-        ({"hidden": 1.0, "hidden_layers": "first"}, "one of uniform, last"),
+        ({"hidden": 1.0, "hidden_layers": "first"}, "one of uniform, middle, last"),
     ],
 )
 def test_what_cannot_be_matched_says_so(options, message):

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from penjing.recover import TrainState, distil, distillation_loss, evaluate, kd_kl, match
+from penjing.recover import Signals, TrainState, distil, distillation_loss, evaluate, kd_kl, match
 
 SYMBOLS, STEP = 5, 4
 OPTIONS = {"epochs": 2, "batch_size": 8, "lr": 3e-3, "hidden": 1.0, "attention": 1.0}
@@ -154,7 +154,13 @@ def test_frames_of_padding_change_nothing_that_is_matched():
         keep = task.positions(logits, (inputs, spoken))
         for stream in seen[0].hidden.values():
             stream[~keep] += noise
-        value.append(matching.distance(*seen, task, (inputs, spoken), logits).item())
+        value.append(
+            matching.distance(
+                matching.signals(
+                    Signals(student=logits, teacher=logits), *seen, task, (inputs, spoken), logits
+                )
+            ).item()
+        )
     assert value[0] == value[1]
 
 
