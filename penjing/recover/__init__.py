@@ -5,6 +5,7 @@ from types import ModuleType
 
 from penjing.recover._attention import relation_distance as relation_distance
 from penjing.recover._bn import reestimate_bn as reestimate_bn
+from penjing.recover._cache import TeacherCache as TeacherCache
 from penjing.recover._defaults import DISTIL as DISTIL
 from penjing.recover._defaults import RECOVER as RECOVER
 from penjing.recover._defaults import TRANSFER as TRANSFER
@@ -12,8 +13,8 @@ from penjing.recover._defaults import DistilDefaults as DistilDefaults
 from penjing.recover._defaults import RecoverDefaults as RecoverDefaults
 from penjing.recover._defaults import TransferDefaults as TransferDefaults
 from penjing.recover._distil import distil as distil
-from penjing.recover._distil import distillation_loss as distillation_loss
 from penjing.recover._distil import recover as recover
+from penjing.recover._distillation import distillation_loss as distillation_loss
 from penjing.recover._engine import Checkpoint as Checkpoint
 from penjing.recover._engine import Fit as Fit
 from penjing.recover._epoch import train_epoch as train_epoch

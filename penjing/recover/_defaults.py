@@ -1,6 +1,7 @@
 """The defaults of each step, in one place."""
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from penjing.recover._training import Training
 
@@ -27,12 +28,12 @@ class DistilDefaults:
     training: Training = field(
         default_factory=lambda: Training(epochs=8, batch_size=64, lr=1e-3, weight_decay=0.05, augment=True)
     )
-    loss: str = "kl"
-    temperature: float = 2.0
-    weight: float = 1.0
+    loss: str = "auto"
+    temperature: float | Literal["auto"] = "auto"
+    weight: float | Literal["auto"] = "auto"
     guide: str = "none"
     guide_alpha: float = 1.0
-    hidden: float = 0.0
+    hidden: float | Literal["auto"] = "auto"
     hidden_layers: str = "uniform"
     attention: float = 0.0
     attention_layer: int = -1
@@ -47,12 +48,12 @@ class RecoverDefaults:
             epochs=8, batch_size=64, lr=1e-3, weight_decay=0.05, warmup=0.05, augment=True
         )
     )
-    loss: str = "kl"
-    temperature: float = 2.0
-    weight: float = 1.0
+    loss: str = "auto"
+    temperature: float | Literal["auto"] = "auto"
+    weight: float | Literal["auto"] = "auto"
     guide: str = "none"
     guide_alpha: float = 1.0
-    hidden: float = 0.0
+    hidden: float | Literal["auto"] = "auto"
     hidden_layers: str = "uniform"
     attention: float = 0.0
     attention_layer: int = -1

@@ -1,79 +1,33 @@
 """Knowledge distillation, and recovery after pruning."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
-import torch
 from torch import Tensor, nn
 
-from penjing.core import Plan, TrainingError, UsageError
+from penjing.core import Plan, UsageError
 from penjing.recover._bn import settle_bn
-from penjing.recover._counting import counted
+from penjing.recover._cache import TeacherCache
+from penjing.recover._choice import AUTO, resolved
 from penjing.recover._defaults import DISTIL, RECOVER
+from penjing.recover._distillation import blaming, distillation_loss
 from penjing.recover._engine import Checkpoint, Fit, Job, run
 from penjing.recover._layers import LayerMap
-from penjing.recover._loss_answers import teacher_guided
-from penjing.recover._losses import DistillationLoss, Signals, find_loss, name_of, needs_of
-from penjing.recover._matching import NOTHING, Matching, match
-from penjing.recover._modules import call, channels_last, kept_modes
+from penjing.recover._losses import DistillationLoss, name_of, needs_of
+from penjing.recover._matching import NOTHING, match
+from penjing.recover._modules import channels_last, kept_modes
 from penjing.recover._optim import param_groups
-from penjing.recover._protocols import Batch, Data, Progress, Task
-from penjing.recover._schedules import anneal
+from penjing.recover._protocols import Data, Progress, Task
 from penjing.recover._state import TrainState
 from penjing.recover._teachers import check_teacher
+from penjing.recover._teaching import teaching
 from penjing.recover._training import Training, training_with
 
-GUIDES = ("none", "teacher-guided")
-
-
-def distillation_loss(
-    student: nn.Module,
-    teacher: nn.Module | None,
-    task: Task,
-    *,
-    loss: str | DistillationLoss = DISTIL.loss,
-    temperature: float = DISTIL.temperature,
-    weight: float = DISTIL.weight,
-    guide: str = DISTIL.guide,
-    guide_alpha: float = DISTIL.guide_alpha,
-    matching: Matching = NOTHING,
-    parts: dict[str, Tensor] | None = None,
-) -> Callable[[Batch, int, int], Tensor]:
-    """The function (batch, step, total) -> scalar: task loss + weight * distance to the teacher's outputs.
-
-    Teacher and student see the same inputs; the teacher runs without gradients, in the mode it is in. With
-    guide="teacher-guided" the task loss is taken on `teacher_guided` logits, alpha falling from `guide_alpha`
-    at step 0 to 0 at the last step; it needs a task whose loss takes bare logits. Of sequences the distance sees
-    the positions that count, [n, classes], and no padding. `matching` (`match`) adds terms that draw hidden
-    states and attention to the teacher's; `parts` is filled with each call's terms. teacher=None gives the task loss
-    alone.
-    """
-    distance, guided = find_loss(loss), _checked(guide, temperature, weight) == "teacher-guided"
-
-    def value(batch: Batch, step: int, total: int) -> Tensor:
-        inputs = task.inputs(batch)
-        with matching.watching(student, inputs) as seen:
-            outputs = call(student, inputs)
-        if teacher is None:
-            return task.loss(outputs, batch)
-        with torch.no_grad(), matching.watching(teacher, inputs, teacher=True) as shown:
-            taught = task.logits(call(teacher, inputs))
-        own = task.logits(outputs)
-        signals = _signals(task, batch, own, taught, temperature, step / max(1, total))
-        signals = matching.signals(signals, seen, shown, task, batch, own)
-        if guided:
-            outputs = teacher_guided(own, taught, anneal(step, total, start=guide_alpha))
-        told = {"task": task.loss(outputs, batch), "matching": matching.distance(signals)}
-        if weight and signals.student.numel():
-            told["distance"] = weight * distance(signals)
-        if parts is not None:
-            parts.update({name: part.detach() for name, part in told.items()})
-        return sum(told.values(), signals.student.new_zeros(()))
-
-    return value
+Number = float | Literal["auto"]
+Say = Callable[[str], None]
 
 
 def distil(
@@ -83,15 +37,17 @@ def distil(
     data: Data,
     *,
     loss: str | DistillationLoss = DISTIL.loss,
-    temperature: float = DISTIL.temperature,
-    weight: float = DISTIL.weight,
+    temperature: Number = DISTIL.temperature,
+    weight: Number = DISTIL.weight,
     guide: str = DISTIL.guide,
     guide_alpha: float = DISTIL.guide_alpha,
-    hidden: float = DISTIL.hidden,
+    hidden: Number = DISTIL.hidden,
     hidden_layers: LayerMap = DISTIL.hidden_layers,
     attention: float = DISTIL.attention,
     attention_layer: int = DISTIL.attention_layer,
     plan: Plan | None = None,
+    cache: TeacherCache | None = None,
+    say: Say | None = None,
     progress: Progress | None = None,
     checkpoint: Checkpoint | None = None,
     resume: TrainState | None = None,
@@ -100,30 +56,24 @@ def distil(
     """Train `student`, in place, on the task and on `teacher`'s outputs (`distillation_loss`).
 
     The teacher stays in eval mode and unchanged; it may have another architecture, but must have the same
-    classes (UsageError) and take the same inputs. `hidden` and `attention` are the weights of terms that draw
-    hidden states and attention of encoders to the teacher's; `hidden_layers` and `attention_layer` say which,
-    and `plan` is what cut the student from this teacher, if anything did (`match`). Options are the fields of
+    classes (UsageError) and take the same inputs. `loss` is a name of `loss_names`, a function of one's own, or
+    "auto": plain KL below five classes, DIST where the teacher errs much less and batches are 64 or more, else
+    standardised KL; `temperature` and `weight` are then those of the loss's paper, and `hidden` is on where `plan`
+    cut the student from this teacher, an encoder. What "auto" became is in the result's `notes` and `chosen`, and
+    told to `say` before training.
+
+    `hidden` and `attention` are the weights of terms that draw hidden states and attention to the teacher's;
+    `hidden_layers` and `attention_layer` say which, and `plan` is what cut the student from this teacher, if anything
+    did (`match`). `cache` keeps the teacher's answers where they are all that is looked at. Options are the fields of
     `Training`; the defaults are `DISTIL`. Returns the student in its best epoch on the selection split.
     """
+    terms = {"loss": loss, "temperature": temperature, "weight": weight, "hidden": hidden}
+    more = {"guide": guide, "guide_alpha": guide_alpha}
+    layers = {"hidden_layers": hidden_layers, "attention": attention, "attention_layer": attention_layer}
     training = training_with(DISTIL.training, options)
-    terms = {
-        "loss": loss,
-        "temperature": temperature,
-        "weight": weight,
-        "guide": guide,
-        "guide_alpha": guide_alpha,
-    }
-    matched = {
-        "hidden": hidden,
-        "hidden_layers": hidden_layers,
-        "attention": attention,
-        "attention_layer": attention_layer,
-        "plan": plan,
-    }
-    parts: dict[str, Tensor] = {}
-    job = _job("distil", student, teacher, task, data, training, {**terms, "parts": parts}, matched)
-    with _blaming(parts, job.settings["loss"]):
-        return run(job, progress=progress, checkpoint=checkpoint, resume=resume)
+    asked = _Asked(terms=terms, more=more, layers=layers, plan=plan, cache=cache, say=say)
+    with _job("distil", student, teacher, task, data, training, asked, resume) as (job, fill):
+        return fill(run(job, progress=progress, checkpoint=checkpoint, resume=resume))
 
 
 def recover(
@@ -133,15 +83,17 @@ def recover(
     data: Data,
     *,
     loss: str | DistillationLoss = RECOVER.loss,
-    temperature: float = RECOVER.temperature,
-    weight: float = RECOVER.weight,
+    temperature: Number = RECOVER.temperature,
+    weight: Number = RECOVER.weight,
     guide: str = RECOVER.guide,
     guide_alpha: float = RECOVER.guide_alpha,
-    hidden: float = RECOVER.hidden,
+    hidden: Number = RECOVER.hidden,
     hidden_layers: LayerMap = RECOVER.hidden_layers,
     attention: float = RECOVER.attention,
     attention_layer: int = RECOVER.attention_layer,
     plan: Plan | None = None,
+    cache: TeacherCache | None = None,
+    say: Say | None = None,
     bn_examples: int = RECOVER.bn_examples,
     progress: Progress | None = None,
     checkpoint: Checkpoint | None = None,
@@ -153,40 +105,50 @@ def recover(
     The rate rises over 5% of the steps to its peak, then follows a cosine to 0 (Le & Hua, ICLR 2021).
     `teacher` is the network before pruning, or None for the task loss alone. Before the first and after the
     last epoch batch-norm statistics are re-estimated on `bn_examples` training examples without augmentation
-    (EagleEye, ECCV 2020) and kept where the selection split says that they help; 0 is off. `hidden`,
-    `attention` and `plan` are as in `distil`. Options are the
-    fields of `Training`; the defaults are `RECOVER`. `start` of the result also holds given_loss and
-    given_accuracy, the figures before any of this.
+    (EagleEye, ECCV 2020) and kept where the selection split says that they help; 0 is off. The other arguments are as
+    in `distil`. Options are the fields of `Training`; the defaults are `RECOVER`. `start` of the result also holds
+    given_loss and given_accuracy, the figures before any of this.
     """
+    terms = {"loss": loss, "temperature": temperature, "weight": weight, "hidden": hidden}
+    more = {"guide": guide, "guide_alpha": guide_alpha}
+    layers = {"hidden_layers": hidden_layers, "attention": attention, "attention_layer": attention_layer}
     training = training_with(RECOVER.training, options)
-    terms = {
-        "loss": loss,
-        "temperature": temperature,
-        "weight": weight,
-        "guide": guide,
-        "guide_alpha": guide_alpha,
-    }
-    matched = {
-        "hidden": hidden,
-        "hidden_layers": hidden_layers,
-        "attention": attention,
-        "attention_layer": attention_layer,
-        "plan": plan,
-    }
-    parts: dict[str, Tensor] = {}
-    job = _job("recover", slim, teacher, task, data, training, {**terms, "parts": parts}, matched)
-    job = replace(job, settings={**job.settings, "bn_examples": bn_examples})
+    asked = _Asked(terms=terms, more=more, layers=layers, plan=plan, cache=cache, say=say)
     settle = partial(settle_bn, slim, task, data, training, examples=bn_examples)
-    with kept_modes(slim), channels_last(slim, on=training.channels_last):
+    with (
+        kept_modes(slim),
+        channels_last(slim, on=training.channels_last),
+        _job("recover", slim, teacher, task, data, training, asked, resume) as (job, fill),
+    ):
+        job = replace(job, settings={**job.settings, "bn_examples": bn_examples})
         if resume is None:
             before, _ = settle()
             job = replace(job, given={f"given_{name}": value for name, value in before.items()})
-        with _blaming(parts, job.settings["loss"]):
-            fit = run(job, progress=progress, checkpoint=checkpoint, resume=resume)
+        fit = run(job, progress=progress, checkpoint=checkpoint, resume=resume)
         _, after = settle()
-    return replace(fit, selection=after)
+    return fill(replace(fit, selection=after))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Asked:
+    """What the caller wants of a distillation: `terms` may be "auto"."""
+
+    terms: Mapping[str, Any]
+    more: Mapping[str, Any]
+    layers: Mapping[str, Any]
+    plan: Plan | None
+    cache: TeacherCache | None
+    say: Say | None
+    notes: list[str] = field(default_factory=list)
+
+    def note(self, text: str) -> None:
+        if text:
+            self.notes.append(text)
+            if self.say is not None:
+                self.say(text)
+
+
+@contextmanager
 def _job(
     stage: str,
     student: nn.Module,
@@ -194,17 +156,33 @@ def _job(
     task: Task,
     data: Data,
     training: Training,
-    terms: dict[str, Any],
-    matched: dict[str, Any],
-) -> Job:
-    matching = NOTHING
-    if teacher is not None:
-        check_teacher(student, teacher, task, data)
-        batch = next(iter(data.batches("selection", 2)))
-        needs = needs_of(terms["loss"])
-        matching = match(student, teacher, task, batch, seed=training.seed, needs=needs, **matched)
-    elif matched["hidden"] or matched["attention"]:
-        raise UsageError("hidden and attention draw the student to a teacher; give one, or leave them at 0.")
+    asked: _Asked,
+    resume: TrainState | None,
+) -> Iterator[tuple[Job, Callable[[Fit], Fit]]]:
+    """The training, and what writes into its result what was chosen; an error on the way says which term it was."""
+    terms, matching, along = dict(asked.terms), NOTHING, None
+    if teacher is None:
+        if asked.layers["attention"] or terms["hidden"] not in (0, AUTO):
+            raise UsageError(
+                "hidden and attention draw the student to a teacher; give one, or leave them at 0."
+            )
+        terms = {"loss": "kl", "temperature": 1.0, "weight": 0.0, "hidden": 0.0}
+    else:
+        classes = check_teacher(student, teacher, task, data)
+        if resume is None:
+            models = (student, teacher)
+            terms, why = resolved(terms, models, task, data, training, asked.plan, classes)
+            asked.note(why)
+        else:
+            kept = {"loss": "kl", "temperature": 1.0, "weight": 1.0, "hidden": 0.0, **resume.settings}
+            terms |= {name: kept[name] for name, value in terms.items() if value == AUTO}
+        batch, own = next(iter(data.batches("selection", 2))), needs_of(terms["loss"])
+        drawn = {**asked.layers, "hidden": terms["hidden"], "plan": asked.plan, "seed": training.seed}
+        matching = match(student, teacher, task, batch, needs=own, **drawn)
+        if asked.cache is not None:
+            along, said = teaching(teacher, task, data, training, asked.cache, matching)
+            asked.note(said)
+    hidden, parts = terms.pop("hidden"), dict[str, Tensor]()
 
     def mode() -> None:
         student.train()
@@ -212,55 +190,20 @@ def _job(
             teacher.eval()
 
     named = {**terms, "loss": name_of(terms["loss"])}
-    del named["parts"]
-    return Job(
+    job = Job(
         stage=stage,
         model=student,
         task=task,
         data=data,
         training=training,
         groups=partial(param_groups, student, lr=training.lr, weight_decay=training.weight_decay),
-        loss=distillation_loss(student, teacher, task, **terms, matching=matching),
+        loss=distillation_loss(student, teacher, task, **terms, **asked.more, matching=matching, parts=parts),
         mode=mode,
-        settings={**named, "teacher": teacher is not None, **matching.settings()},
+        settings={**named, **asked.more, "teacher": teacher is not None, **matching.settings()},
         helpers=matching.maps,
         beside=() if teacher is None else (teacher,),
     )
-
-
-@contextmanager
-def _blaming(parts: dict[str, Tensor], loss: str) -> Iterator[None]:
-    """Adds to the message of a training that left the numbers which term of its last loss did."""
-    try:
-        yield
-    except TrainingError as error:
-        names = {"task": "the task's own loss", "matching": "the matching of layers"}
-        names["distance"] = f"the distance {loss!r} to the teacher"
-        found = [f"{names[name]} is {float(part)}" for name, part in parts.items() if not part.isfinite()]
-        raise TrainingError(f"{error} Of its terms, {', '.join(found)}." if found else str(error)) from error
-
-
-def _signals(
-    task: Task, batch: Batch, own: Tensor, taught: Tensor, temperature: float, progress: float
-) -> Signals:
-    """What the distance looks at: of a sequence task the positions that count, and their targets if they have any."""
-    targets = task.targets(batch)
-    placed = isinstance(targets, Tensor) and targets.shape == own.shape[:-1]
-    student, teacher, *rest = counted(task, batch, own, taught, *((targets,) if placed else ()))
-    return Signals(
-        student=student,
-        teacher=teacher,
-        targets=rest[0] if rest else targets,
-        temperature=temperature,
-        progress=progress,
-    )
-
-
-def _checked(guide: str, temperature: float, weight: float) -> str:
-    if guide not in GUIDES:
-        raise UsageError(f"guide must be one of {', '.join(GUIDES)}, not {guide!r}.")
-    if temperature <= 0 or weight < 0:
-        raise UsageError(
-            f"temperature must be above 0 and weight at least 0, not {temperature!r} and {weight!r}."
-        )
-    return guide
+    if along is not None:
+        job = replace(job, along=along.along)
+    with blaming(parts, named["loss"]):
+        yield job, partial(replace, notes=tuple(asked.notes), chosen={**named, "hidden": hidden})

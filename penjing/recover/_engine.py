@@ -23,7 +23,7 @@ from penjing.recover._modules import channels_last, device_of, kept_modes, tenso
 from penjing.recover._optim import Group, build_optimizer, param_groups, pull, set_rate
 from penjing.recover._protocols import Batch, Data, Progress, Task
 from penjing.recover._state import TrainState, check_state, fill_optimizer, optimizer_tensors
-from penjing.recover._training import Training
+from penjing.recover._training import Training, least_batch
 
 Checkpoint = Callable[[TrainState], None]
 REPORT_EVERY = 0.1  # seconds
@@ -37,7 +37,7 @@ class Fit:
     `history` has one mapping per epoch: epoch, loss (mean training loss), lr (at the epoch's end), seconds,
     selection_loss and a selection_NAME for each scalar metric of the task. `start` has the selection figures
     before training, `selection` those of the model as returned; `best_epoch` 0 means that no epoch was better
-    than the start.
+    than the start. `notes` are what people should know of it, `chosen` what of a distillation was left open.
     """
 
     model: nn.Module
@@ -46,6 +46,8 @@ class Fit:
     seconds: float
     start: Mapping[str, float] = field(default_factory=dict)
     selection: Mapping[str, float] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    chosen: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,8 +55,9 @@ class Job:
     """What the engine trains.
 
     `loss(batch, step, total)` runs the model; `groups` is called once the memory layout is set; `mode` sets
-    training mode; `settings` are the options a resumed run must share; `extra` goes into the state; `beside`
-    are other models that run (a teacher); `helpers` learn along and are thrown away; `given` are figures for
+    training mode; `along(batches, epoch)` gives the batches of that epoch's views with what goes along with them;
+    `settings` are the options a resumed run must share; `extra` goes into the state; `beside` are other models that run
+    (a teacher); `helpers` learn along and are thrown away; `given` are figures for
     `Fit.start`; `seconds` were spent before.
     """
 
@@ -66,6 +69,7 @@ class Job:
     groups: Callable[[], tuple[Group, ...]]
     loss: Callable[[Batch, int, int], Tensor]
     mode: Callable[[], object]
+    along: Callable[[Iterable[Batch], int], Iterable[Batch]] = lambda batches, epoch: batches
     settings: Mapping[str, Any] = field(default_factory=dict)
     extra: Mapping[str, Tensor] = field(default_factory=dict)
     beside: tuple[nn.Module, ...] = ()
@@ -112,11 +116,6 @@ def steps_per_epoch(job: Job) -> int:
     if count < 2:
         raise DataError(f"Training needs at least 2 examples; the training split has {count}.")
     return count // size + (count % size >= least_batch(count, size))
-
-
-def least_batch(count: int, size: int) -> int:
-    """The fewest examples worth a step: half a batch. Fewer would leave batch norms with wild statistics."""
-    return max(2, (min(count, size) + 1) // 2)
 
 
 class _Loop:
@@ -221,18 +220,20 @@ class _Loop:
         if self.average:
             self.average.update(tensors_of(self.job.model), self.step)
 
-    def _batches(self) -> Iterator[Batch]:
-        training = self.job.training
-        least = least_batch(self.job.data.n("train"), training.batch_size)
-        batches: Iterable[Batch] = self.job.data.batches(
+    def _batches(self) -> Iterable[Batch]:
+        training, data = self.job.training, self.job.data
+        least = least_batch(data.n("train"), training.batch_size)
+        epoch = self.epoch % training.views if training.views else self.epoch
+        batches: Iterable[Batch] = data.batches(
             "train",
             training.batch_size,
             augment=training.augment,
             seed=training.seed,
-            epoch=self.epoch,
+            epoch=epoch,
             shuffle=True,
         )
-        return (batch for batch in batches if examples(self.job.task.targets(batch)) >= least)
+        kept = (batch for batch in batches if examples(self.job.task.targets(batch)) >= least)
+        return self.job.along(kept, epoch)
 
     def _score(self, figures: Mapping[str, float]) -> tuple[float, ...]:
         return score(figures, self.job.task, self.job.training.monitor)

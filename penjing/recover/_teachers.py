@@ -12,8 +12,8 @@ from penjing.recover._modules import call, device_of, kept_modes, place
 from penjing.recover._protocols import Data, SequenceTask, Task
 
 
-def check_teacher(student: nn.Module, teacher: nn.Module, task: Task, data: Data) -> None:
-    """Runs both on two examples; a UsageError says what differs and what to do.
+def check_teacher(student: nn.Module, teacher: nn.Module, task: Task, data: Data) -> int:
+    """Runs both on two examples and returns the number of classes; a UsageError says what differs and what to do.
 
     They must read the same inputs, tokens of the same table among them, give the same number of positions (for
     a sequence task) and have the same classes.
@@ -43,6 +43,7 @@ def check_teacher(student: nn.Module, teacher: nn.Module, task: Task, data: Data
             "their outputs cannot be compared. Transfer the teacher to this task first "
             "(penjing.recover.transfer), or choose one trained on its labels."
         )
+    return own.shape[-1]
 
 
 @torch.no_grad()

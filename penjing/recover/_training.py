@@ -26,8 +26,9 @@ class Training:
     wer and cer smaller; ties go to the smaller loss. channels_last: the memory layout of weights and pictures
     while training. bf16: autocast forward passes to bfloat16.
     bn_momentum: the least momentum of batch-norm statistics while training; some networks come with 0.01,
-    which a short training never catches up with; 0 leaves them alone. seed: with the epoch it determines
-    order, augmentation and dropout.
+    which a short training never catches up with; 0 leaves them alone. views: how many epochs' order and augmentation
+    are served in turn, over and over (None: every epoch has its own). seed: with the epoch it determines order,
+    augmentation and dropout.
     """
 
     epochs: int
@@ -48,6 +49,7 @@ class Training:
     channels_last: bool = True
     bf16: bool = False
     bn_momentum: float = 0.1
+    views: int | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -55,6 +57,7 @@ class Training:
         _at_least("batch_size", self.batch_size, 2)
         _at_least("eval_batch_size", self.eval_batch_size, 1)
         _at_least("early_stopping", self.early_stopping, 1)
+        _at_least("views", self.views, 1)
         _one_of("optimizer", self.optimizer, OPTIMIZERS)
         _one_of("schedule", self.schedule, SCHEDULES)
         for name in ("lr", "clip"):
@@ -73,6 +76,11 @@ class Training:
     def to_json(self) -> dict[str, Any]:
         """The options as plain values."""
         return asdict(self)
+
+
+def least_batch(count: int, size: int) -> int:
+    """The fewest examples worth a step: half a batch. Fewer would leave batch norms with wild statistics."""
+    return max(2, (min(count, size) + 1) // 2)
 
 
 def training_with(defaults: Training, options: dict[str, Any]) -> Training:

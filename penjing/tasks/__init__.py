@@ -27,6 +27,7 @@ from penjing.tasks._protocols import LabelledData as LabelledData
 from penjing.tasks._protocols import Metrics as Metrics
 from penjing.tasks._protocols import SequenceTask as SequenceTask
 from penjing.tasks._protocols import Task as Task
+from penjing.tasks._protocols import TracedData as TracedData
 from penjing.tasks._protocols import headline as headline
 from penjing.tasks._splits import Split as Split
 from penjing.tasks._tokenizer import save_tokenizer as save_tokenizer

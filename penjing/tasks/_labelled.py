@@ -133,12 +133,25 @@ class Labelled(Generic[Kind]):
         first examples, which are a random sample of it. A last batch of one joins the one before it, since batch norm
         cannot train on one.
         """
-        indices = self._limited(split, batch_size, limit)
         policy = self.contents.policy(augment)
-        chunks: Iterable[Sequence[int]] = in_batches(indices, batch_size)
-        if shuffle:
-            chunks = self.contents.shuffled(indices, batch_size, seed, epoch)
+        chunks = self.indices(split, batch_size, seed=seed, epoch=epoch, shuffle=shuffle, limit=limit)
         return (self.contents.batch(chunk, policy, seed, epoch) for chunk in chunks)
+
+    def indices(
+        self,
+        split: str,
+        batch_size: int,
+        *,
+        seed: int = 0,
+        epoch: int = 0,
+        shuffle: bool = False,
+        limit: int | None = None,
+    ) -> list[Sequence[int]]:
+        """Which examples each batch holds that `batches` gives for the same arguments."""
+        indices = self._limited(split, batch_size, limit)
+        if shuffle:
+            return [*self.contents.shuffled(indices, batch_size, seed, epoch)]
+        return [*in_batches(indices, batch_size)]
 
     def bucketed(
         self, split: str, batch_size: int, limit: int | None = None

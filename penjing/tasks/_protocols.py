@@ -71,7 +71,8 @@ class Data(Protocol):
 
     Order and augmentation of a batch are functions of (seed, epoch) alone; `n` is the number of examples.
     Data of differing lengths may also offer `bucketed(split, batch_size) -> (order, batches)`: the split by
-    length, example i of it being number order[i] of the split. `evaluate` takes it where it is.
+    length, example i of it being number order[i] of the split. `evaluate` takes it where it is. `TracedData` also
+    says which examples a batch holds.
     """
 
     def n(self, split: str) -> int: ...
@@ -91,7 +92,25 @@ class Data(Protocol):
         ...
 
 
-class LabelledData(Data, Protocol):
+@runtime_checkable
+class TracedData(Data, Protocol):
+    """Data that says which examples each of its batches holds, so that what is known of them can be kept."""
+
+    def indices(
+        self,
+        split: str,
+        batch_size: int,
+        *,
+        seed: int = ...,
+        epoch: int = ...,
+        shuffle: bool = ...,
+        limit: int | None = ...,
+    ) -> Sequence[Sequence[int]]:
+        """Which examples each batch holds that `batches` gives for the same arguments."""
+        ...
+
+
+class LabelledData(TracedData, Protocol):
     """Labelled examples in three splits.
 
     `train` also serves to calibrate; `selection` chooses epochs and candidates; `certification` is touched by nothing

@@ -64,6 +64,12 @@ class TinyData:
         for rows in order[:limit].split(batch_size):
             yield images[rows], targets[rows]
 
+    def indices(
+        self, split: str, batch_size: int, *, seed: int = 0, epoch: int = 0, **_: Any
+    ) -> list[list[int]]:
+        order = torch.randperm(self.n(split), generator=torch.Generator().manual_seed(1000 * seed + epoch))
+        return [rows.tolist() for rows in order.split(batch_size)]
+
     def _make(self, split: str) -> tuple[Tensor, Tensor]:
         generator = torch.Generator().manual_seed({"train": 1, "selection": 2}[split])
         targets = torch.arange(self.n(split)) % 4

@@ -217,6 +217,7 @@ def test_defaults_are_what_the_functions_use(net, teacher, task, data):
     states = []
     distil(net(), teacher, task, data, checkpoint=states.append, **OPTIONS)
     kept = states[0].settings
-    assert kept["temperature"] == DISTIL.temperature
+    assert DISTIL.loss == DISTIL.temperature == DISTIL.weight == "auto"
+    assert (kept["loss"], kept["temperature"], kept["weight"]) == ("kl", 2.0, 1.0)
     assert kept["weight_decay"] == DISTIL.training.weight_decay
     assert kept["optimizer"] == RECOVER.training.optimizer == "adamw"
