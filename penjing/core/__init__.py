@@ -35,6 +35,7 @@ from penjing.core._online import hub_address as hub_address
 from penjing.core._online import reachable as reachable
 from penjing.core._plan import Plan as Plan
 from penjing.core._recipe import DataOptions as DataOptions
+from penjing.core._recipe import DistilOptions as DistilOptions
 from penjing.core._recipe import Recipe as Recipe
 from penjing.core._recipe import refuse_code as refuse_code
 from penjing.core._recipe import runs_code as runs_code

@@ -105,6 +105,7 @@ class _Training(_Part):
     clip: Positive | None = None
     bn_momentum: Annotated[float, Field(ge=0, le=1)] = 0.1
     early_stopping: Count | None = None
+    views: Count | None = None
 
 
 class TransferOptions(_Training):
@@ -123,17 +124,23 @@ class TransferOptions(_Training):
 
 
 class DistilOptions(_Training):
-    """The transferred network learns from a teacher (only with `teacher`)."""
+    """The transferred network learns from a teacher (only with `teacher`).
 
-    loss: str = "kl"
-    temperature: Positive = 2.0
-    weight: NonNegative = 1.0
+    "auto" is what suits classes, student and teacher; run.json says what it became. cache_mb keeps the teacher's
+    answers for the length of the run, up to that many megabytes (0: none), and views are how many epochs' order and
+    augmentation are served in turn (null: all).
+    """
+
+    loss: str = "auto"
+    temperature: Positive | Literal["auto"] = "auto"
+    weight: NonNegative | Literal["auto"] = "auto"
     guide: Literal["none", "teacher-guided"] = "none"
     guide_alpha: Positive = 1.0
-    hidden: NonNegative = 0.0
-    hidden_layers: Literal["uniform", "last"] = "uniform"
+    hidden: NonNegative | Literal["auto"] = "auto"
+    hidden_layers: Literal["uniform", "middle", "last"] = "uniform"
     attention: NonNegative = 0.0
     attention_layer: int = -1
+    cache_mb: NonNegative = 0.0
 
 
 class TrimOptions(_Part):
@@ -147,6 +154,8 @@ class PruneOptions(_Part):
     """Which units go: the criterion, how its scores are compared, and which kinds may shrink (null: all).
 
     scope auto is loss for criteria in units of the loss, else global.
+    rounds cut in that many steps, with `between` epochs of recovery after each but the last; "auto" is one, or steps of
+    about 30% where the budget is a share below one half.
     """
 
     criterion: str = "taylor"
@@ -155,6 +164,8 @@ class PruneOptions(_Part):
     round_to: Count = 8
     protect: tuple[str, ...] = ()
     calibration: Count = 512
+    rounds: Annotated[int, Field(ge=1, le=20)] | Literal["auto"] = "auto"
+    between: Count = 2
 
 
 class _Regained(DistilOptions):

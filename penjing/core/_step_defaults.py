@@ -46,7 +46,7 @@ def _texts(pretrained: bool) -> dict[str, dict[str, Any]]:
     return {
         "transfer": {**_TEXTS, **first, "probe_epochs": 5 if pretrained else 0, "bn_examples": 0},
         "distil": {**_TEXTS, "epochs": 4},
-        "recover": {**_TEXTS, "lr": 2e-4, "epochs": 6, "hidden": 3.0, "bn_examples": 0},
+        "recover": {**_TEXTS, "lr": 2e-4, "epochs": 6, "bn_examples": 0},
     }
 
 

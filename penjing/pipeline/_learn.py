@@ -4,22 +4,26 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from penjing.core import Plan, PlanError
+from penjing.core import DistilOptions, Plan, PlanError
 from penjing.measure import measure_zeros
 from penjing.pipeline._checkpoint import Checkpoints
 from penjing.pipeline._facts import facts
 from penjing.pipeline._job import Job, event_log, write_plan, write_state
+from penjing.pipeline._rounds import ONCE, Round, epochs_in_all
+from penjing.pipeline._run import CACHE
 from penjing.pipeline._shrink import calibration, cut
 from penjing.recover import (
     Fit,
     Rebuilt,
     Sparsity,
+    TeacherCache,
     TrainState,
     distil,
     rebuild,
@@ -72,28 +76,29 @@ def teacher_step(job: Job, out: Path, figures: dict[str, Any]) -> None:
 
 def distil_step(job: Job, out: Path, figures: dict[str, Any]) -> None:
     """The transferred network learns from the teacher; the result is the reference."""
-    options = job.recipe.steps.distil.model_dump()
-    with _hooks(job, "distil") as hooks:
-        fit = distil(
-            job.full("transfer"), job.teacher(), job.inputs.task(), job.inputs.data, **options, **hooks
-        )
+    options = _distillation(job, "distil", job.recipe.steps.distil)
+    student, teacher, seed = job.full("transfer"), job.teacher(), job.run.record("distil")["seed"]
+    with _hooks(job, "distil", seed) as hooks:
+        fit = distil(student, teacher, job.inputs.task(), job.inputs.data, **options, **hooks)
     _finish(job, "distil", fit, out, figures)
 
 
-def recover_step(job: Job, out: Path, figures: dict[str, Any]) -> None:
-    """Accuracy won back after the cut."""
-    model, plan = job.slim("prune", "prune"), job.plan("prune")
-    _rebuild(job, "recover", model, plan, figures)
-    _finish(job, "recover", _recover(job, "recover", model, plan), out, figures)
+def recover_step(job: Job, round: Round, out: Path, figures: dict[str, Any]) -> None:
+    """Accuracy won back after the cut of a round."""
+    recipe, name = job.recipe, round.recover
+    model, plan = job.slim(round.prune, round.prune), job.plan(round.prune)
+    epochs = recipe.steps.recover.epochs if round.last else recipe.steps.prune.between
+    _rebuild(job, name, model, plan, figures)
+    _finish(job, name, _recover(job, name, model, plan, epochs), out, figures)
 
 
 def sparsify_step(job: Job, out: Path, figures: dict[str, Any]) -> None:
     """Single weights of the recovered network made zero, and its accuracy won back with those zeros held."""
     slim, teacher = job.slim("recover", "prune"), job.full(job.reference)
-    options = job.recipe.steps.sparsify.model_dump()
+    options = _distillation(job, "sparsify", job.recipe.steps.sparsify)
     sparsity = Sparsity(**{name: options.pop(name) for name in ("share", "pattern", "method", "layers")})
     examples = options.pop("calibration")
-    with _hooks(job, "sparsify") as hooks:
+    with _hooks(job, "sparsify", job.run.record("sparsify")["seed"]) as hooks:
         fit = sparsify(
             slim,
             teacher,
@@ -110,17 +115,19 @@ def sparsify_step(job: Job, out: Path, figures: dict[str, Any]) -> None:
 
 
 def scratch_step(job: Job, out: Path, figures: dict[str, Any]) -> None:
-    """The slim structure from random weights, with the same recovery: the same epochs, data and teacher."""
-    model = rescaled(job.blank_slim("prune"), job.fresh())
-    _finish(job, "control:scratch", _recover(job, "control:scratch", model, job.plan("prune")), out, figures)
+    """The slim structure from random weights, with the same recovery: epochs of all rounds, data and teacher."""
+    model, epochs = rescaled(job.blank_slim("prune"), job.fresh()), epochs_in_all(job.recipe)
+    fit = _recover(job, "control:scratch", model, job.plan("prune"), epochs)
+    _finish(job, "control:scratch", fit, out, figures)
 
 
 def random_step(job: Job, out: Path, figures: dict[str, Any]) -> None:
-    """Random units removed to the same budget, with the same recovery."""
-    model, plan = cut(job, "random")
+    """Random units removed to the same budget at once, with the same recovery."""
+    model, plan = cut(job, "random", ONCE)
     write_plan(plan, out, "control:random")
     _rebuild(job, "control:random", model, plan, figures)
-    _finish(job, "control:random", _recover(job, "control:random", model, plan), out, figures)
+    fit = _recover(job, "control:random", model, plan, epochs_in_all(job.recipe))
+    _finish(job, "control:random", fit, out, figures)
 
 
 @torch.no_grad()
@@ -148,7 +155,7 @@ def _transfer(job: Job, step: str, source: LoadedSource) -> Fit:
     options = job.recipe.steps.transfer.model_dump()
     options |= {"probe_epochs": 0} if source.kept_head else {}
     task = job.inputs.task(options.pop("label_smoothing"))
-    with _hooks(job, step) as hooks:
+    with _hooks(job, step, job.run.record(step)["seed"]) as hooks:
         return transfer(source.model, task, job.inputs.data, head=find_head(source.model), **options, **hooks)
 
 
@@ -181,15 +188,24 @@ def _told(done: Rebuilt) -> dict[str, Any]:
     return {"kept": done.kept, **sides, **about, "layers": layers}
 
 
-def _recover(job: Job, step: str, model: nn.Module, plan: Plan) -> Fit:
-    options = job.recipe.steps.recover.model_dump(exclude={"reconstruct", "reconstruct_examples"})
-    teacher = job.full(job.reference)
-    with _hooks(job, step) as hooks:
-        return recover(model, teacher, job.inputs.task(), job.inputs.data, plan=plan, **options, **hooks)
+def _recover(job: Job, step: str, model: nn.Module, plan: Plan, epochs: int) -> Fit:
+    """Every recovery of a run draws the same order and views, so that rivals see the same batches."""
+    options = _distillation(job, step, job.recipe.steps.recover) | {"epochs": epochs, "plan": plan}
+    teacher, seed = job.full(job.reference), job.run.record("recover")["seed"]
+    with _hooks(job, step, seed) as hooks:
+        return recover(model, teacher, job.inputs.task(), job.inputs.data, **options, **hooks)
+
+
+def _distillation(job: Job, step: str, asked: DistilOptions) -> dict[str, Any]:
+    """The options of a distillation, the run's teacher cache where it is asked for, and who hears what it chose."""
+    options = asked.model_dump(exclude={"reconstruct", "reconstruct_examples"})
+    limit = int(options.pop("cache_mb") * 1e6)
+    cache = TeacherCache(folder=job.run.path / CACHE, limit=limit) if limit else None
+    return {**options, "cache": cache, "say": partial(job.note, step)}
 
 
 @contextmanager
-def _hooks(job: Job, step: str) -> Iterator[dict[str, Any]]:
+def _hooks(job: Job, step: str, seed: int) -> Iterator[dict[str, Any]]:
     """What every training gets: seed, batch, progress, epoch checkpoints, curves."""
     stored = checkpoints(job, step)
     resume = stored.load()
@@ -201,7 +217,7 @@ def _hooks(job: Job, step: str) -> Iterator[dict[str, Any]]:
 
         yield {
             "augment": True,
-            "seed": job.run.record(step)["seed"],
+            "seed": seed,
             "progress": job.progress(step),
             "checkpoint": keep,
             "resume": resume,
@@ -235,6 +251,8 @@ def _finish(job: Job, step: str, fit: Fit, out: Path, figures: dict[str, Any]) -
     figures["best_epoch"] = fit.best_epoch
     figures["before"] = _finite(fit.start)
     figures["epochs"] = [_finite(row) for row in fit.history]
+    if fit.chosen:
+        figures |= {"chosen": dict(fit.chosen), "notes": list(fit.notes)}
 
 
 def _finite(row: Mapping[str, float]) -> dict[str, float | None]:

@@ -13,6 +13,7 @@ from penjing.measure import count_macs, count_params
 from penjing.pipeline._answer import first_tensor
 from penjing.pipeline._job import Inputs
 from penjing.pipeline._rehearse import rehearse
+from penjing.pipeline._rounds import epochs_in_all, rounds_of
 from penjing.pipeline._steps import steps_of
 from penjing.recover import call, place
 
@@ -46,9 +47,14 @@ def predict(recipe: Recipe, *, trust: bool = False, inputs: Inputs | None = None
     pace, steps = _pace(given), recipe.steps
     counts = pace.counts
     slim = pace.training(steps.recover.epochs, share=pace.share, taught=True)
+    rival = pace.training(epochs_in_all(recipe), share=pace.share, taught=True)
+    between = pace.training(steps.prune.between, share=(1 + pace.share) / 2, taught=True)
     probe = (counts["train"] + counts["selection"]) * pace.look if steps.transfer.probe_epochs else 0.0
     rows = 4 + bool(recipe.teacher) + steps.controls.random
+    early = [one for one in rounds_of(recipe) if not one.last]
     seconds = {
+        **{one.prune: FIXED["prune"] for one in early},
+        **{one.recover: between for one in early},
         **FIXED,
         "transfer": probe + pace.training(steps.transfer.epochs),
         "teacher": probe + pace.training(steps.transfer.epochs),
@@ -56,8 +62,8 @@ def predict(recipe: Recipe, *, trust: bool = False, inputs: Inputs | None = None
         "trim": 10 * steps.trim.blocks * pace.look * steps.trim.calibration,
         "recover": slim,
         "sparsify": pace.training(steps.sparsify.epochs, share=pace.share, taught=True),
-        "control:scratch": slim,
-        "control:random": slim + FIXED["prune"],
+        "control:scratch": rival,
+        "control:random": rival + FIXED["prune"],
         "measure": rows
         * pace.look
         * (counts["certification"] + 2 * steps.measure.repeats * steps.measure.batch_sizes[0]),

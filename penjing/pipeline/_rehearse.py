@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from penjing.core import Budget, BudgetError, Reads, SourceError, Texts, UsageError
+from penjing.core import BudgetError, Reads, SourceError, Texts, UsageError
 from penjing.criteria import CRITERIA, Context, prepare_criterion
 from penjing.export import read_structure
 from penjing.pipeline._answer import check_answer
@@ -26,7 +26,7 @@ def rehearse(inputs: Inputs) -> None:
     recipe = inputs.recipe
     check_budget(recipe)
     _check_device(recipe.device)
-    find_loss(recipe.steps.recover.loss)
+    _check_loss(recipe.steps.recover.loss)
     with torch.random.fork_rng():
         whole = inputs.fresh(recipe.weights)
         _answers(inputs, recipe.model, whole)
@@ -34,8 +34,13 @@ def rehearse(inputs: Inputs) -> None:
             prepare_criterion(recipe.steps.prune.criterion, whole, Context())
         _try_cut(inputs, whole)
         if recipe.teacher:
-            find_loss(recipe.steps.distil.loss)
+            _check_loss(recipe.steps.distil.loss)
             _try_teacher(inputs, recipe.teacher)
+
+
+def _check_loss(name: str) -> None:
+    if name != "auto":
+        find_loss(name)
 
 
 def _answers(inputs: Inputs, name: str, model: nn.Module) -> None:
@@ -50,9 +55,8 @@ def _check_device(device: str) -> None:
 
 def _try_cut(inputs: Inputs, whole: nn.Module) -> None:
     """One cut to the budget; where that is out of reach, one more after dropping blocks, if that is asked."""
-    options = inputs.recipe.steps
-    sizes, limits = sizes_of(inputs, whole), Budget.parse(absolute(inputs, whole)).limits
-    if not options.trim.blocks and all(sizes[limit.metric] <= limit.number for limit in limits):
+    options, limits, sizes = inputs.recipe.steps, absolute(inputs, whole), sizes_of(inputs, whole)
+    if not options.trim.blocks and all(sizes[metric] <= limit for metric, limit in limits.items()):
         own = ", ".join(f"{metric} {size}" for metric, size in sizes.items())
         raise UsageError(
             f"The budget {inputs.recipe.budget} holds already: {inputs.recipe.model} has {own}. "

@@ -17,6 +17,7 @@ from penjing.pipeline._files import publish, read_sealed, room_left, sha256, wri
 
 # Files that hold measured times or facts of the machine: two equal runs differ in these alone.
 MEASURED = frozenset({"metrics.json", "volatile.json", "README.md"})
+CACHE = ".cache"  # what a run keeps for its own length
 _PACKAGES = ("penjing", "torch", "torchvision", "timm", "numpy", "safetensors")
 
 
@@ -123,7 +124,7 @@ def create(path: Path, recipe: Recipe, steps: tuple[str, ...]) -> RunFolder:
         "inputs": {},
         "steps": [_pending(recipe, name) for name in steps],
     }
-    for left_over in (".checkpoint", ".staging"):
+    for left_over in (".checkpoint", ".staging", CACHE):
         shutil.rmtree(path / left_over, ignore_errors=True)
     run = RunFolder(path=path, recipe=recipe, ledger=ledger, volatile=_volatile())
     with room_left("the start", path, resume_command(recipe, path)):

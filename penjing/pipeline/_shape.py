@@ -19,6 +19,7 @@ from penjing.pipeline._lock import lock
 from penjing.pipeline._predict import predict
 from penjing.pipeline._rehearse import rehearse
 from penjing.pipeline._run import (
+    CACHE,
     RunFolder,
     changed,
     create,
@@ -64,6 +65,7 @@ def shape(
                 _announce(job)
                 for step in steps:
                     _perform(job, step)
+                shutil.rmtree(path / CACHE, ignore_errors=True)
         metrics = read_json(path / "metrics.json")
     for text in metrics.get("notes", ()):
         listen(Event(kind="note", text=text))

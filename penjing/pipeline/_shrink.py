@@ -1,4 +1,4 @@
-"""The steps that change structure: trim whole blocks, then prune units to the budget."""
+"""The steps that change structure: trim whole blocks, then prune units to the budget, at once or in rounds."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,6 +11,7 @@ from penjing.core import Budget, BudgetError, Plan, Recipe, UsageError
 from penjing.criteria import CRITERIA, loss_units
 from penjing.measure import count_macs, count_params
 from penjing.pipeline._job import Inputs, Job, event_log, write_plan, write_state
+from penjing.pipeline._rounds import ONCE, Round
 from penjing.recover import call, place
 from penjing.search import DEFAULT_GRANULARITY, Levers, nearest_told, prune, trim
 from penjing.search._select import matches
@@ -66,28 +67,38 @@ def trim_notes(figures: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def prune_step(job: Job, out: Path, figures: dict[str, Any]) -> None:
-    """Removes units until the budget of the recipe, relative to the reference, is met."""
+def prune_step(job: Job, round: Round, out: Path, figures: dict[str, Any]) -> None:
+    """Removes units until this round's share of the way to the recipe's budget, relative to the reference, is met."""
     whole = job.full(job.reference)
-    slim, plan = cut(job, job.recipe.steps.prune.criterion)
-    write_plan(plan, out, "prune")
-    write_state(slim, out, "prune")
+    slim, plan = cut(job, job.recipe.steps.prune.criterion, round)
+    write_plan(plan, out, round.prune)
+    write_state(slim, out, round.prune)
     figures["before"], figures["after"] = sizes_of(job.inputs, whole), sizes_of(job.inputs, slim)
-    _draw(job, whole, slim, figures)
+    if round.last:
+        _draw(job, whole, slim, figures)
     figures["skipped"] = [f"{skipped.group}: {skipped.cause}" for skipped in plan.skipped]
 
 
-def cut(job: Job, criterion: str) -> tuple[nn.Module, Plan]:
-    """The trimmed (or whole) network cut to the budget, and its plan in the whole network's coordinates."""
-    whole, options, inputs = job.full(job.reference), job.recipe.steps, job.inputs
-    examples, protect = options.prune.calibration, options.prune.protect
-    if not options.trim.blocks:
-        return prune_to(inputs, whole, whole, criterion, examples, protect)
-    trimmed = job.slim("trim", "trim")
-    names = [name for name, _ in (*trimmed.named_parameters(), *trimmed.named_buffers())]
-    kept = tuple(pattern for pattern in protect if any(matches(name, pattern) for name in names))
-    slim, plan = prune_to(inputs, trimmed, whole, criterion, examples, kept)
-    return slim, job.plan("trim").then(plan)
+def cut(job: Job, criterion: str, round: Round) -> tuple[nn.Module, Plan]:
+    """The network that the round starts from, cut to its budget, and its plan in the whole network's coordinates."""
+    options, whole = job.recipe.steps.prune, job.full(job.reference)
+    model, done = _start(job, round)
+    names = [name for name, _ in (*model.named_parameters(), *model.named_buffers())]
+    protect = options.protect
+    if done is not None:
+        protect = tuple(pattern for pattern in protect if any(matches(name, pattern) for name in names))
+    slim, plan = prune_to(job.inputs, model, whole, criterion, options.calibration, protect, round)
+    return slim, plan if done is None else done.then(plan)
+
+
+def _start(job: Job, round: Round) -> tuple[nn.Module, Plan | None]:
+    """What the round before left, or the trimmed network, or the whole one; and the plan that led there."""
+    before = round.before
+    if before is not None:
+        return job.slim(before.recover, before.prune), job.plan(before.prune)
+    if job.recipe.steps.trim.blocks:
+        return job.slim("trim", "trim"), job.plan("trim")
+    return job.full(job.reference), None
 
 
 def prune_to(
@@ -97,15 +108,16 @@ def prune_to(
     criterion: str,
     examples: int,
     protect: tuple[str, ...],
+    round: Round = ONCE,
 ) -> tuple[nn.Module, Plan]:
-    """`model` cut to the recipe's budget, relative to `reference`, by the options of its prune step."""
+    """`model` cut to the round's share of the recipe's budget, relative to `reference`, by its prune step's options."""
     options = inputs.recipe.steps.prune
     granularity = options.granularity or DEFAULT_GRANULARITY
     try:
         return prune(
             model,
             inputs.example(1),
-            budget=absolute(inputs, reference),
+            budget=round.budget(absolute(inputs, reference), sizes_of(inputs, model)),
             criterion=criterion,
             scope=_scope(options.scope, criterion),
             granularity=granularity,
@@ -157,11 +169,11 @@ def _layers(model: nn.Module) -> dict[str, tuple[int, ...]]:
     return {name: tuple(weight.shape) for name, weight in model.named_parameters() if weight.ndim > 1}
 
 
-def absolute(inputs: Inputs, reference: nn.Module) -> str:
+def absolute(inputs: Inputs, reference: nn.Module) -> dict[str, int]:
     """The recipe's budget in counts, so that it means the same once blocks are gone."""
     sizes = sizes_of(inputs, reference)
     limits = Budget.parse(inputs.recipe.budget).limits
-    return ",".join(f"{limit.metric}<={int(limit.absolute(sizes[limit.metric]))}" for limit in limits)
+    return {limit.metric: int(limit.absolute(sizes[limit.metric])) for limit in limits}
 
 
 def sizes_of(inputs: Inputs, model: nn.Module) -> dict[str, int]:

@@ -1,6 +1,6 @@
 """The steps of the main job, in order."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,6 +8,7 @@ from typing import Any
 from penjing.core import Recipe
 from penjing.pipeline import _deliver, _figures, _learn, _shrink
 from penjing.pipeline._job import Job
+from penjing.pipeline._rounds import rounds_of
 
 READS = {
     "base": (
@@ -28,9 +29,9 @@ READS = {
     "distil": ("teacher", "teacher_weights", "steps.distil"),
     "trim": ("steps.trim",),
     "prune": ("budget", "steps.prune"),
-    "recover": ("steps.recover",),
+    "recover": ("steps.recover", "steps.prune.between"),
     "sparsify": ("steps.sparsify",),
-    "control:scratch": ("steps.recover", "steps.controls.scratch"),
+    "control:scratch": ("steps.recover", "steps.prune", "steps.controls.scratch"),
     "control:random": ("steps.recover", "steps.prune", "steps.controls.random"),
     "measure": ("steps.measure", "budget"),
     "save": (),
@@ -46,7 +47,8 @@ class Step:
 
     def reads(self, key: str) -> bool:
         """True where the setting `key` (dotted) of a recipe has a say in this step's result."""
-        return any(key == read or key.startswith(f"{read}.") for read in READS[self.name])
+        reads = READS.get(self.name) or READS[self.name.partition(":")[0]]
+        return any(key == read or key.startswith(f"{read}.") for read in reads)
 
 
 def steps_of(recipe: Recipe) -> tuple[Step, ...]:
@@ -57,8 +59,7 @@ def steps_of(recipe: Recipe) -> tuple[Step, ...]:
         (recipe.teacher, "teacher", _learn.teacher_step),
         (recipe.teacher, "distil", _learn.distil_step),
         (recipe.steps.trim.blocks, "trim", _shrink.trim_step),
-        (True, "prune", _shrink.prune_step),
-        (True, "recover", _learn.recover_step),
+        *_rounds(recipe),
         (recipe.steps.sparsify.on, "sparsify", _learn.sparsify_step),
         (recipe.steps.controls.scratch, "control:scratch", _learn.scratch_step),
         (recipe.steps.controls.random, "control:random", _learn.random_step),
@@ -66,3 +67,13 @@ def steps_of(recipe: Recipe) -> tuple[Step, ...]:
         (True, "save", _deliver.save_step),
     )
     return tuple(Step(name=name, run=run) for wanted, name, run in asked if wanted)
+
+
+def _rounds(recipe: Recipe) -> Iterator[tuple[bool, str, Callable[[Job, Path, dict[str, Any]], None]]]:
+    for one in rounds_of(recipe):
+        yield True, one.prune, lambda job, out, figures, one=one: _shrink.prune_step(job, one, out, figures)
+        yield (
+            True,
+            one.recover,
+            lambda job, out, figures, one=one: _learn.recover_step(job, one, out, figures),
+        )

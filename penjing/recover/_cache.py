@@ -153,7 +153,7 @@ def digest(inputs: Any) -> bytes:
     total = hashlib.sha256()
     for name, tensor in _parts(inputs):
         total.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        total.update(memoryview(_bytes(tensor)))
+        total.update(_bytes(tensor).data)
     return total.digest()
 
 

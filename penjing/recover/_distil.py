@@ -144,8 +144,11 @@ class _Asked:
     def note(self, text: str) -> None:
         if text:
             self.notes.append(text)
-            if self.say is not None:
-                self.say(text)
+            self.tell(text)
+
+    def tell(self, text: str) -> None:
+        if self.say is not None:
+            self.say(text)
 
 
 @contextmanager
@@ -169,19 +172,20 @@ def _job(
         terms = {"loss": "kl", "temperature": 1.0, "weight": 0.0, "hidden": 0.0}
     else:
         classes = check_teacher(student, teacher, task, data)
-        if resume is None:
-            models = (student, teacher)
-            terms, why = resolved(terms, models, task, data, training, asked.plan, classes)
-            asked.note(why)
-        else:
-            kept = {"loss": "kl", "temperature": 1.0, "weight": 1.0, "hidden": 0.0, **resume.settings}
-            terms |= {name: kept[name] for name, value in terms.items() if value == AUTO}
+        models = (student, teacher)
+        found, why = resolved(terms, models, task, data, training, asked.plan, classes)
+        if resume is not None:
+            first = {**dict.fromkeys(found, 0.0), **resume.settings}
+            again = {name: first[name] if terms[name] == AUTO else value for name, value in found.items()}
+            found, why = again, why if again == found else f"chosen by the first run: {again}"
+        terms = found
+        asked.note(why)
         batch, own = next(iter(data.batches("selection", 2))), needs_of(terms["loss"])
         drawn = {**asked.layers, "hidden": terms["hidden"], "plan": asked.plan, "seed": training.seed}
         matching = match(student, teacher, task, batch, needs=own, **drawn)
         if asked.cache is not None:
             along, said = teaching(teacher, task, data, training, asked.cache, matching)
-            asked.note(said)
+            asked.tell(said)
     hidden, parts = terms.pop("hidden"), dict[str, Tensor]()
 
     def mode() -> None:

@@ -52,7 +52,7 @@ def test_the_recipe_has_the_defaults_of_the_training_functions(step: str, defaul
     assert {key: theirs[key] for key in ours if key in theirs} == {
         key: ours[key] for key in ours if key in theirs
     }
-    assert set(ours) - set(theirs) <= {"head_lr", "label_smoothing"}
+    assert set(ours) - set(theirs) <= {"head_lr", "label_smoothing", "cache_mb"}
 
 
 @pytest.mark.parametrize("budget", ["latency<=0.5x", "size<=5MB", "macs<=0.5x,memory<=64MB"])
