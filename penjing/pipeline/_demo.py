@@ -12,9 +12,17 @@ DEMO = {
         "trim": {"blocks": 4},
         "prune": {
             "scope": "uniform",
-            "protect": ["*.bn3", "blocks.0.0.bn2"],
-        },  # keeps the thin residual streams
-        "recover": {"epochs": 6, "lr": 3e-3},
+            "protect": ["*.bn3", "blocks.0.0.bn2"],  # keeps the thin residual streams
+            "rounds": 1,
+        },
+        "recover": {
+            "epochs": 6,
+            "lr": 3e-3,
+            "loss": "kl",
+            "temperature": 2.0,
+            "weight": 1.0,
+            "hidden": 0.0,
+        },
     },
 }
 
