@@ -1,7 +1,7 @@
 """What a distillation does where nothing is asked: the loss, its temperature and weight, and hidden matching."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor, nn
@@ -51,7 +51,12 @@ class Situation:
 
 
 def choose_loss(about: Situation) -> tuple[str, str]:
-    """The loss and why."""
+    """The loss and why.
+
+    Measured: small students of a much stronger teacher on digits (6 runs each) reach 89.0% with DIST, 88.0% with
+    standardised and 86.4% with plain KL; a network cut in half and recovered on digits (9 runs each) loses 0.4
+    points with plain and 1.3 with standardised KL.
+    """
     if not about.numbered:
         return "kl", "the answers are no class numbers"
     if about.classes < FEW_CLASSES:
@@ -59,6 +64,8 @@ def choose_loss(about: Situation) -> tuple[str, str]:
             "kl",
             f"{about.classes} classes, and standardising fewer than {FEW_CLASSES} logits erases confidence",
         )
+    if about.pruned:
+        return "kl", "the student was cut from the teacher"
     if about.much_stronger and about.errors is not None:
         own, taught = (f"{100 * error:.1f}%" for error in about.errors)
         return "dist", f"the teacher is much stronger (it errs in {taught}, the student in {own})"
@@ -73,13 +80,14 @@ def resolved(
     training: Training,
     plan: Plan | None,
     classes: int,
+    pruned: bool,
 ) -> tuple[dict[str, Any], str]:
     """`asked` (loss, temperature, weight, hidden) with every "auto" replaced, and a sentence that says by what and why,
     empty where nothing was left open.
     """
     chosen, said = dict(asked), []
     if asked["loss"] == AUTO:
-        chosen["loss"], why = choose_loss(_situation(models, task, data, training, plan, classes))
+        chosen["loss"], why = choose_loss(_situation(models, task, data, training, classes, pruned))
         said.append(f"loss {chosen['loss']}: {why}")
     own = _settings(chosen["loss"])
     for name, value in zip(("temperature", "weight"), own, strict=True):
@@ -101,16 +109,14 @@ def _situation(
     task: Task,
     data: Data,
     training: Training,
-    plan: Plan | None,
     classes: int,
+    pruned: bool,
 ) -> Situation:
     targets = task.targets(next(iter(data.batches("selection", 2))))
     numbered = isinstance(targets, Tensor) and not targets.is_floating_point()
     if isinstance(task, SequenceTask):
         numbered = numbered and isinstance(targets, Tensor) and targets.ndim == 2
-    about = Situation(
-        classes=classes, numbered=numbered, batch_size=training.batch_size, pruned=plan is not None
-    )
+    about = Situation(classes=classes, numbered=numbered, batch_size=training.batch_size, pruned=pruned)
     name, larger = headline(task)
     fair = numbered and not about.pruned and classes >= FEW_CLASSES and larger
     if not fair or training.batch_size < LARGE_BATCH:
@@ -118,13 +124,7 @@ def _situation(
     figures = [select(model, task, data, training) for model in models]
     if any(name not in found for found in figures):
         return about
-    return Situation(
-        classes=classes,
-        numbered=numbered,
-        batch_size=training.batch_size,
-        pruned=False,
-        errors=(1 - figures[0][name], 1 - figures[1][name]),
-    )
+    return replace(about, errors=(1 - figures[0][name], 1 - figures[1][name]))
 
 
 def _hidden(

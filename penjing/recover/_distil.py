@@ -57,10 +57,10 @@ def distil(
 
     The teacher stays in eval mode and unchanged; it may have another architecture, but must have the same
     classes (UsageError) and take the same inputs. `loss` is a name of `loss_names`, a function of one's own, or
-    "auto": plain KL below five classes, DIST where the teacher errs much less and batches are 64 or more, else
-    standardised KL; `temperature` and `weight` are then those of the loss's paper, and `hidden` is on where `plan`
-    cut the student from this teacher, an encoder. What "auto" became is in the result's `notes` and `chosen`, and
-    told to `say` before training.
+    "auto": plain KL below five classes and where `plan` cut the student from this teacher, DIST where the teacher
+    errs much less and batches are 64 or more, else standardised KL; `temperature` and `weight` are then those of the
+    loss's paper, and `hidden` is on where the student was cut from this teacher, an encoder. What "auto" became is
+    in the result's `notes` and `chosen`, and told to `say` before training.
 
     `hidden` and `attention` are the weights of terms that draw hidden states and attention to the teacher's;
     `hidden_layers` and `attention_layer` say which, and `plan` is what cut the student from this teacher, if anything
@@ -173,7 +173,8 @@ def _job(
     else:
         classes = check_teacher(student, teacher, task, data)
         models = (student, teacher)
-        found, why = resolved(terms, models, task, data, training, asked.plan, classes)
+        pruned = stage == "recover" or asked.plan is not None
+        found, why = resolved(terms, models, task, data, training, asked.plan, classes, pruned)
         if resume is not None:
             first = {**dict.fromkeys(found, 0.0), **resume.settings}
             again = {name: first[name] if terms[name] == AUTO else value for name, value in found.items()}

@@ -66,8 +66,8 @@ def test_each_round_has_its_figures(whole: tuple[Path, list[Event]]):
 def test_what_auto_became_is_told_and_kept(whole: tuple[Path, list[Event]]):
     out, events = whole
     kept = figures(out)["recover"]
-    assert kept["chosen"] == {"loss": "standardized-kl", "temperature": 2.0, "weight": 9.0, "hidden": 0.0}
-    assert "10 classes" in kept["notes"][0]
+    assert kept["chosen"] == {"loss": "kl", "temperature": 2.0, "weight": 1.0, "hidden": 0.0}
+    assert "the student was cut from the teacher" in kept["notes"][0]
     told = [event.text for event in events if event.kind == "note" and event.step == "recover"]
     assert kept["notes"][0] in told
     assert any("teacher cache: " in text for text in told)

@@ -16,7 +16,7 @@ OPTIONS = {"epochs": 2, "batch_size": 16, "lr": 3e-3}
         ({"classes": 2}, "kl"),
         ({"classes": 4}, "kl"),
         ({"classes": 5}, "standardized-kl"),
-        ({"classes": 100, "pruned": True}, "standardized-kl"),
+        ({"classes": 100, "pruned": True}, "kl"),
         ({"classes": 100, "numbered": False}, "kl"),
         ({"classes": 100, "errors": (0.30, 0.10)}, "dist"),
         ({"classes": 100, "errors": (0.12, 0.10)}, "standardized-kl"),
