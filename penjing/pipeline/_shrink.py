@@ -69,6 +69,10 @@ def trim_notes(figures: Mapping[str, Any]) -> list[str]:
 
 def prune_step(job: Job, round: Round, out: Path, figures: dict[str, Any]) -> None:
     """Removes units until this round's share of the way to the recipe's budget, relative to the reference, is met."""
+    if round.of > 1 and round.before is None:
+        job.note(
+            round.prune, f"the budget is met in {round.of} rounds (steps.prune.rounds), with recovery between"
+        )
     whole = job.full(job.reference)
     slim, plan = cut(job, job.recipe.steps.prune.criterion, round)
     write_plan(plan, out, round.prune)

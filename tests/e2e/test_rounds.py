@@ -54,6 +54,8 @@ def figures(out: Path) -> dict[str, dict]:
 
 def test_each_round_has_its_figures(whole: tuple[Path, list[Event]]):
     found = figures(whole[0])
+    told = [event.text for event in whole[1] if event.kind == "note" and event.step == "prune:1"]
+    assert told == ["the budget is met in 3 rounds (steps.prune.rounds), with recovery between"]
     full = found["prune"]["before"]["macs"]
     shares = [found[name]["after"]["macs"] / full for name in ("prune:1", "prune:2", "prune")]
     assert shares[0] > shares[1] > shares[2]

@@ -404,3 +404,16 @@ def test_a_missing_column_is_named_by_option_and_argument(pictures: Path) -> Non
         image_data(table, **COLOUR)
     with pytest.raises(DataError, match=r"label_column \(--label-column\)"):
         image_data(table, path_column="a", **COLOUR)
+
+
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_indices_name_the_examples_of_every_batch(pictures: Path, shuffle: bool) -> None:
+    data = image_data(str(pictures), **COLOUR, splits=(21, 6, 9))
+    asked = {"seed": 3, "epoch": 2, "shuffle": shuffle, "limit": 17}
+    chunks = data.indices("train", 8, **asked)
+    batches = list(data.batches("train", 8, **asked))
+    assert [len(chunk) for chunk in chunks] == [len(targets) for _, targets in batches] == [8, 9]
+    for chunk, (images, targets) in zip(chunks, batches, strict=True):
+        own, numbers = data.contents.batch(chunk, None, 0, 0)
+        assert torch.equal(own, images)
+        assert torch.equal(numbers, targets)
