@@ -144,7 +144,9 @@ def test_defaults_are_filled_in(desk: Path, whole: Ran):
 
     recipe = yaml.safe_load((desk / "whole" / "recipe.yaml").read_text())
     assert recipe["model"] == "file:net.py:tiny"
-    assert recipe["steps"]["recover"]["temperature"] > 0
+    assert recipe["steps"]["recover"]["temperature"] == "auto"
+    steps = {step["name"]: step for step in json.loads((desk / "whole" / "run.json").read_text())["steps"]}
+    assert steps["recover"]["figures"]["chosen"]["temperature"] > 0
     assert recipe["seed"] == 0
 
 
