@@ -20,8 +20,8 @@ _TEXTS: Mapping[str, Any] = {
 }
 # Sounds: transformers and recurrent networks on frames want a warm-up and a gradient norm of 1 (Gong et al., "AST",
 # Interspeech 2021: 2.5e-4 on keywords; Wan et al., GE2E, ICASSP 2018: norm clipped), convolutions bear both.
-# Hidden states of sounds are left alone: a spectrogram transformer on Mandarin finals came back to 50.5% and 51.6% without
-# matching them and to 46.5% and 48.8% with it, of 52.8%.
+# Hidden states of sounds are left alone: a spectrogram transformer on Mandarin finals came back to 50.5% and 51.6%
+# without matching them and to 46.5% and 48.8% with it, of 52.8%.
 UNMATCHED = 0.0
 _SOUNDS: Mapping[str, Any] = {"lr": 5e-4, "weight_decay": 0.01, "warmup": 0.1, "clip": 1.0}
 # CTC: Baevski et al., "wav2vec 2.0", NeurIPS 2020, appendix B: pretrained networks at 3e-5 to 1e-4 after a rise over
