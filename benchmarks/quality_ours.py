@@ -1,0 +1,57 @@
+"""Penjing's rows: a criterion, how its scores are compared, and whether the residual stream stays whole."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import nn
+
+import penjing as pj
+from benchmarks.quality_pairs import Case
+from penjing.core import Plan
+
+NEED_DATA = frozenset({"taylor"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cut:
+    """A smaller network; `seconds` of its making count as recovery, as data has changed its weights there."""
+
+    model: nn.Module
+    plan: Plan | None = None
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ours:
+    """`pj.prune` to the budget."""
+
+    criterion: str
+    scope: str
+    inner: bool
+
+    def cut(self, case: Case, budget: float) -> Cut:
+        asks = self.criterion in NEED_DATA
+        model, plan = pj.prune(
+            case.copy(),
+            case.example,
+            budget=f"macs<={int(budget * case.macs)}",
+            criterion=self.criterion,
+            scope=self.scope,
+            protect=case.pair.stream if self.inner else (),
+            calibration=case.calibration() if asks else None,
+            loss=case.task.loss if asks else None,
+            seed=case.seed,
+        )
+        return Cut(model=model, plan=plan)
+
+
+def name_of(criterion: str, scope: str, inner: bool) -> str:
+    return f"{criterion}-{scope}" + ("-inner" if inner else "")
+
+
+OURS: Mapping[str, Ours] = {
+    name_of(criterion, scope, inner): Ours(criterion=criterion, scope=scope, inner=inner)
+    for criterion in ("l2", "taylor")
+    for scope in ("uniform", "global")
+    for inner in (False, True)
+}
