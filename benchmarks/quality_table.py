@@ -19,7 +19,7 @@ the same transferred network and are cut to the same share of its MACs, counted 
 peer's ratio is searched by bisection and it may have up to 1% more. All accuracies are of the certification split, in
 percent, mean over seeds and, from two seeds on, the 95% interval of Student's t over seeds (with three it is wide). A
 difference is ours minus the peer's, paired by seed. *As cut* is what the cut alone leaves, *BN* has batch norms
-re-estimated on 1,024 training examples, the same for both. Recovery is `penjing.recover.recover` with the same
+re-estimated on 512 training examples, the same for both. Recovery is `penjing.recover.recover` with the same
 distillation, options and CPU seconds for both; seconds that our closed forms take count against ours. Penjing's method
 is chosen on the selection split by the accuracy with BN of the first seed; the peer's is the one that turns out best
 on the certification split, in its favour. Of a peer's methods all are tried on the first seed at the first budget, the
