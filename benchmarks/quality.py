@@ -88,18 +88,21 @@ class Run:
             for stage in stages
             for budget in self.budgets
         ]
+        rows = self.rows()
         for pair, seed, stage, budget in turns:
-            for method in self._methods(pair, seed, budget, stage):
+            own = [row for row in rows if row["pair"] == pair.name and row["seed"] == first]
+            for method in self._methods(own, pair, seed == first, budget, stage):
                 key = Key(pair.name, seed, method, budget, stage)
                 if not key.file(self.out).exists():
                     yield key
 
-    def _methods(self, pair: Pair, seed: int, budget: float, stage: str) -> Sequence[str]:
-        """All at the first budget of the first seed, then the best few; those asked for by name always."""
+    def _methods(
+        self, rows: Sequence[Row], pair: Pair, first: bool, budget: float, stage: str
+    ) -> Sequence[str]:
+        """All at the first budget of the first seed, then the best few by its `rows`; those asked for by name always."""
         able = [m for m in self.methods if m not in PEER_DIMS or pair.heads]
         if stage == "recovered" and budget == max(BUDGETS):
             return ()
-        first = seed == self.seeds[0]
         if self.asked or (stage == "cut" and first and budget == self.budgets[0]):
             return able
         at = self.budgets[0] if stage == "cut" and first else budget
@@ -110,7 +113,6 @@ class Run:
             if first
             else (LATER_PEERS, LATER_OURS)
         )
-        rows = [row for row in self.rows() if row["pair"] == pair.name and row["seed"] == self.seeds[0]]
         found = [*best_of(rows, "ours", at, ours), *best_of(rows, "peer", at, peers)]
         return [method for method in found if method in able]
 
