@@ -99,7 +99,7 @@ class Run:
     def _methods(
         self, rows: Sequence[Row], pair: Pair, first: bool, budget: float, stage: str
     ) -> Sequence[str]:
-        """All at the first budget of the first seed, then the best few by its `rows`; all of those asked for by name."""
+        """All at the first budget of the first seed, then the best few by `rows`; all of those asked for by name."""
         able = [m for m in self.methods if m not in PEER_DIMS or pair.heads]
         if stage == "recovered" and budget == max(BUDGETS):
             return ()
