@@ -73,6 +73,11 @@ class Run:
     def rows(self) -> list[Row]:
         return [read_json(path) for path in sorted(self.out.glob("*.json")) if ".base." not in path.name]
 
+    def forget_failures(self) -> None:
+        for path in self.out.glob("*.json"):
+            if ".base." not in path.name and read_json(path)["status"] != "done":
+                path.unlink()
+
     def todo(self) -> Iterator[Key]:
         """The rows that are missing, the cheap ones of the first seed before all others.
 
@@ -181,6 +186,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--methods", metavar="PATTERN", nargs="*", help="every row of these, such as 'tp-taylor-*'"
     )
     parser.add_argument("--no-recovery", action="store_true", help="rows without training alone")
+    parser.add_argument("--retry", action="store_true", help="make rows that failed once more")
     parser.add_argument("--page", type=Path, default=HERE / "quality.md", help="the table")
     parser.add_argument("--page-only", action="store_true", help="write the table of what there is")
     given = parser.parse_args(arguments)
@@ -195,6 +201,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         asked=given.methods is not None,
         recover=not given.no_recovery,
     )
+    if given.retry:
+        run.forget_failures()
     if not given.page_only:
         work(run)
     bases = [read_json(path) for path in sorted(given.out.glob("*.base.json"))]

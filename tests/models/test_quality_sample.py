@@ -38,7 +38,7 @@ def out(tmp_path_factory):
 def run(out):
     pytest.importorskip("torch_pruning")
     before = torch.get_num_threads()
-    methods = ["l2-uniform-inner", "tp-magnitude-uniform-inner", "tp-taylor-isomorphic"]
+    methods = ["taylor-uniform-inner", "tp-magnitude-uniform-inner", "tp-taylor-isomorphic"]
     asked = quality.Run(
         out=out, pairs=[SMALL], seeds=[0], budgets=[0.5], methods=methods, asked=True, recover=True
     )
@@ -60,7 +60,7 @@ def test_either_side_meets_the_budget_and_is_recovered(run):
 def test_a_second_run_does_nothing_again_and_a_lost_row_is_made_anew(run, out):
     files = sorted(path for path in out.rglob("*") if path.is_file())
     before = {path: path.stat().st_mtime_ns for path in files}
-    lost = out / "small-0.l2-uniform-inner.0.5.cut.json"
+    lost = out / "small-0.taylor-uniform-inner.0.5.cut.json"
     first = json.loads(lost.read_text())
     lost.unlink()
     quality.work(run)
@@ -73,14 +73,14 @@ def test_the_page_compares_the_best_of_either_side(run, out):
     bases = [json.loads(path.read_text()) for path in out.glob("*.base.json")]
     text = page([SMALL], bases, run.rows(), peer="1", first=1, later=1)
     untrained = next(line for line in text.splitlines() if line.startswith("| small | 0.5x"))
-    assert "l2-uniform-inner" in untrained
+    assert "taylor-uniform-inner" in untrained
     assert best_of(run.rows(), "peer", 0.5, 1)[0] in untrained
     assert text.count("| small | 0.5x") == 2  # without training, and recovered
 
 
 def test_what_is_kept_whole_is_the_same_for_either_side(run, out):
     case = open_case(SMALL, 0, out)
-    for method in ("l2-uniform-inner", "tp-magnitude-uniform-inner"):
+    for method in ("taylor-uniform-inner", "tp-magnitude-uniform-inner"):
         cut = quality.METHODS[method].cut(case, 0.5)
         wide = dict(case.model.named_modules())
         convs = {name: m for name, m in cut.model.named_modules() if isinstance(m, nn.Conv2d)}
