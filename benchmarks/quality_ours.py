@@ -9,9 +9,6 @@ import penjing as pj
 from benchmarks.quality_pairs import Case
 from penjing.core import Plan
 
-NEED_DATA = frozenset({"taylor"})
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cut:
     """A smaller network; `seconds` of its making count as recovery, as data has changed its weights there."""
@@ -30,7 +27,6 @@ class Ours:
     inner: bool
 
     def cut(self, case: Case, budget: float) -> Cut:
-        asks = self.criterion in NEED_DATA
         model, plan = pj.prune(
             case.copy(),
             case.example,
@@ -38,8 +34,8 @@ class Ours:
             criterion=self.criterion,
             scope=self.scope,
             protect=case.pair.stream if self.inner else (),
-            calibration=case.calibration() if asks else None,
-            loss=case.task.loss if asks else None,
+            calibration=case.calibration(),
+            loss=case.task.loss,
             seed=case.seed,
         )
         return Cut(model=model, plan=plan)
