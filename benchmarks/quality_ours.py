@@ -9,6 +9,7 @@ import penjing as pj
 from benchmarks.quality_pairs import Case
 from penjing.core import Plan
 
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cut:
     """A smaller network; `seconds` of its making count as recovery, as data has changed its weights there."""
