@@ -17,6 +17,7 @@ SLICES = 4  # times that the selection split is looked at while training
 PROBE = 8  # steps that are timed beforehand
 LEFT_OUT = 2  # of them: the first ones are slower
 DEEP = 0.4  # of the MACs, below which a larger rate wins back more
+BEFORE = {"reconstruct", "reconstruct_examples"}  # what is done, or not, when the network is cut
 
 
 class Sliced:
@@ -83,7 +84,7 @@ def _batch_size(case: Case) -> int:
 
 
 def _run(case: Case, model: nn.Module, cut: Cut, data: Sliced, epochs: int, budget: float) -> Fit:
-    options: dict[str, Any] = case.recipe.steps.recover.model_dump() | {"epochs": epochs}
+    options = case.recipe.steps.recover.model_dump(exclude=BEFORE) | {"epochs": epochs}
     if budget < DEEP:
         options["lr"] *= case.pair.deep
     teacher = case.copy().eval()

@@ -16,7 +16,8 @@ ABOUT = """\
 
 `python -m benchmarks.quality`, {today}; {seeds}; CPU, one thread. Peer: torch-pruning {peer}. Both sides start from
 the same transferred network and are cut to the same share of its MACs, counted by our counter on what comes out; the
-peer's ratio is searched by bisection and it may have up to 1% more. All accuracies are of the certification split, in
+peer's ratio is searched by bisection and it may have up to 1% more (where its uniform steps leap over that, it gets
+the largest network below). All accuracies are of the certification split, in
 percent, mean over seeds and, from two seeds on, the 95% interval of Student's t over seeds (with three it is wide). A
 difference is ours minus the peer's, paired by seed. *As cut* is what the cut alone leaves, *BN* has batch norms
 re-estimated on 512 training examples, the same for both. Recovery is `penjing.recover.recover` with the same
