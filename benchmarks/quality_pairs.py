@@ -206,7 +206,7 @@ def first(data: Any, counts: Sequence[int]) -> LabelledData:
 def _transferred(inputs: Inputs, data: LabelledData, recipe: Recipe, seed: int) -> tuple[nn.Module, float]:
     begun = time.process_time()
     torch.manual_seed(seed)
-    model = inputs.source(weights=recipe.weights, num_classes=inputs.classes).model
+    model = inputs.fresh(recipe.weights)
     options = recipe.steps.transfer.model_dump()
     task = inputs.task(options.pop("label_smoothing"))
     transfer(model, task, data, head=find_head(model), augment=True, seed=seed, **options)
