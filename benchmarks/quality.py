@@ -28,7 +28,7 @@ from benchmarks.quality_ours import OURS, Cut
 from benchmarks.quality_pairs import PAIRS, Case, Pair, open_case
 from benchmarks.quality_peer import PEER, PEER_DIMS
 from benchmarks.quality_recovery import recovered
-from benchmarks.quality_table import best_of, page
+from benchmarks.quality_table import best_of, chosen, page
 from penjing.pipeline._files import read_json, write_json
 from penjing.recover import reestimate_bn
 from penjing.recover._bn import batch_norms
@@ -36,9 +36,14 @@ from penjing.recover._bn import batch_norms
 HERE = Path(__file__).parent
 METHODS = {**OURS, **PEER, **PEER_DIMS}
 BUDGETS = (0.65, 0.5, 0.25)
-FIRST_SEED_PEERS, FIRST_SEED_OURS = 3, 3  # whose rows without training are made at the deeper budgets too
-LATER_PEERS, LATER_OURS = 2, 1  # that later seeds repeat
-RECOVERED_PEERS, RECOVERED_OURS = 2, 1
+# How many (of the peer, of ours) are followed, by stage and by whether it is the first seed. On later seeds the peer
+# recovers with what it recovered best with on the first.
+COUNTS = {
+    ("cut", True): (3, 3),
+    ("cut", False): (2, 1),
+    ("recovered", True): (2, 1),
+    ("recovered", False): (0, 1),
+}
 BN_EXAMPLES = 512
 
 Row = dict[str, Any]
@@ -111,14 +116,10 @@ class Run:
         if self.asked or (stage == "cut" and first and budget == self.budgets[0]):
             return able
         at = self.budgets[0] if stage == "cut" and first else budget
-        peers, ours = (
-            (RECOVERED_PEERS, RECOVERED_OURS)
-            if stage == "recovered"
-            else (FIRST_SEED_PEERS, FIRST_SEED_OURS)
-            if first
-            else (LATER_PEERS, LATER_OURS)
-        )
+        peers, ours = COUNTS[stage, first]
         found = [*best_of(rows, "ours", at, ours), *best_of(rows, "peer", at, peers)]
+        if stage == "recovered" and not first:
+            found.append(chosen(rows, "peer", budget) or "")
         return [method for method in found if method in able]
 
 
@@ -206,7 +207,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not given.page_only:
         work(run)
     bases = [read_json(path) for path in sorted(given.out.glob("*.base.json"))]
-    told = {"peer": version("torch-pruning"), "first": FIRST_SEED_PEERS, "later": LATER_PEERS}
+    told = {
+        "peer": version("torch-pruning"),
+        "first": COUNTS["cut", True][0],
+        "later": COUNTS["cut", False][0],
+    }
     given.page.write_text(page(PAIRS, bases, run.rows(), **told), encoding="utf-8")
 
 

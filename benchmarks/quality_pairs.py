@@ -49,7 +49,7 @@ _LITE = {"task": "image-classification", "model": "timm:tf_efficientnet_lite0", 
 _SHORT = {"epochs": 6, "batch_size": 32, "lr": 3e-3}
 _LITE_STREAM = ("*.bn3", "blocks.0.0.bn2")
 _BASIC_STREAM = ("bn1", "layer*.bn2", "layer*.downsample.*")
-_BERT_STREAM = ("*embeddings*", "*.output.dense", "*.output.LayerNorm")
+_BERT_STREAM = ("*.LayerNorm",)
 
 PAIRS = (
     Pair(

@@ -84,7 +84,8 @@ def _batch_size(case: Case) -> int:
 
 
 def _run(case: Case, model: nn.Module, cut: Cut, data: Sliced, epochs: int, budget: float) -> Fit:
-    options = case.recipe.steps.recover.model_dump(exclude=BEFORE) | {"epochs": epochs}
+    options: dict[str, Any] = case.recipe.steps.recover.model_dump(exclude=BEFORE)
+    options["epochs"] = epochs
     if budget < DEEP:
         options["lr"] *= case.pair.deep
     teacher = case.copy().eval()

@@ -23,8 +23,10 @@ difference is ours minus the peer's, paired by seed. *As cut* is what the cut al
 re-estimated on 512 training examples, the same for both. Recovery is `penjing.recover.recover` with the same
 distillation, options and CPU seconds for both; seconds that our closed forms take count against ours. Penjing's method
 is chosen on the selection split by the accuracy with BN of the first seed; the peer's is the one that turns out best
-on the certification split, in its favour. Of a peer's methods all are tried on the first seed at the first budget, the
-best {first} of them at the others, and the best {later} with recovery and on later seeds.
+on the certification split, in its favour. All of either side's methods
+are tried on the first seed at the first budget, the best {first} of each side at the others; of those the peer's best
+two and our best are recovered. Later seeds repeat our method, the peer's best {later} without training, and its best
+after recovery.
 
 On its side: `uniform` is one ratio for all layers, `isomorphic` and `global` rank across layers (at least 10% of each
 stays), `inner` leaves whole the layers that write the residual stream, `dims` narrows every attention head instead of
@@ -97,7 +99,7 @@ def _recovered(pairs: Sequence[Pair], bases: Rows, rows: Rows) -> Iterator[str]:
         whole = _by_seed([b for b in bases if b["pair"] == pair.name], "accuracy")
         sides, best = [], {}
         for side in ("ours", "peer"):
-            name = _chosen(here, side, budget)
+            name = chosen(here, side, budget)
             best[side] = _by_seed([row for row in done if row["method"] == name], "recovered")
             lost = {seed: whole[seed] - value for seed, value in best[side].items()}
             sides += [name or "", _percent(best[side]), _percent(lost)]
@@ -107,9 +109,9 @@ def _recovered(pairs: Sequence[Pair], bases: Rows, rows: Rows) -> Iterator[str]:
             yield _line(pair.name, f"{budget:g}x", _percent(whole), *sides, *told)
 
 
-def _chosen(rows: Rows, side: str, budget: float) -> str | None:
+def chosen(rows: Rows, side: str, budget: float) -> str | None:
     """Ours by the selection split without training; the peer's that is best after recovery."""
-    done = [row for row in _done(rows, "recovered") if row["side"] == side]
+    done = [row for row in _done(rows, "recovered") if row["side"] == side and row["budget"] == budget]
     names = {row["method"] for row in done}
     if side == "ours":
         return next((name for name in best_of(rows, side, budget, len(rows)) if name in names), None)

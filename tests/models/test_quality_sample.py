@@ -115,3 +115,33 @@ def test_slices_are_one_row_of_whole_batches():
     second = list(sliced.batches("train", 4, epoch=1))
     assert first + second == [[e * 10 + i for i in range(s, s + 4)] for e in range(3) for s in (0, 4)]
     assert list(sliced.batches("selection", 5)) == [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9]]
+
+
+def _stored(out, method, budget, stage, **figures):
+    key = quality.Key("small", 0, method, budget, stage)
+    side = "ours" if method in quality.OURS else "peer"
+    about = {"pair": "small", "seed": 0, "method": method, "budget": budget, "side": side, "stage": stage}
+    key.file(out).write_text(json.dumps({**about, "status": "done", **figures}))
+
+
+def test_after_the_screen_the_best_of_either_side_are_followed(tmp_path):
+    asked = quality.Run(
+        out=tmp_path, pairs=[SMALL], seeds=[0, 1], budgets=[0.65, 0.25], methods=list(quality.METHODS),
+        asked=False, recover=True,
+    )  # fmt: skip
+    assert all(key.budget == 0.65 and key.stage == "cut" for key in asked.todo())
+    ours, peers = list(quality.OURS), list(quality.PEER)
+    for budget in (0.65, 0.25):
+        for place, method in enumerate(ours):
+            _stored(tmp_path, method, budget, "cut", plain=0.9, bn=0.0, bn_selection=place / 10)
+        for place, method in enumerate(peers):  # best without training is the first of them
+            _stored(tmp_path, method, budget, "cut", plain=0.1, bn=0.5 - place / 100)
+    _stored(tmp_path, ours[-1], 0.25, "recovered", recovered=0.9)
+    _stored(tmp_path, peers[0], 0.25, "recovered", recovered=0.6)
+    _stored(tmp_path, peers[1], 0.25, "recovered", recovered=0.7)
+    later = {(key.stage, key.budget, key.method) for key in asked.todo()}
+    assert later == {
+        *(("cut", budget, method) for budget in (0.65, 0.25) for method in (ours[-1], *peers[:2])),
+        ("recovered", 0.25, ours[-1]),
+        ("recovered", 0.25, peers[1]),
+    }
