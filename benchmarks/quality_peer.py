@@ -9,8 +9,9 @@ on our side; and its networks may have up to 1% more MACs than the budget.
 
 import copy
 import fnmatch
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -45,22 +46,23 @@ class Peer:
     def cut(self, case: Case, budget: float) -> Cut:
         return Cut(model=_bisect(self, case, budget))
 
-    def at(self, case: Case, prepared: nn.Module, ratio: float) -> nn.Module:
-        """A copy of the prepared network with about the share `ratio` of every dim gone."""
+    def at(self, case: Case, prepared: nn.Module, ratio: float, heads: float | None = None) -> nn.Module:
+        """A copy of the prepared network with about the share `ratio` of every dim gone, and `heads` of the heads."""
         import torch_pruning as tp
 
         model = _copied(prepared)
-        heads = heads_of(model)
+        count = heads_of(model)
+        of_heads = ratio if heads is None else heads
         pruner = tp.pruner.BasePruner(
             model,
             case.example,
             importance=_importance(self.importance),
             pruning_ratio=ratio,
             ignored_layers=_ignored(model, case, self.inner),
-            num_heads=heads,
-            prune_num_heads=bool(heads) and not self.dims,
+            num_heads=count,
+            prune_num_heads=bool(count) and not self.dims,
             prune_head_dims=self.dims,
-            head_pruning_ratio=0.0 if self.dims else ratio,
+            head_pruning_ratio=0.0 if self.dims else of_heads,
             in_channel_groups={},
             out_channel_groups={},
             **SCOPES[self.scope],
@@ -75,13 +77,29 @@ class Peer:
 
 
 def _bisect(peer: Peer, case: Case, budget: float) -> nn.Module:
-    """The largest network of at most 1% over the budget that the ratios tried gave; an early end once it is reached."""
+    """The largest network of at most 1% over the budget that its ratios give.
+
+    Uniformly pruned heads leave all layers together, which leaps over many budgets: then one head more stays in each,
+    and the ratio of the rest is searched again.
+    """
     prepared = _prepared(peer.importance, case)
-    low, high, best, error = 0.0, 1.0, None, None
+    share, model, low = _search(lambda ratio: peer.at(case, prepared, ratio), case, budget)
+    if share < budget and case.pair.heads and not peer.dims:
+        with_heads = partial(peer.at, case, prepared, heads=low)
+        again = _search(with_heads, case, budget, low)
+        share, model, _ = max((share, model, low), again, key=lambda found: found[0])
+    return model
+
+
+def _search(
+    at: Callable[[float], nn.Module], case: Case, budget: float, low: float = 0.0
+) -> tuple[float, nn.Module, float]:
+    """By bisection: share of the MACs, network, and the largest ratio met that was too small."""
+    high, best, error = 1.0, None, None
     for _ in range(TRIES):
         ratio = (low + high) / 2
         try:
-            model = peer.at(case, prepared, ratio)
+            model = at(ratio)
             share = case.ratio(model)
         except Exception as failure:  # whatever breaks in it, or in the network it leaves
             high, error = ratio, failure
@@ -96,7 +114,7 @@ def _bisect(peer: Peer, case: Case, budget: float) -> nn.Module:
             break
     if best is None:
         raise RuntimeError(f"no ratio reaches {budget:g}x ({error or 'nothing was pruned'})")
-    return best[1]
+    return *best, low
 
 
 def _importance(name: str) -> Any:
