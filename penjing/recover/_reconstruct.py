@@ -243,6 +243,8 @@ class _Job:
             chosen = self._chosen(station.product, self.padding[number])
             phi, y = station.product.phi(chosen), station.product.results(other.result, chosen, kept)
             if joined:
+                assert other.partner is not None
+                assert station.partner is not None
                 lacking = station.product.results(other.partner, chosen, kept)
                 lacking = lacking - station.product.results(station.partner, chosen)
                 y = y + (lacking if fold is None else lacking / fold.slope.view(y.shape[0], 1, -1))
