@@ -1,6 +1,8 @@
 """Recovery by `penjing.recover` for a given number of CPU seconds, the same for either side."""
 
 import copy
+import dataclasses
+import inspect
 import itertools
 import statistics
 import time
@@ -11,13 +13,14 @@ from torch import nn
 
 from benchmarks.quality_ours import Cut
 from benchmarks.quality_pairs import Case
-from penjing.recover import Fit, evaluate, recover
+from penjing.recover import Fit, Training, evaluate, recover
 
 SLICES = 4  # times that the selection split is looked at while training
 PROBE = 8  # steps that are timed beforehand
 LEFT_OUT = 2  # of them: the first ones are slower
 DEEP = 0.4  # of the MACs, below which a larger rate wins back more
-BEFORE = {"reconstruct", "reconstruct_examples"}  # what is done, or not, when the network is cut
+# Options of a run's step that recovery itself takes; others say what the run does around it.
+TAKEN = {*inspect.signature(recover).parameters, *(field.name for field in dataclasses.fields(Training))}
 
 
 class Sliced:
@@ -84,8 +87,8 @@ def _batch_size(case: Case) -> int:
 
 
 def _run(case: Case, model: nn.Module, cut: Cut, data: Sliced, epochs: int, budget: float) -> Fit:
-    options: dict[str, Any] = case.recipe.steps.recover.model_dump(exclude=BEFORE)
-    options["epochs"] = epochs
+    given = case.recipe.steps.recover.model_dump().items()
+    options: dict[str, Any] = {name: value for name, value in given if name in TAKEN} | {"epochs": epochs}
     if budget < DEEP:
         options["lr"] *= case.pair.deep
     teacher = case.copy().eval()
