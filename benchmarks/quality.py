@@ -135,7 +135,7 @@ def make(key: Key, case: Case) -> Row:
         row |= (
             untrained(case, cut.model, selection=row["side"] == "ours")
             if key.stage == "cut"
-            else _trained(case, cut, key.budget)
+            else _trained(case, cut)
         )
         return row | {"status": "done"}
     except Exception as error:
@@ -154,8 +154,8 @@ def untrained(case: Case, model: nn.Module, *, selection: bool) -> Row:
     return found | ({"bn_selection": case.accuracy(settled, "selection")} if selection else {})
 
 
-def _trained(case: Case, cut: Cut, budget: float) -> Row:
-    spent = recovered(case, cut, budget)
+def _trained(case: Case, cut: Cut) -> Row:
+    spent = recovered(case, cut)
     return spent | {"recovered": case.accuracy(cut.model, "certification")}
 
 

@@ -59,16 +59,10 @@ def _rows(*made: tuple[str, str, bool, bool]) -> dict[str, Ours]:
 
 OURS: Mapping[str, Ours] = _rows(
     ("l2", "uniform", False, False),
-    ("l2", "global", False, False),
-    ("taylor", "uniform", False, False),
     ("taylor", "uniform", True, False),
-    ("taylor", "global", False, False),
-    ("taylor", "global", True, False),
-    ("taylor", "loss", False, False),
     ("taylor", "loss", True, False),
-    ("fisher", "loss", True, False),
-    ("obs", "loss", True, False),
     ("taylor", "loss", True, True),
+    ("obs", "loss", True, False),
     ("obs", "loss", False, True),
     ("obs", "loss", True, True),
 )

@@ -31,8 +31,7 @@ class Pair:
     `recipe` is that of a run of Penjing; its steps transfer and recover say how both are done. `counts` are the most
     examples taken of (train, selection, certification), the first of each, which are a random sample. `stream` are
     patterns of what the residual stream is made by: methods that keep the stream whole protect these. `seconds` are
-    the CPU seconds of recovery; `deep` is what its learning rate is multiplied by below 0.4 of the MACs.
-    `heads` says that it has attention.
+    the CPU seconds of recovery; `heads` says that it has attention.
     """
 
     name: str
@@ -41,7 +40,6 @@ class Pair:
     counts: tuple[int, int, int]
     stream: tuple[str, ...] = ()
     seconds: float = 60.0
-    deep: float = 1.0
     heads: bool = False
 
 
@@ -103,7 +101,6 @@ PAIRS = (
         },
         counts=(3229, 400, 1000),
         stream=_BERT_STREAM,
-        deep=2.0,
         heads=True,
     ),
     Pair(
@@ -118,7 +115,6 @@ PAIRS = (
         counts=(3000, 300, 800),
         stream=_BERT_STREAM,
         seconds=90.0,
-        deep=2.0,
         heads=True,
     ),
     Pair(

@@ -18,7 +18,6 @@ from penjing.recover import Fit, Training, evaluate, recover
 SLICES = 4  # times that the selection split is looked at while training
 PROBE = 8  # steps that are timed beforehand
 LEFT_OUT = 2  # of them: the first ones are slower
-DEEP = 0.4  # of the MACs, below which a larger rate wins back more
 # Options of a run's step that recovery itself takes; others say what the run does around it.
 TAKEN = {*inspect.signature(recover).parameters, *(field.name for field in dataclasses.fields(Training))}
 
@@ -57,22 +56,22 @@ class Sliced:
                 yield batch
 
 
-def recovered(case: Case, cut: Cut, budget: float) -> dict[str, Any]:
+def recovered(case: Case, cut: Cut) -> dict[str, Any]:
     """Recovers `cut.model` in place; what it cost. Seconds that its making counts are taken off beforehand."""
-    step, fixed, look = _pace(case, cut, budget)
+    step, fixed, look = _pace(case, cut)
     left = case.pair.seconds - cut.seconds - fixed - (SLICES - 1) * look
     steps = max(1, int(left / step / SLICES))
     begun = time.process_time()
-    fit = _run(case, cut.model, cut, Sliced(case.data, _batch_size(case), steps), SLICES, budget)
+    fit = _run(case, cut.model, cut, Sliced(case.data, _batch_size(case), steps), SLICES)
     spent = time.process_time() - begun + cut.seconds
     return {"recovery_seconds": round(spent, 1), "steps": SLICES * steps, "best": fit.best_epoch}
 
 
-def _pace(case: Case, cut: Cut, budget: float) -> tuple[float, float, float]:
+def _pace(case: Case, cut: Cut) -> tuple[float, float, float]:
     """CPU seconds of a step, of what comes once, and of a look at the selection split; measured on a copy."""
     data, model = Sliced(case.data, _batch_size(case), PROBE), copy.deepcopy(cut.model)
     begun = time.process_time()
-    _run(case, model, cut, data, 1, budget)
+    _run(case, model, cut, data, 1)
     whole = time.process_time() - begun
     between = [b - a for a, b in itertools.pairwise(data.stamps)]
     step = statistics.median(between[LEFT_OUT:])
@@ -86,10 +85,8 @@ def _batch_size(case: Case) -> int:
     return case.recipe.steps.recover.batch_size
 
 
-def _run(case: Case, model: nn.Module, cut: Cut, data: Sliced, epochs: int, budget: float) -> Fit:
+def _run(case: Case, model: nn.Module, cut: Cut, data: Sliced, epochs: int) -> Fit:
     given = case.recipe.steps.recover.model_dump().items()
     options: dict[str, Any] = {name: value for name, value in given if name in TAKEN} | {"epochs": epochs}
-    if budget < DEEP:
-        options["lr"] *= case.pair.deep
     teacher = case.copy().eval()
     return recover(model, teacher, case.task, data, plan=cut.plan, augment=True, seed=case.seed, **options)
