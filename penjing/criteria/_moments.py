@@ -6,7 +6,6 @@ inputs says which they are and the layer's data is laid out as [batch, position]
 
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +14,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from penjing.criteria._calibration import evaluating, inputs_of, run_batch
-from penjing.structure import every_path, fast_paths_off, named_parameters
+from penjing.structure import every_path, fast_paths_off, kernels_written_out, named_parameters
 from penjing.tasks import at_length, padding_mask
 
 aten = torch.ops.aten
@@ -45,22 +44,11 @@ def input_moments(model: nn.Module, batches: Iterator[Any]) -> dict[tuple[str, i
     found: dict[tuple[str, int], Moments] = {}
     names = {_place(p): name for name, p in reversed(list(named_parameters(every_path(model)))) if p.numel()}
     shapes = {name: p.shape for name, p in named_parameters(every_path(model))}
-    with evaluating(model), fast_paths_off(), _kernels_written_out():
+    with evaluating(model), fast_paths_off(), kernels_written_out():
         for batch in batches:
             with _Watching(names, shapes, padding_mask(inputs_of(batch)), found):
                 run_batch(model, batch)
     return found
-
-
-@contextmanager
-def _kernels_written_out() -> Iterator[None]:
-    """Recurrent layers run as matrix products."""
-    before = torch.backends.mkldnn.set_flags(False)[0]
-    try:
-        with torch.backends.cudnn.flags(enabled=False):
-            yield
-    finally:
-        torch.backends.mkldnn.set_flags(before)
 
 
 def _place(tensor: torch.Tensor) -> int:

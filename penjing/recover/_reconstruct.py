@@ -1,8 +1,8 @@
 """Closed-form reconstruction: the kept weights that give the original's outputs from the inputs there are now."""
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -11,10 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from penjing.core import Plan, PlanError, UsageError
-from penjing.core._edits import DropBlock, MergeWeight, ScaleTensor
+from penjing.core._edits import ScaleTensor
 from penjing.recover._lockstep import Walker
-from penjing.recover._modules import call, device_of, place
+from penjing.recover._modules import device_of, place
 from penjing.recover._padding import Padding, padding_of
+from penjing.recover._pairing import Pairing, base_of, paired, run_once, sharing, surveyed
 from penjing.recover._protocols import Batch, Task
 from penjing.recover._refit import Refit, Sums, refit
 from penjing.recover._repeated import original_sums
@@ -25,12 +26,10 @@ from penjing.structure import (
     Parameters,
     Product,
     Survey,
-    copied,
     fast_paths_off,
     kept_outputs,
-    survey,
+    kernels_written_out,
 )
-from penjing.surgery import apply
 
 POSITIONS = 20_000
 MEMORY = 2 << 30
@@ -134,14 +133,12 @@ class _Job:
     own: Parameters
     whole: Parameters
     surveys: tuple[Survey, Survey]
-    once: Mapping[str, Meeting]
-    repeated: Mapping[str, Meeting]
+    pairing: Pairing
     positions: int
     memory: int
     examples: int
     generator: torch.Generator
     notes: list[str] = field(default_factory=list)
-    left: list[Refitted] = field(default_factory=list)
     folds: dict[int, Fold] = field(default_factory=dict)
 
     @staticmethod
@@ -155,14 +152,13 @@ class _Job:
         memory: int,
         seed: int,
     ) -> "_Job":
-        base = _base(model, plan)
+        base = base_of(model, plan)
         inputs = [_first(b) if task is None else task.inputs(b) for b in batches]
         own, whole = Parameters(slim), Parameters(base)
-        slim, base = _sharing(slim), _sharing(base)
+        slim, base = sharing(slim), sharing(base)
         with fast_paths_off():
-            surveys = _surveys((slim, base), (own, whole), inputs[0])
+            surveys = surveyed((slim, base), (own, whole), inputs[0])
         scaled = {e.name for e in plan.edits if isinstance(e, ScaleTensor)}
-        once, repeated, left = _candidates(surveys, scaled, plan.removed)
         each = surveys[0].peak + surveys[1].peak
         fit = max(1, min(len(inputs), memory // max(1, each)))
         notes = []
@@ -180,14 +176,12 @@ class _Job:
             own=own,
             whole=whole,
             surveys=surveys,
-            once=once,
-            repeated=repeated,
+            pairing=paired(surveys, scaled, plan.removed),
             positions=positions,
             memory=each * fit,
             examples=sum(p.examples for p in padding),
             generator=torch.Generator().manual_seed(seed),
             notes=notes,
-            left=left,
         )
 
     def run(self) -> tuple[Refitted, ...]:
@@ -195,7 +189,7 @@ class _Job:
         with ExitStack() as stack:
             stack.enter_context(fast_paths_off())
             if self.surveys[0].fused:
-                stack.enter_context(_kernels_written_out())
+                stack.enter_context(kernels_written_out())
             found += self._refit_repeated()
             small = [self._walker(stack, self.slim, x, 0) for x in self.inputs]
             large = [self._walker(stack, self.model, x, 1) for x in self.inputs]
@@ -216,11 +210,13 @@ class _Job:
                 else:
                     found.append(self._refit(stations, large))
                 del stations
-        return (*found, *self.left)
+        return (*found, *(Refitted(name=n, cause=c) for n, c in self.pairing.left.items()))
 
     def _walker(self, stack: ExitStack, model: nn.Module, inputs: Any, side: int) -> Walker:
-        forward = Forward((self.own, self.whole)[side], self.surveys[side], self.once, after=bool(side))
-        walker = Walker(partial(_forward, _sharing(model), inputs), forward.watch)
+        forward = Forward(
+            (self.own, self.whole)[side], self.surveys[side], self.pairing.once, after=bool(side)
+        )
+        walker = Walker(partial(run_once, sharing(model), inputs), forward.watch)
         stack.callback(walker.cancel)
         return walker
 
@@ -232,7 +228,7 @@ class _Job:
             raise PlanError(f"the two networks part at {first.name!r}: was `slim` cut from `model`?")
         whole = others[0].product
         kept = kept_outputs(whole, self.removed.get(whole.name, {}), self.whole.tensors[whole.name])
-        meeting = self.once[first.name]
+        meeting = self.pairing.once[first.name]
         joined, fold = all(s.partner is not None for s in (*stations, *others)), None
         if joined and meeting.norm is not None:
             fold = self._fold(first.name, meeting.norm, kept)
@@ -276,18 +272,18 @@ class _Job:
         )
 
     def _refit_repeated(self) -> list[Refitted]:
-        if not self.repeated:
+        if not self.pairing.repeated:
             return []
-        forwards = [partial(_forward, self.model, inputs) for inputs in self.inputs]
+        forwards = [partial(run_once, self.model, inputs) for inputs in self.inputs]
         sums = original_sums(
             forwards,
             self.whole,
-            self.repeated,
+            self.pairing.repeated,
             self.removed,
             self._held_out,
             lambda number, item: self._chosen(item, self.padding[number]),
         )
-        return [self._solved(m, m.product, *sums[name]) for name, m in self.repeated.items()]
+        return [self._solved(m, m.product, *sums[name]) for name, m in self.pairing.repeated.items()]
 
     def _held_out(self, number: int) -> bool:
         count = len(self.inputs)
@@ -331,70 +327,6 @@ def _write(item: Product, bias: Tensor | None, found: Refit) -> None:
     if bias is not None:
         offset = found.offset.reshape(bias.shape).to(bias.dtype)
         bias.copy_(offset if item.bias is not None else bias + offset)
-
-
-def _candidates(
-    surveys: tuple[Survey, Survey], scaled: set[str], removed: Mapping[str, Any]
-) -> tuple[dict[str, Meeting], dict[str, Meeting], list[Refitted]]:
-    """Weights that both networks read once, in the same order, those they read repeatedly, and those left alone."""
-    small, large = surveys[0].once, surveys[1].once
-    again = {n: m for n, m in surveys[0].repeated.items() if n in surveys[1].repeated and n not in scaled}
-    left: dict[str, str] = {}
-    for name in dict.fromkeys(m.name for m in surveys[0].meetings if m.name not in again):
-        if name in scaled:
-            left[name] = "it carries a factor of the plan"
-        elif name not in small or name not in large:
-            left[name] = "several operators read it"
-    once = {name: meeting for name, meeting in small.items() if name not in left}
-    if list(once) != [name for name in large if name in once]:
-        raise PlanError(
-            "the two networks meet their weights in different orders: was `slim` cut from `model`?"
-        )
-    lost = {name: meeting for name, meeting in again.items() if name in removed}
-    return once, lost, [Refitted(name=name, cause=cause) for name, cause in left.items()]
-
-
-def _surveys(
-    networks: tuple[nn.Module, nn.Module], parameters: tuple[Parameters, Parameters], inputs: Any
-) -> tuple[Survey, Survey]:
-    """Both networks' surveys, with recurrent kernels written out where there are any."""
-    small, large = (
-        survey(partial(_forward, n, inputs), p) for n, p in zip(networks, parameters, strict=True)
-    )
-    if not small.fused:
-        return small, large
-    with _kernels_written_out():
-        small, large = (
-            survey(partial(_forward, n, inputs), p) for n, p in zip(networks, parameters, strict=True)
-        )
-    return replace(small, fused=True), large
-
-
-@contextmanager
-def _kernels_written_out() -> Iterator[None]:
-    """Recurrent layers run as matrix products."""
-    before = torch.backends.mkldnn.set_flags(False)[0]
-    try:
-        with torch.backends.cudnn.flags(enabled=False):
-            yield
-    finally:
-        torch.backends.mkldnn.set_flags(before)
-
-
-def _base(model: nn.Module, plan: Plan) -> nn.Module:
-    """The original with only the plan's merged weights and dropped blocks."""
-    edits = tuple(e for e in plan.edits if isinstance(e, (DropBlock, MergeWeight)))
-    return apply(model, replace(plan, edits=edits)) if edits else model
-
-
-def _sharing(model: nn.Module) -> nn.Module:
-    """The modules once more, around the same tensors: what forwards keep on them does not mix."""
-    memo = {id(t): t for t in (*model.parameters(), *model.buffers())}
-    return copied(model, memo).eval()
-
-
-def _forward(model: nn.Module, inputs: Any) -> None:
-    call(model, inputs)
 
 
 def _first(batch: Batch) -> Any:

@@ -60,6 +60,7 @@ from penjing.structure._survey import Survey as Survey
 from penjing.structure._survey import norm as norm
 from penjing.structure._survey import survey as survey
 from penjing.structure._tracing._fast_paths import fast_paths_off as fast_paths_off
+from penjing.structure._tracing._fast_paths import kernels_written_out as kernels_written_out
 from penjing.structure._tracing._leftovers import no_leftovers as no_leftovers
 from penjing.structure._tracing._trace import Trace as Trace
 from penjing.structure._tracing._trace import trace_forward as trace_forward

@@ -1,4 +1,4 @@
-"""Fused attention in plain operators, which can be followed, replayed and run in float64."""
+"""Fused attention and recurrent layers in plain operators, which can be followed, replayed and run in float64."""
 
 import math
 import sys
@@ -21,6 +21,17 @@ def fast_paths_off() -> Iterator[None]:
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(enabled)
+
+
+@contextmanager
+def kernels_written_out() -> Iterator[None]:
+    """Inside, recurrent layers run as matrix products."""
+    before = torch.backends.mkldnn.set_flags(False)[0]
+    try:
+        with torch.backends.cudnn.flags(enabled=False):
+            yield
+    finally:
+        torch.backends.mkldnn.set_flags(before)
 
 
 @contextmanager
