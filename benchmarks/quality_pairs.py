@@ -44,6 +44,7 @@ class Pair:
 
 
 _LITE = {"task": "image-classification", "model": "timm:tf_efficientnet_lite0", "image_size": 64}
+_SCRATCH = {"model_args": {"in_chans": 1}, "weights": "none"}
 _SHORT = {"epochs": 6, "batch_size": 32, "lr": 3e-3}
 # Told, so that the peer's networks are drawn to the teacher's hidden states as ours are by default.
 _HIDDEN = {"lr": 3e-4, "hidden": 3.0}
@@ -80,8 +81,7 @@ PAIRS = (
         recipe={
             "task": "image-classification",
             "model": "timm:resnet18",
-            "model_args": {"in_chans": 1},
-            "weights": "none",
+            **_SCRATCH,
             "image_size": 28,
             "data": "builtin:fashion-mnist",
             "steps": {
@@ -125,8 +125,7 @@ PAIRS = (
         recipe={
             "task": "audio-classification",
             "model": "timm:resnet10t",
-            "model_args": {"in_chans": 1},
-            "weights": "none",
+            **_SCRATCH,
             "image_size": 64,
             "data": {"source": "builtin:mandarin-finals", "seconds": 0.64},
             "steps": {"transfer": {"epochs": 20, "lr": 3e-3, "probe_epochs": 0}, "recover": {"lr": 2e-3}},
