@@ -1,12 +1,13 @@
 """Least squares from sums that stream: the weights that give the wanted outputs from the inputs there are."""
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 RIDGES = (1e-8, 1e-6, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # relative to the mean variance of the inputs
+FIRST = RIDGES.index(1e-2)  # the likeliest
 ALONE = 1e-2  # where nothing can be held out
 FLAT = 1e-12
 
@@ -108,7 +109,6 @@ def refit(
     *,
     offset: bool,
     bias: Tensor | None = None,
-    ridges: Sequence[float] = RIDGES,
 ) -> Refit:
     """Ridge regression of y on phi, drawn to `weight`; the ridge is the one that serves held-out positions best.
 
@@ -122,10 +122,11 @@ def refit(
     if held.count:
         around = here.means if origin is None else origin
         there = held.moments(around)
-        _, ridge = min((there.error(_drawn(weight, here, r)), r) for r in ridges)
+        draw = _Drawn(weight, here)
+        ridge = RIDGES[_lowest(lambda place: there.error(draw(RIDGES[place])), len(RIDGES), FIRST)]
         both = pooled(here, there)
         both = _centred(both, here.means) if offset else both
-    found = _drawn(weight, both, ridge)
+    found = _Drawn(weight, both)(ridge)
     means = both.means[0].unsqueeze(2)
     now = both.means[1] - (weight @ means)[:, :, 0]
     missed = float((now - bias).square().sum()) if offset and bias is not None else 0.0
@@ -149,12 +150,43 @@ def _centred(both: Moments, around: tuple[Tensor, Tensor]) -> Moments:
     )
 
 
-def _drawn(weight: Tensor, of: Moments, ridge: float) -> Tensor:
-    scale = of.within.diagonal(dim1=1, dim2=2).mean(1).clamp_min(1e-30)
-    left = of.across - weight @ of.within
-    size = of.within.shape[1]
-    eye = torch.eye(size, dtype=torch.float64, device=weight.device)
-    factor, info = torch.linalg.cholesky_ex(of.within + (ridge * scale)[:, None, None] * eye)
-    if info.any():
-        return weight
-    return weight + torch.cholesky_solve(left.mT, factor).mT
+class _Drawn:
+    """The ridge regressions of one set of moments, drawn to `weight`."""
+
+    def __init__(self, weight: Tensor, of: Moments) -> None:
+        self.weight, self.within = weight, of.within
+        self.scale = of.within.diagonal(dim1=1, dim2=2).mean(1, keepdim=True).clamp_min(1e-30)
+        self.left = (of.across - weight @ of.within).mT
+
+    def __call__(self, ridge: float) -> Tensor:
+        raised = self.within.clone()
+        raised.diagonal(dim1=1, dim2=2).add_(ridge * self.scale)
+        factor, info = torch.linalg.cholesky_ex(raised)
+        if info.any():
+            return self.weight
+        return self.weight + torch.cholesky_solve(self.left, factor).mT
+
+
+def _lowest(value: Callable[[int], float], count: int, start: int) -> int:
+    """The place from which values rise on either side, downhill from `start`."""
+    known: dict[int, float] = {}
+    place, lowest = -1, start
+    while place != lowest:
+        place = lowest
+        around = range(max(0, place - 1), min(count, place + 2))
+        known |= {at: value(at) for at in around if at not in known}
+        lowest = min(around, key=lambda at: (known[at], at))
+    return place
+
+
+def missed(weight: Tensor, phi: Tensor, y: Tensor, *, offset: bool, bias: Tensor | None = None) -> float:
+    """The share of y's variance that `weight` phi misses at these positions, as `refit` tells it before a refit;
+    NaN where y does not vary.
+    """
+    left = y - phi @ weight.mT.to(phi.dtype)
+    if not offset:
+        return float(left.square().sum() / y.square().sum())
+    mean = left.mean(1, keepdim=True)
+    error = (left - mean).square().mean(1).sum()
+    error = error if bias is None else error + (mean[:, 0] - bias).square().sum()
+    return float(error / (y - y.mean(1, keepdim=True)).square().mean(1).sum())

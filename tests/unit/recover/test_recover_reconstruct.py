@@ -169,7 +169,7 @@ def test_padding_does_not_count() -> None:
     other = copy.deepcopy(slim)
     reconstruct(net, slim, plan, plain, task=Bare())  # pyright: ignore[reportArgumentType]
     found = reconstruct(net, other, plan, padded, task=Bare())  # pyright: ignore[reportArgumentType]
-    assert found.layers[0].positions == 8 * 5 * 8
+    assert {r.positions for r in found.layers} == {0, 64, 8 * 5 * 8}  # untouched, pooled, and all but padding
     for ours, theirs in zip(slim.parameters(), other.parameters(), strict=True):
         assert torch.allclose(ours, theirs, atol=1e-9)
 
@@ -182,7 +182,19 @@ def test_positions_may_run_before_examples() -> None:
     data = [{"src": x, "src_key_padding_mask": m} for x, m in zip(batches(8, 5, 6), masks, strict=True)]
     slim, plan = cut(net, data[0], "linear1.weight", 8)
     seen = [r.positions for r in reconstruct(net, slim, plan, data, task=Masked()).layers]  # pyright: ignore[reportArgumentType]
-    assert set(seen) == {8 * int((~masks[0]).sum())}
+    assert set(seen) == {0, 8 * int((~masks[0]).sum())}
+
+
+def test_what_misses_next_to_nothing_is_left_as_it_is() -> None:
+    net, data = conv_net(), batches(4, 3, 6, 6)
+    slim, plan = cut(net, data[0], "0.weight", 4)
+    first = slim.state_dict()["0.weight"].clone()
+    found = {r.name: r for r in reconstruct(net, slim, plan, data).layers}
+    assert torch.equal(slim.state_dict()["0.weight"], first)
+    assert found["0.weight"].positions == 0
+    assert found["0.weight"].before == found["0.weight"].after <= 1e-20
+    assert found["2.weight"].positions > 0
+    assert found["2.weight"].after < found["2.weight"].before
 
 
 class Masked(Bare):
