@@ -1,7 +1,8 @@
 """The plan: an ordered, replayable list of edits."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from types import MappingProxyType
@@ -11,6 +12,7 @@ from penjing.core._edits import DropBlock, Edit, Removal, RemoveUnits, ScaleTens
 from penjing.core._errors import PlanError
 
 SCHEMA = 1
+_Move = Callable[[tuple[int, ...], tuple[int, ...]], tuple[int, ...]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +59,21 @@ class Plan:
             fingerprint=self.fingerprint,
             skipped=self.skipped + later.skipped,
             policies=tuple(dict.fromkeys(self.policies + later.policies)),
+        )
+
+    def since(self, earlier: "Plan", fingerprint: str) -> "Plan":
+        """What this plan does after `earlier`, which it begins with, in the coordinates of `earlier`'s result.
+
+        `fingerprint` is that result's. `first.then(second).since(first, second.fingerprint)` has `second`'s edits.
+        """
+        if self.edits[: len(earlier.edits)] != earlier.edits or self.fingerprint != earlier.fingerprint:
+            raise PlanError("a plan can only be told from one that it begins with")
+        kept = _KeptIndices(earlier)
+        return Plan(
+            edits=tuple(kept.untranslate(edit) for edit in self.edits[len(earlier.edits) :]),
+            fingerprint=fingerprint,
+            skipped=self.skipped[len(earlier.skipped) :],
+            policies=self.policies,
         )
 
     def to_json(self) -> str:
@@ -124,36 +141,50 @@ def _removals(edit: Edit) -> Iterable[tuple[str, int, Iterable[int]]]:
 
 
 class _KeptIndices:
-    """Maps indices of a plan's result back to the original."""
+    """Maps indices of a plan's result to the original, and back."""
 
     def __init__(self, plan: Plan) -> None:
         self._removed = plan.removed
 
     def translate(self, edit: Edit) -> Edit:
+        return self._moved(edit, _among_all, 1)
+
+    def untranslate(self, edit: Edit) -> Edit:
+        return self._moved(edit, _among_kept, -1)
+
+    def _moved(self, edit: Edit, among: _Move, sign: int) -> Edit:
         if isinstance(edit, RemoveUnits):
             removals = tuple(
-                Removal(name=r.name, dim=r.dim, indices=self._original(r.name, r.dim, r.indices))
+                Removal(name=r.name, dim=r.dim, indices=among(r.indices, self._gone(r.name, r.dim)))
                 for r in edit.removals
             )
-            return RemoveUnits(
-                group=edit.group, granularity=edit.granularity, units=edit.units, removals=removals
-            )
+            return replace(edit, removals=removals)
         if isinstance(edit, DropBlock):
-            sizes = tuple((n, size + len(self._removed.get(n, {}).get(0, ()))) for n, size in edit.tensors)
-            return DropBlock(module=edit.module, tensors=sizes)
+            return replace(
+                edit, tensors=tuple((n, size + sign * len(self._gone(n, 0))) for n, size in edit.tensors)
+            )
         if isinstance(edit, ScaleTensor) and edit.indices is not None:
-            return replace(edit, indices=self._original(edit.name, edit.dim, edit.indices))
+            return replace(edit, indices=among(edit.indices, self._gone(edit.name, edit.dim)))
         return edit
 
-    def _original(self, name: str, dim: int, indices: tuple[int, ...]) -> tuple[int, ...]:
-        gone = self._removed.get(name, {}).get(dim, ())
-        if not gone:
-            return indices
-        moved, shift, following = [], 0, iter((*gone, None))
-        nearest = next(following)
-        for index in indices:
-            while nearest is not None and nearest <= index + shift:
-                shift += 1
-                nearest = next(following)
-            moved.append(index + shift)
-        return tuple(moved)
+    def _gone(self, name: str, dim: int) -> tuple[int, ...]:
+        return self._removed.get(name, {}).get(dim, ())
+
+
+def _among_all(indices: tuple[int, ...], gone: tuple[int, ...]) -> tuple[int, ...]:
+    """Sorted indices of what is left without `gone`, among all."""
+    if not gone:
+        return indices
+    moved, shift, following = [], 0, iter((*gone, None))
+    nearest = next(following)
+    for index in indices:
+        while nearest is not None and nearest <= index + shift:
+            shift += 1
+            nearest = next(following)
+        moved.append(index + shift)
+    return tuple(moved)
+
+
+def _among_kept(indices: tuple[int, ...], gone: tuple[int, ...]) -> tuple[int, ...]:
+    """The inverse: indices among all, none of which is `gone`, among what is left."""
+    return tuple(index - bisect_left(gone, index) for index in indices)

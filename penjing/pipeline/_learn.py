@@ -18,7 +18,7 @@ from penjing.pipeline._facts import facts
 from penjing.pipeline._job import Job, event_log, write_plan, write_state
 from penjing.pipeline._rounds import ONCE, Round, epochs_in_all
 from penjing.pipeline._run import CACHE
-from penjing.pipeline._shrink import calibration, cut
+from penjing.pipeline._shrink import calibration, cut, cut_from, start
 from penjing.recover import (
     Fit,
     Rebuilt,
@@ -88,7 +88,7 @@ def recover_step(job: Job, round: Round, out: Path, figures: dict[str, Any]) -> 
     recipe, name = job.recipe, round.recover
     model, plan = job.slim(round.prune, round.prune), job.plan(round.prune)
     epochs = recipe.steps.recover.epochs if round.last else recipe.steps.prune.between
-    _rebuild(job, name, model, plan, figures)
+    _rebuild(job, name, model, round, plan, figures)
     _finish(job, name, _recover(job, name, model, plan, epochs), out, figures)
 
 
@@ -125,7 +125,7 @@ def random_step(job: Job, out: Path, figures: dict[str, Any]) -> None:
     """Random units removed to the same budget at once, with the same recovery."""
     model, plan = cut(job, "random", ONCE)
     write_plan(plan, out, "control:random")
-    _rebuild(job, "control:random", model, plan, figures)
+    _rebuild(job, "control:random", model, ONCE, plan, figures)
     fit = _recover(job, "control:random", model, plan, epochs_in_all(job.recipe))
     _finish(job, "control:random", fit, out, figures)
 
@@ -159,22 +159,31 @@ def _transfer(job: Job, step: str, source: LoadedSource) -> Fit:
         return transfer(source.model, task, job.inputs.data, head=find_head(source.model), **options, **hooks)
 
 
-def _rebuild(job: Job, step: str, model: nn.Module, plan: Plan, figures: dict[str, Any]) -> None:
-    """Closed-form reconstruction towards the reference. A resumed step does it again: its figures are the same."""
+def _rebuild(
+    job: Job, step: str, model: nn.Module, round: Round, plan: Plan, figures: dict[str, Any]
+) -> None:
+    """Closed-form reconstruction towards the network that `round` cut, whose plan is part of `plan`.
+
+    A resumed step does it again: its figures are the same.
+    """
     options, seed = job.recipe.steps.recover, job.run.record(step)["seed"]
+    if options.reconstruct is False:
+        return
     how = {"when": options.reconstruct, "examples": options.reconstruct_examples, "seed": seed}
     job.progress(step)("reconstruct", 0, 1, {})
     try:
-        done = rebuild(model, job.full(job.reference), plan, job.inputs.task(), job.inputs.data, **how)
+        wanted, own = cut_from(job, round, plan)
+        done = rebuild(model, wanted, own, job.inputs.task(), job.inputs.data, **how)
     except PlanError as error:
         if options.reconstruct is True:
             raise
         job.note(step, f"no reconstruction: {error}")
+        figures["reconstruct"] = {"kept": False, "cause": str(error)}
         return
-    if done is not None:
-        figures["reconstruct"] = _told(done)
-        for note in done.found.notes if done.kept else ("reconstruction did not help and was taken back",):
-            job.note(step, note)
+    assert done is not None
+    figures["reconstruct"] = _told(done) | {"towards": start(job, round)}
+    for note in done.found.notes if done.kept else ("reconstruction did not help and was taken back",):
+        job.note(step, note)
 
 
 def _told(done: Rebuilt) -> dict[str, Any]:

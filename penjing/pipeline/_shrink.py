@@ -15,6 +15,7 @@ from penjing.pipeline._rounds import ONCE, Round
 from penjing.recover import call, place
 from penjing.search import DEFAULT_GRANULARITY, Levers, nearest_told, prune, trim
 from penjing.search._select import matches
+from penjing.structure import fingerprint
 
 BATCH = 64
 REACHABLE = ("macs", "params")
@@ -95,14 +96,26 @@ def cut(job: Job, criterion: str, round: Round) -> tuple[nn.Module, Plan]:
     return slim, plan if done is None else done.then(plan)
 
 
+def start(job: Job, round: Round) -> str:
+    """The step whose network the round cuts: the recovery before it, or trim, or the reference's."""
+    if round.before is not None:
+        return round.before.recover
+    return "trim" if job.recipe.steps.trim.blocks else job.reference
+
+
+def cut_from(job: Job, round: Round, plan: Plan) -> tuple[nn.Module, Plan]:
+    """The network that `start` names, and what `plan` of that round does to it, in its coordinates."""
+    model, done = _start(job, round)
+    return model, plan if done is None else plan.since(done, fingerprint(model))
+
+
 def _start(job: Job, round: Round) -> tuple[nn.Module, Plan | None]:
-    """What the round before left, or the trimmed network, or the whole one; and the plan that led there."""
-    before = round.before
-    if before is not None:
-        return job.slim(before.recover, before.prune), job.plan(before.prune)
-    if job.recipe.steps.trim.blocks:
-        return job.slim("trim", "trim"), job.plan("trim")
-    return job.full(job.reference), None
+    """The network that the round cuts, and the plan that led there from the whole one."""
+    step = start(job, round)
+    if step == job.reference:
+        return job.full(step), None
+    structure = round.before.prune if round.before is not None else step
+    return job.slim(step, structure), job.plan(structure)
 
 
 def prune_to(

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import penjing as pj
+from penjing.core import PlanError
 from penjing.core._edit_json import _pack, _unpack
 from penjing.core._edits import DropBlock, Removal, RemoveUnits
 from penjing.core._plan import Plan
@@ -82,9 +83,10 @@ def test_composition_maps_indices_back(n: int, data: st.DataObject):
         unit = RemoveUnits(group="g", granularity="channel", units=(), removals=(removal,))
         return Plan(edits=(unit,) if indices else (), fingerprint="")
 
-    both = plan(first).then(plan(second)).removed
+    both = plan(first).then(plan(second))
     expected = tuple(sorted(first | {left[i] for i in second}))
-    assert dict(both) == ({"w": {1: expected}} if expected else {})
+    assert dict(both.removed) == ({"w": {1: expected}} if expected else {})
+    assert both.since(plan(first), "") == plan(second)
 
 
 def test_pruning_twice_is_the_composed_plan_on_the_original():
@@ -116,6 +118,9 @@ def test_trimming_and_pruning_compose(trim_first: bool):
     composed = first.then(second)
     assert same(pj.apply(model, composed), twice)
     assert pj.verify(model, twice, composed, X).passed
+    assert same(pj.apply(once, composed.since(first, second.fingerprint)), twice)
+    with pytest.raises(PlanError, match="begins with"):
+        composed.since(second, second.fingerprint)
     (block,) = composed.dropped
     for name, parameter in model.get_submodule(block).named_parameters():
         assert composed.removed[f"{block}.{name}"][0] == tuple(range(parameter.shape[0]))
