@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +11,12 @@ import torch
 from torch import Tensor, nn
 
 import penjing as pj
-from penjing.core import Plan, Recipe
+from penjing.core import Plan, PlanError, Recipe
+from penjing.pipeline import Event, shape
 from penjing.pipeline import _learn as learn
-from penjing.pipeline import shape
-from penjing.pipeline._job import state_file
+from penjing.pipeline._job import Inputs, Job, state_file
+from penjing.pipeline._rounds import Round
+from penjing.pipeline._run import reopen
 from penjing.recover import _rebuild as rebuilding
 
 RECIPE = {
@@ -30,6 +32,7 @@ RECIPE = {
         "measure": {"repeats": 3, "rounds": 5, "batch_sizes": [8]},
     },
 }
+LAST = Round(number=2, of=2)
 State = Mapping[str, Tensor]
 
 
@@ -89,3 +92,80 @@ def test_each_round_is_measured_against_the_network_it_cut(run: Path, seen: list
     for name in towards:
         layers = found[name]["reconstruct"]["layers"]
         assert sum(layer["after"] < layer["before"] for layer in layers) >= 4, name
+
+
+Rebuild = Callable[..., tuple[dict[str, Any], list[str], bool]]
+
+
+@pytest.fixture
+def again(run: Path, recipe: Recipe) -> Rebuild:
+    """The last round's reconstruction once more: its figures, its notes, and whether it changed the network."""
+
+    def ask(when: bool | str) -> tuple[dict[str, Any], list[str], bool]:
+        steps = {**RECIPE["steps"], "recover": {**RECIPE["steps"]["recover"], "reconstruct": when}}
+        asked = Recipe.of(RECIPE | {"model": recipe.model, "steps": steps})
+        heard: list[Event] = []
+        job = Job(run=reopen(run, asked), inputs=Inputs(recipe=asked, trust=True), listen=heard.append)
+        slim, told = job.slim("prune", "prune"), {}
+        before = copied(slim)
+        learn._rebuild(job, "recover", slim, LAST, job.plan("prune"), told)
+        return told, [e.text for e in heard if e.kind == "note"], not same(copied(slim), before)
+
+    return ask
+
+
+def test_false_does_nothing_and_says_nothing(again: Rebuild):
+    assert again(False) == ({}, [], False)
+
+
+def test_true_keeps_it_and_tells_as_the_run_did(again: Rebuild, run: Path):
+    told, notes, changed = again(True)
+    told = told["reconstruct"]
+    assert told["kept"]
+    assert changed
+    assert told["examples"] == 256
+    assert notes == told["notes"]
+    names = {layer["name"] for layer in told["layers"]}
+    assert names == {n for n, t in stored(run, "prune").items() if t.dim() > 1}
+    first = figures(run)["recover"]["reconstruct"]
+    assert {**told, "kept": first["kept"]} == first
+
+
+@pytest.mark.parametrize("better", [True, False])
+def test_auto_keeps_what_the_selection_split_likes(
+    again: Rebuild, monkeypatch: pytest.MonkeyPatch, better: bool
+):
+    scores = iter((1.0, 0.0) if better else (1.0, 1.0))
+    monkeypatch.setattr(rebuilding, "score", lambda *_: next(scores))
+    told, notes, changed = again("auto")
+    assert told["reconstruct"]["kept"] is better
+    assert changed is better
+    assert ("reconstruction did not help and was taken back" in notes) is not better
+    assert told["reconstruct"]["layers"]
+
+
+def test_a_plan_that_does_not_fit_is_noted_in_auto_and_ends_the_run_where_asked(
+    again: Rebuild, monkeypatch: pytest.MonkeyPatch
+):
+    class Turned(nn.Sequential):
+        """The blocks in another order, under the same names."""
+
+        def forward(self, x: Tensor) -> Tensor:
+            for block in reversed(self):
+                x = block(x)
+            return x
+
+    def other(job: Job, round: Round, plan: Plan) -> tuple[nn.Module, Plan]:
+        model, own = cut_from(job, round, plan)
+        model.get_submodule("blocks").__class__ = Turned
+        return model, own
+
+    cut_from = learn.cut_from
+    monkeypatch.setattr(learn, "cut_from", other)
+    told, notes, changed = again("auto")
+    assert told["reconstruct"]["kept"] is False
+    assert "different orders" in told["reconstruct"]["cause"]
+    assert notes == [f"no reconstruction: {told['reconstruct']['cause']}"]
+    assert not changed
+    with pytest.raises(PlanError, match="different orders"):
+        again(True)
