@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from penjing.core import Plan, PlanError
-from penjing.core._edits import DropBlock, MergeWeight
+from penjing.core._edits import MergeWeight
 from penjing.recover._modules import call
 from penjing.structure import Meeting, Parameters, Survey, copied, kernels_written_out, survey
 from penjing.surgery import apply
@@ -65,8 +65,11 @@ def _each(
 
 
 def base_of(model: nn.Module, plan: Plan) -> nn.Module:
-    """The original with only the plan's merged weights and dropped blocks."""
-    edits = tuple(e for e in plan.edits if isinstance(e, (DropBlock, MergeWeight)))
+    """The original with only the plan's merged weights, so that both have the same parameters.
+
+    Blocks that the plan drops stay: what they gave to their stream is made up for by what reads and joins it later.
+    """
+    edits = tuple(e for e in plan.edits if isinstance(e, MergeWeight))
     return apply(model, replace(plan, edits=edits)) if edits else model
 
 

@@ -56,6 +56,31 @@ def test_channels_that_are_linear_functions_of_kept_ones_cost_nothing() -> None:
     assert [layer.name for layer in found.layers] == ["0.weight", "2.weight", "5.weight"]
 
 
+class Residual(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Conv2d(4, 4, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.body(x)
+
+
+@torch.no_grad()
+def test_what_a_dropped_block_gave_is_made_up_for_by_the_next() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 4, 1), Residual(), Residual(), nn.Flatten(), nn.Linear(64, 3))
+    net = net.double().eval()
+    net[1].body = nn.Conv2d(4, 4, 1).double()  # a linear function of what the next block reads
+    data = batches(16, 3, 4, 4)
+    slim, plan, _ = pj.trim(net, data[0], evaluate=lambda m: float(len(list(m[1].parameters()))), drop=1)
+    assert plan.dropped == ("1",)
+    wanted = net(data[0])
+    assert (slim(data[0]) - wanted).abs().max() > 0.1
+    found = reconstruct(net, slim, plan, data)
+    assert [layer.name for layer in found.layers if layer.positions] == ["2.body.weight"]
+    assert (slim(data[0]) - wanted).abs().max() < 1e-6
+
+
 @torch.no_grad()
 def test_constant_channels_move_into_the_bias() -> None:
     torch.manual_seed(0)
