@@ -1,7 +1,6 @@
 """The steps that learn from data: transfer, distil, recover, and the controls that get the same recovery."""
 
-import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
@@ -11,22 +10,21 @@ from typing import Any
 import torch
 from torch import nn
 
-from penjing.core import DistilOptions, Plan, PlanError
+from penjing.core import DistilOptions, Plan
 from penjing.measure import measure_zeros
 from penjing.pipeline._checkpoint import Checkpoints
 from penjing.pipeline._facts import facts
 from penjing.pipeline._job import Job, event_log, write_plan, write_state
+from penjing.pipeline._rebuilt import finite, rebuild_to
 from penjing.pipeline._rounds import ONCE, Round, epochs_in_all
 from penjing.pipeline._run import CACHE
 from penjing.pipeline._shrink import calibration, cut, cut_from, start
 from penjing.recover import (
     Fit,
-    Rebuilt,
     Sparsity,
     TeacherCache,
     TrainState,
     distil,
-    rebuild,
     recover,
     sparsify,
     transfer,
@@ -162,39 +160,10 @@ def _transfer(job: Job, step: str, source: LoadedSource) -> Fit:
 def _rebuild(
     job: Job, step: str, model: nn.Module, round: Round, plan: Plan, figures: dict[str, Any]
 ) -> None:
-    """Closed-form reconstruction towards the network that `round` cut, whose plan is part of `plan`.
-
-    A resumed step does it again: its figures are the same.
-    """
-    options, seed = job.recipe.steps.recover, job.run.record(step)["seed"]
-    if options.reconstruct is False:
-        return
-    how = {"when": options.reconstruct, "examples": options.reconstruct_examples, "seed": seed}
-    job.progress(step)("reconstruct", 0, 1, {})
-    try:
+    """Reconstruction towards the network that `round` cut, whose plan is part of `plan`."""
+    if job.recipe.steps.recover.reconstruct is not False:
         wanted, own = cut_from(job, round, plan)
-        done = rebuild(model, wanted, own, job.inputs.task(), job.inputs.data, **how)
-    except PlanError as error:
-        if options.reconstruct is True:
-            raise
-        job.note(step, f"no reconstruction: {error}")
-        figures["reconstruct"] = {"kept": False, "cause": str(error)}
-        return
-    assert done is not None
-    figures["reconstruct"] = _told(done) | {"towards": start(job, round)}
-    for note in done.found.notes if done.kept else ("reconstruction did not help and was taken back",):
-        job.note(step, note)
-
-
-def _told(done: Rebuilt) -> dict[str, Any]:
-    found = done.found
-    layers = [
-        {"name": f.name, "before": f.before, "after": f.after, "ridge": f.ridge, "cause": f.cause}
-        for f in found.layers
-    ]
-    sides = {"before": _finite(done.before), "after": _finite(done.after)}
-    about = {"examples": found.examples, "memory": found.memory, "notes": list(found.notes)}
-    return {"kept": done.kept, **sides, **about, "layers": layers}
+        rebuild_to(job, step, model, wanted, own, start(job, round), figures)
 
 
 def _recover(job: Job, step: str, model: nn.Module, plan: Plan, epochs: int) -> Fit:
@@ -258,12 +227,7 @@ def _curves(job: Job, step: str, resume: TrainState | None) -> Iterator[Callable
 def _finish(job: Job, step: str, fit: Fit, out: Path, figures: dict[str, Any]) -> None:
     write_state(fit.model, out, step)
     figures["best_epoch"] = fit.best_epoch
-    figures["before"] = _finite(fit.start)
-    figures["epochs"] = [_finite(row) for row in fit.history]
+    figures["before"] = finite(fit.start)
+    figures["epochs"] = [finite(row) for row in fit.history]
     if fit.chosen:
         figures |= {"chosen": dict(fit.chosen), "notes": list(fit.notes)}
-
-
-def _finite(row: Mapping[str, float]) -> dict[str, float | None]:
-    """A row of a history without its time, as JSON can hold it."""
-    return {key: value if math.isfinite(value) else None for key, value in row.items() if key != "seconds"}

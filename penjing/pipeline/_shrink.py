@@ -11,6 +11,7 @@ from penjing.core import Budget, BudgetError, Plan, Recipe, UsageError
 from penjing.criteria import CRITERIA, loss_units
 from penjing.measure import count_macs, count_params
 from penjing.pipeline._job import Inputs, Job, event_log, write_plan, write_state
+from penjing.pipeline._rebuilt import rebuild_to
 from penjing.pipeline._rounds import ONCE, Round
 from penjing.recover import call, place
 from penjing.search import DEFAULT_GRANULARITY, Levers, nearest_told, prune, trim
@@ -39,15 +40,19 @@ def check_budget(recipe: Recipe) -> None:
 
 
 def trim_step(job: Job, out: Path, figures: dict[str, Any]) -> None:
-    """Drops the asked number of residual blocks, each time the one that raises the calibration loss least."""
-    options = job.recipe.steps.trim
+    """Drops the asked number of residual blocks, each time the one that raises the calibration loss least, and makes up
+    for what they gave.
+    """
+    options, whole = job.recipe.steps.trim, job.full(job.reference)
     slim, plan, report = trim(
-        job.full(job.reference),
+        whole,
         job.inputs.example(),
         evaluate=_calibration_loss(job, options.calibration),
         drop=options.blocks,
         progress=job.progress("trim"),
     )
+    if plan.dropped:
+        rebuild_to(job, "trim", slim, whole, plan, job.reference, figures)
     write_plan(plan, out, "trim")
     write_state(slim, out, "trim")
     figures |= {"asked": options.blocks, "dropped": list(plan.dropped)}

@@ -27,7 +27,7 @@ READS = {
     "transfer": ("steps.transfer",),
     "teacher": ("teacher", "teacher_weights", "steps.transfer"),
     "distil": ("teacher", "teacher_weights", "steps.distil"),
-    "trim": ("steps.trim",),
+    "trim": ("steps.trim", "steps.recover.reconstruct", "steps.recover.reconstruct_examples"),
     "prune": ("budget", "steps.prune"),
     "recover": ("steps.recover", "steps.prune.between"),
     "sparsify": ("steps.sparsify",),

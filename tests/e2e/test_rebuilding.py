@@ -14,6 +14,7 @@ import penjing as pj
 from penjing.core import Plan, PlanError, Recipe
 from penjing.pipeline import Event, shape
 from penjing.pipeline import _learn as learn
+from penjing.pipeline import _rebuilt as rebuilt
 from penjing.pipeline._job import Inputs, Job, state_file
 from penjing.pipeline._rounds import Round
 from penjing.pipeline._run import reopen
@@ -66,7 +67,7 @@ def run(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory, seen: list[Any
         return rebuilding.rebuild(slim, model, plan, *rest, **options)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(learn, "rebuild", watch)
+        patch.setattr(rebuilt, "rebuild", watch)
         shape(recipe, out, trust=True)
     return out
 
@@ -169,3 +170,22 @@ def test_a_plan_that_does_not_fit_is_noted_in_auto_and_ends_the_run_where_asked(
     assert not changed
     with pytest.raises(PlanError, match="different orders"):
         again(True)
+
+
+def test_what_dropped_blocks_gave_is_made_up_for_before_units_go(recipe: Recipe, tmp_path: Path):
+    steps = {**RECIPE["steps"], "trim": {"blocks": 1, "calibration": 64}, "controls": {"scratch": False}}
+    steps |= {"prune": {"round_to": 1, "calibration": 64}}
+    given = RECIPE | {"model": recipe.model, "steps": steps, "budget": "macs<=0.7x"}
+    asked = Recipe.of(given)
+    shape(asked, tmp_path / "run", trust=True)
+    found = figures(tmp_path / "run")
+    told = found["trim"]["reconstruct"]
+    assert found["trim"]["dropped"]
+    assert told["kept"]
+    assert told["after"]["accuracy"] > told["before"]["accuracy"]
+    assert told["towards"] == "transfer"
+    assert found["recover"]["reconstruct"]["towards"] == "trim"
+    inputs = Inputs(recipe=asked, trust=True)
+    job = Job(run=reopen(tmp_path / "run", asked), inputs=inputs, listen=lambda _: None)
+    dropped = pj.apply(job.full("transfer"), job.plan("trim"))
+    assert not same(copied(dropped), copied(job.slim("trim", "trim")))
