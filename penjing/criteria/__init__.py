@@ -16,6 +16,7 @@ from penjing.criteria._registry import prepare_criterion as prepare_criterion
 from penjing.criteria._registry import unit_scores as unit_scores
 from penjing.criteria._weights import check_share as check_share
 from penjing.criteria._weights import input_dim as input_dim
+from penjing.criteria._weights import odd_names as odd_names
 from penjing.criteria._weights import parse_pattern as parse_pattern
 from penjing.criteria._weights import pattern_masks as pattern_masks
 from penjing.criteria._weights import share_masks as share_masks

@@ -109,17 +109,20 @@ def weight_names(
                 f"a parameter name or a pattern, for example {next(iter(able), 'none here')!r}"
             )
     chosen = [n for n in able if layers is None or any(_matches(n, asked) for asked in layers)]
-    if pattern is None:
-        return tuple(chosen)
-    of = parse_pattern(pattern)[1]
-    odd = [n for n in chosen if able[n].shape[input_dim(model, n)] % of]
+    odd = odd_names(model, chosen, pattern) if pattern is not None else ()
     if layers is not None and odd:
         name, dim = odd[0], input_dim(model, odd[0])
         raise UsageError(
-            f"pattern={pattern!r} needs input dims that {of} divides: {name} has {able[name].shape[dim]} along dim "
-            f"{dim}. Leave it out of layers"
+            f"pattern={pattern!r} needs input dims that {parse_pattern(pattern or '')[1]} divides: {name} has "
+            f"{able[name].shape[dim]} along dim {dim}. Leave it out of layers"
         )
     return tuple(n for n in chosen if n not in odd)
+
+
+def odd_names(model: nn.Module, names: Iterable[str], pattern: str) -> tuple[str, ...]:
+    """Those of `names` whose input dim an N:M pattern's M does not divide: it cannot be laid over them."""
+    of, parameters = parse_pattern(pattern)[1], dict(model.named_parameters())
+    return tuple(n for n in names if parameters[n].shape[input_dim(model, n)] % of)
 
 
 def _matches(name: str, asked: str) -> bool:

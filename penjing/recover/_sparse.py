@@ -13,6 +13,7 @@ from penjing.core import UsageError
 from penjing.criteria import (
     check_share,
     input_dim,
+    odd_names,
     parse_pattern,
     pattern_masks,
     share_masks,
@@ -162,9 +163,14 @@ def sparsify(
 
     Over the share `ramp` of the epochs (rounded down) the share of zeros rises by `cubic`; the rest is recovery
     (`recover`, whose options these are) with the zeros held, and only its epochs are chosen among. N:M patterns have no
-    ramp. A resumed run does as the whole one did. Zeros are no speed: measure, and compare sizes on disk.
+    ramp; weights that they cannot be laid over are named in the result's `notes`, and told to `say`. A resumed run does
+    as the whole one did. Zeros are no speed: measure, and compare sizes on disk.
     """
     names = weight_names(model, sparsity.layers, sparsity.pattern)
+    notes = _dense(model, sparsity)
+    if options.get("say") is not None:
+        for note in notes:
+            options["say"](note)
     ranking = _Ranking(model, sparsity, names, calibration)
     rising = 0 if sparsity.pattern is not None else min(epochs - 1, int(ramp * epochs))
     train = _Training(model, teacher, task, data, progress, checkpoint, bn_examples, options)
@@ -178,7 +184,27 @@ def sparsify(
     if resume is not None:
         masks = {n: resume.model[n].to(m.device) != 0 for n, m in masks.items()}
     with held(model, masks):
-        return train.best(HOLD, epochs - rising, resume)
+        fit = train.best(HOLD, epochs - rising, resume)
+    return replace(fit, notes=(*notes, *fit.notes))
+
+
+def _dense(model: nn.Module, sparsity: Sparsity) -> tuple[str, ...]:
+    """What a pattern leaves as it is, in words."""
+    if sparsity.pattern is None:
+        return ()
+    able = weight_names(model, sparsity.layers)
+    odd = odd_names(model, able, sparsity.pattern)
+    if not odd:
+        return ()
+    parameters, of = dict(model.named_parameters()), int(sparsity.pattern.partition(":")[2])
+    numbers, whole = (sum(parameters[n].numel() for n in names) for names in (odd, able))
+    dims = [parameters[n].shape[input_dim(model, n)] for n in odd]
+    shown = ", ".join(f"{n} ({dim})" for n, dim in list(zip(odd, dims, strict=True))[:3])
+    way = f"; units removed in steps of {of} (round_to) leave dims that it divides" if max(dims) > of else ""
+    return (
+        f"pattern {sparsity.pattern} leaves {len(odd)} of {len(able)} weights dense, {numbers / whole:.0%} of their "
+        f"numbers: {of} does not divide their input dims, such as {shown}{way}",
+    )
 
 
 def _steps(data: Data, size: int) -> int:

@@ -20,7 +20,8 @@ WORST = "worst class"
 
 
 def verdict(metrics: Mapping[str, Any]) -> str:
-    """One sentence about the slim network; a reference that guesses and a control that does as well come first.
+    """One sentence about the slim network; a reference that guesses and a control that does as well come first, zeros
+    among its weights last.
 
     It compares counts and measured means; it is no statistical test.
     """
@@ -29,7 +30,8 @@ def verdict(metrics: Mapping[str, Any]) -> str:
     metric, larger = _headline(metrics)
     score = _score(slim, reference, metric)
     parts = [f"{slim['macs'] / reference['macs']:.0%} of the MACs", *_speed(slim), score]
-    return _guess(reference) + "".join(_rivals(rows, metric, larger)) + f"slim: {', '.join(parts)}"
+    told = f"slim: {', '.join(parts)}{_zeros(metrics.get('sparsity'))}"
+    return _guess(reference) + "".join(_rivals(rows, metric, larger)) + told
 
 
 def headings(metrics: Mapping[str, Any]) -> tuple[str, ...]:
@@ -123,6 +125,24 @@ def _speed(slim: Mapping[str, Any]) -> list[str]:
         )
         said.append(f"{faster} at batch {batch} {span}")
     return said
+
+
+def _zeros(sparsity: Mapping[str, Any] | None) -> str:
+    """What zeros save on disk, and the run time measured before and after them."""
+    if not sparsity:
+        return ""
+    before = sparsity["dense"]
+    return (
+        f"; {sparsity['share']:.0%} of its parameters are zero: {size(sparsity['zipped_bytes'])} zipped (without zeros "
+        f"{size(before['zipped_bytes'])}), {size(sparsity['packed_bytes'])} packed, {', '.join(_as_fast(sparsity))}"
+    )
+
+
+def _as_fast(sparsity: Mapping[str, Any]) -> list[str]:
+    return [
+        f"{timed['ratio']:.2f}x as fast at batch {key.removeprefix('batch_')} ({timed['low']:.2f}-{timed['high']:.2f})"
+        for key, timed in sparsity["time"].items()
+    ]
 
 
 def _score(slim: Mapping[str, Any], reference: Mapping[str, Any], metric: str) -> str:

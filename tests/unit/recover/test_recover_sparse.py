@@ -79,18 +79,22 @@ def test_zeros_are_held_in_a_loop_of_ones_own(net: Any, optimizer: Any):
 )
 def test_training_ends_with_the_zeros_asked_for(net: Any, task: Any, data: Any, sparsity: Sparsity):
     model, calibration = net(), list(data.batches("train", 32))
-    stages = []
+    stages, said = [], []
     fit = sparsify(model, net(), task, data, sparsity=sparsity, epochs=4, calibration=calibration, batch_size=32,
-                   ema=0.9 if sparsity.share == 0.8 else 0.0, checkpoint=lambda s: stages.append(s.stage))  # fmt: skip
+                   say=said.append, ema=0.9 if sparsity.share == 0.8 else 0.0,
+                   checkpoint=lambda s: stages.append(s.stage))  # fmt: skip
     share = 0.5 if sparsity.pattern else sparsity.share
     found = zeros(fit.model)
     if sparsity.pattern:
         assert found.pop("blocks.0.0.weight") < 0.1, "one input channel, which 4 does not divide"
         runs = fit.model.head.weight.reshape(-1, 4)
         assert ((runs != 0).sum(1) <= 2).all()
+        assert "does not divide their input dims, such as blocks.0.0.weight (1)" in said[0]
+        assert fit.notes[0] == said[0]
     assert all(
         v == pytest.approx(share, abs=0.1 if sparsity.method == "wanda" else 0.02) for v in found.values()
     )
+    assert any("pattern 2:4 leaves 1 of" in text for text in said) is (sparsity.pattern is not None)
     assert stages == (["sparsify"] * 4 if sparsity.pattern else ["sparsify-ramp"] * 2 + ["sparsify"] * 2)
     kept = zero_masks(model, list(found))
     assert all(p.isfinite().all() for p in model.parameters())

@@ -47,6 +47,16 @@ def test_the_verdict_is_one_plain_sentence():
     )
 
 
+def test_zeros_are_told_by_their_sizes_and_the_measured_run_time():
+    time = {"batch_32": {"ratio": 1.004, "low": 0.97, "high": 1.03}}
+    sizes = {"share": 0.48, "zipped_bytes": 7_100_000, "packed_bytes": 6_900_000, "time": time}
+    zeros = sizes | {"dense": {"zipped_bytes": 12_500_000}}
+    assert verdict(_metrics(scratch=0.9) | {"sparsity": zeros}) == verdict(_metrics(scratch=0.9)) + (
+        "; 48% of its parameters are zero: 7.10 MB zipped (without zeros 12.5 MB), 6.90 MB packed, "
+        "1.00x as fast at batch 32 (0.97-1.03)"
+    )
+
+
 def test_a_control_that_wins_is_named_first():
     assert verdict(_metrics(scratch=0.99)).startswith(
         "control:scratch beats slim (accuracy 99.0% vs 98.3%). slim:"
