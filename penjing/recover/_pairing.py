@@ -8,10 +8,13 @@ from typing import Any
 from torch import nn
 
 from penjing.core import Plan, PlanError
-from penjing.core._edits import MergeWeight
+from penjing.core._edits import MergeWeight, ScaleTensor
 from penjing.recover._modules import call
 from penjing.structure import Meeting, Parameters, Survey, copied, kernels_written_out, survey
 from penjing.surgery import apply
+
+WIDEST = 8192  # inputs: two matrices as wide and as high are held and solved for
+_PRODUCTS = {"mv", "addmv", "dot"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,22 +28,58 @@ class Pairing:
     left: Mapping[str, str]
 
 
-def paired(surveys: tuple[Survey, Survey], scaled: set[str], removed: Mapping[str, Any]) -> Pairing:
-    """`surveys` are those of the smaller network and the original. Raises `PlanError` where their orders differ."""
-    small, large = surveys[0].once, surveys[1].once
-    again = {n: m for n, m in surveys[0].repeated.items() if n in surveys[1].repeated and n not in scaled}
-    left: dict[str, str] = {}
-    for name in dict.fromkeys(m.name for m in surveys[0].meetings if m.name not in again):
-        if name in scaled:
-            left[name] = "it carries a factor of the plan"
-        elif name not in small or name not in large:
-            left[name] = "several operators read it"
-    once = {name: meeting for name, meeting in small.items() if name not in left}
-    if list(once) != [name for name in large if name in once]:
+def paired(surveys: tuple[Survey, Survey], own: Parameters, plan: Plan) -> Pairing:
+    """`surveys` are those of the smaller network, whose parameters are `own`, and of the original.
+
+    Raises `PlanError` where their orders differ.
+    """
+    scaled = {e.name for e in plan.edits if isinstance(e, ScaleTensor)}
+    small, again = (_able(found, scaled) for found in (surveys[0].once, surveys[0].repeated))
+    once = {name: meeting for name, meeting in small.items() if name in surveys[1].once}
+    if list(once) != [name for name in surveys[1].once if name in once]:
         raise PlanError(
             "the two networks meet their weights in different orders: was `slim` cut from `model`?"
         )
-    return Pairing(once, {name: meeting for name, meeting in again.items() if name in removed}, left)
+    again = {name: m for name, m in again.items() if name in surveys[1].repeated and name in plan.removed}
+    left = {
+        name: "it carries a factor of the plan" if name in scaled else _cause(name, surveys)
+        for name in _weights(own, surveys[0])
+        if name not in once and name not in again
+    }
+    return Pairing(once, again, left)
+
+
+def _able(meetings: Mapping[str, Meeting], scaled: set[str]) -> dict[str, Meeting]:
+    return {n: m for n, m in meetings.items() if n not in scaled and _inputs(m) <= WIDEST}
+
+
+def _inputs(meeting: Meeting) -> int:
+    return meeting.product.matrices.shape[2]
+
+
+def _weights(own: Parameters, survey: Survey) -> list[str]:
+    """Parameters of two and more dims, and vectors that are multiplied with data."""
+    return [n for n, t in own.tensors.items() if t.dim() > 1 or _PRODUCTS & survey.readers.get(n, {}).keys()]
+
+
+def _cause(name: str, surveys: tuple[Survey, Survey]) -> str:
+    """Why a weight is not refitted."""
+    readers = " and ".join(surveys[0].readers.get(name, ()))
+    met = [m for m in surveys[0].meetings if m.name == name]
+    if not readers:
+        return "no operator reads it"
+    if not met:
+        return f"what reads it is not refitted: {readers}"
+    widest = max(map(_inputs, met))
+    if widest > WIDEST:
+        return f"its {widest:,} inputs are more than {WIDEST:,}"
+    if all(name in survey.repeated for survey in surveys):
+        return "several products read it, and nothing of it was removed"
+    if len({m.product.weight.storage_offset() for m in met}) > 1:
+        return "several operators read parts of it"
+    if any(survey.uses.get(name, 0) > 1 for survey in surveys):
+        return f"several operators read it: {readers}"
+    return "the two networks read it in different ways"
 
 
 def surveyed(

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from penjing.core import Plan, PlanError, UsageError
-from penjing.core._edits import ScaleTensor
 from penjing.recover._lockstep import Walker
 from penjing.recover._modules import device_of, place
 from penjing.recover._padding import Padding, padding_of
@@ -33,7 +32,6 @@ from penjing.structure import (
 
 POSITIONS = 20_000
 MEMORY = 2 << 30
-WIDEST = 8192
 NEAR = 1e-3  # a weight that misses less of its outputs' variance is left as it is
 HELD = 4
 FAINT = 1e-3  # of the largest slope of a batch norm: flatter ones cannot make up for what a stream lacks
@@ -92,8 +90,9 @@ def reconstruct(
     All batches walk through both networks together, once; padding does not count where the inputs hold a mask or `task`
     says which positions do. At most `positions` places per weight are drawn, and as many batches are taken as fit into
     `memory` bytes. Labels are not used. Weights that miss less than 0.1% of their outputs' variance stay as they are.
-    Weights that a forward reads again and again (recurrent ones) are fitted to the original's inputs instead; others
-    that several operators read are left alone, and said.
+    Weights that a forward reads again and again (recurrent ones) are fitted to the original's inputs instead. What is
+    left alone is listed too, with the cause: weights of more than 8,192 inputs, those that several operators read, and
+    those that meet data in other operators (transposed convolutions, lookups).
 
     Raises `UsageError` for batches that are missing or hold NaN, `PlanError` for a plan of another network.
     """
@@ -159,7 +158,6 @@ class _Job:
         slim, base = sharing(slim), sharing(base)
         with fast_paths_off():
             surveys = surveyed((slim, base), (own, whole), inputs[0])
-        scaled = {e.name for e in plan.edits if isinstance(e, ScaleTensor)}
         each = surveys[0].peak + surveys[1].peak
         fit = max(1, min(len(inputs), memory // max(1, each)))
         notes = []
@@ -177,7 +175,7 @@ class _Job:
             own=own,
             whole=whole,
             surveys=surveys,
-            pairing=paired(surveys, scaled, plan.removed),
+            pairing=paired(surveys, own, plan),
             positions=positions,
             memory=each * fit,
             examples=sum(p.examples for p in padding),

@@ -72,12 +72,13 @@ class Meeting:
 
 @dataclass(slots=True)
 class Survey:
-    """What one forward did: `uses` counts the operators that read a parameter, `fused` says that recurrent kernels hide
-    their products, `peak` the bytes that lived at once.
+    """What one forward did: `uses` counts the operators that read a parameter, `readers` are their names, `fused` says
+    that recurrent kernels hide their products, `peak` the bytes that lived at once.
     """
 
     meetings: list[Meeting] = field(default_factory=list)
     uses: dict[str, int] = field(default_factory=dict)
+    readers: dict[str, dict[str, None]] = field(default_factory=dict)
     fused: bool = False
     peak: int = 0
 
@@ -144,6 +145,7 @@ class _Surveying(TorchDispatchMode):
             name = self._parameters.name(tensor)
             if name is not None and not views:
                 found.uses[name] = found.uses.get(name, 0) + 1
+                found.readers.setdefault(name, {})[_called(func, args)] = None
             self._last[_place(tensor)] = number
         self._connect(func, args, given, results, item, number)
         for tensor in results:
@@ -209,6 +211,12 @@ class _Surveying(TorchDispatchMode):
             live += change
             most = max(most, live)
         return most
+
+
+def _called(op: Any, args: Sequence[Any]) -> str:
+    packet = op.overloadpacket
+    transposed = packet is aten.convolution and args[6]
+    return f"{'transposed ' if transposed else ''}{packet.__name__}"
 
 
 def _place(tensor: Tensor) -> int:

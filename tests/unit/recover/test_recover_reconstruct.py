@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import penjing as pj
 from penjing.core import Plan, UsageError
-from penjing.recover import rebuild, reconstruct, recover, reestimate_bn
+from penjing.recover import _pairing, rebuild, reconstruct, recover, reestimate_bn
 from penjing.recover._refit import RIDGES, Sums, refit
 from penjing.recover._stations import Forward
 from penjing.structure._products import Parameters
@@ -291,8 +291,54 @@ def test_weights_of_several_operators_are_left_alone_and_said() -> None:
     assert {layer.name: layer.cause for layer in found.layers} == {
         "again.weight": "",
         "first.weight": "",
-        "tied": "several operators read it",
+        "tied": "several operators read it: mm and sum",
     }
+
+
+class Others(nn.Module):
+    """Weights that meet data, or do not, in ways that are not followed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.place = nn.Embedding(9, 8), nn.Parameter(torch.randn(4, 8))
+        self.first, self.wide = nn.Linear(8, 6), nn.Linear(24, 6)
+        self.up, self.pair = nn.ConvTranspose1d(6, 6, 2, stride=2), nn.Bilinear(6, 6, 5)
+        self.vector, self.spare = nn.Parameter(torch.randn(5)), nn.Linear(3, 3)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        x = torch.relu(self.first(self.table(tokens) + self.place))
+        x = x + self.wide(x.flatten(1)).unsqueeze(1)
+        x = torch.relu(self.up(x.mT)).mean(2)
+        return torch.relu(self.pair(x, x)) @ self.vector
+
+
+def test_nothing_is_left_alone_in_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    net = Others().double().eval()
+    data = [torch.randint(0, 9, (16, 4)) for _ in range(4)]
+    slim, plan = cut(net, data[0], "first.weight", 3)
+    monkeypatch.setattr(_pairing, "WIDEST", 10)
+    found = reconstruct(net, slim, plan, data)
+    assert {layer.name: layer.cause for layer in found.layers} == {
+        "first.weight": "",
+        "table.weight": "what reads it is not refitted: embedding",
+        "place": "what reads it is not refitted: add",
+        "wide.weight": "its 12 inputs are more than 10",
+        "up.weight": "what reads it is not refitted: transposed convolution",
+        "pair.weight": "what reads it is not refitted: _trilinear",
+        "vector": "what reads it is not refitted: mv",
+        "spare.weight": "no operator reads it",
+    }
+    assert all(layer.positions == 0 for layer in found.layers if layer.cause)
+
+
+def test_attention_whose_projections_are_read_in_parts_is_said() -> None:
+    torch.manual_seed(0)
+    net, data = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True).double().eval(), batches(8, 5, 8)
+    slim, plan = pj.prune(net, data[0], ratio=0.5)
+    causes = {layer.name: layer.cause for layer in reconstruct(net, slim, plan, data).layers}
+    assert causes["self_attn.in_proj_weight"] == "several operators read parts of it"
+    assert {name for name, cause in causes.items() if cause} == {"self_attn.in_proj_weight"}
 
 
 class Recurrent(nn.Module):
