@@ -2,6 +2,10 @@
 
 import json
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -94,5 +98,46 @@ def test_a_run_that_is_broken_off_again_and_again_ends_the_same(
             shape(recipe, out, trust=True, listen=listen, resume=broken > 0)
     shape(recipe, out, trust=True, listen=listen, resume=True)
     assert places == []
+    for name in SAME:
+        assert (out / name).read_bytes() == (whole[0] / name).read_bytes(), name
+
+
+def killed_in(step: str, file: Path, recipe: Recipe, out: Path) -> None:
+    """Runs in a process of its own until `step` has stored a training state, then kills it without mercy."""
+    options = (
+        "shape",
+        file,
+        "--model",
+        recipe.model,
+        "--out",
+        out,
+        "--quiet",
+        *(["--resume"] if out.exists() else []),
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-m", "penjing", *map(str, options)], stderr=subprocess.PIPE, text=True
+    )
+    deadline, stored = time.monotonic() + 300, out / ".checkpoint"
+    while not any(stored.glob(f"{step.replace(':', '-')}.*")):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    ledger = json.loads((out / "run.json").read_text())
+    states = {record["name"]: record["state"] for record in ledger["steps"]}
+    assert states[step.replace("recover", "prune")] == "finished"
+    assert states[step] == "pending"
+
+
+def test_a_run_that_is_killed_amid_recovery_between_rounds_ends_the_same(
+    recipe: Recipe, whole: tuple[Path, list[Event]], tmp_path: Path
+):
+    out, file = tmp_path / "killed", tmp_path / "recipe.yaml"
+    file.write_text(recipe.to_yaml())
+    for step in ("recover:1", "recover:2"):
+        killed_in(step, file, recipe, out)
+    shape(recipe, out, trust=True, resume=True)
+    assert figures(out)["recover:2"]["reconstruct"]["towards"] == "recover:1"
     for name in SAME:
         assert (out / name).read_bytes() == (whole[0] / name).read_bytes(), name
