@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from penjing.core import UsageError
 from penjing.core._groups import PruneGroup, Slot
 from penjing.criteria._calibration import batches_of, gradients, inputs_of, run_batch
-from penjing.criteria._registry import Context, Score, criterion
+from penjing.criteria._registry import Context, Score, criterion, remarked
 from penjing.structure import (
     Parameters,
     Product,
@@ -46,7 +46,8 @@ def obs(model: nn.Module, context: Context) -> Score:
     matrices d x d of memory for each. Gradients are those of the log-probability of labels drawn from the network's own
     outputs, taken as logits over the last axis (the empirical Fisher vanishes on fitted data); outputs that are no
     logits are taken for them. Windows of more than 1,024 inputs are taken channel by channel. Units that no such weight
-    reads are scored by what their own outputs carry. It is about the second order, one group at a time.
+    reads are scored by what their own outputs carry; batched products and transposed convolutions are not seen, and the
+    plan's policies say so. It is about the second order, one group at a time.
     """
     seen = _gather(model, batches_of("obs", context, loss=False), context.seed)
 
@@ -57,12 +58,12 @@ def obs(model: nn.Module, context: Context) -> Score:
             return seen.carried(group)
         return cumulative(readers, len(group))
 
-    return score
+    return remarked(score, seen.remarks())
 
 
 @dataclass(slots=True)
 class Met:
-    """A weight's inputs and the energy of its outputs' gradients."""
+    """A weight's inputs, per group of a convolution, and the energy of its outputs' gradients."""
 
     product: Product
     channelwise: bool
@@ -73,26 +74,31 @@ class Met:
     energy: Tensor | None = None
 
     def add(self, phi: Tensor) -> None:
+        """`phi` is [groups, positions, inputs]."""
         phi = phi.double() if phi.dtype is torch.float64 else phi.float()
-        sums, squares = phi.sum(0, dtype=torch.float64), (phi.T @ phi).double()
+        sums = torch.stack([rows.sum(0, dtype=torch.float64) for rows in phi])
+        squares = torch.stack([(rows.T @ rows).double() for rows in phi])
         self.first = sums if self.first is None else self.first + sums
         self.second = squares if self.second is None else self.second + squares
-        self.count += len(phi)
+        self.count += phi.shape[1]
 
     def covariance(self) -> Tensor:
+        """[groups, inputs, inputs]."""
         assert self.first is not None
         assert self.second is not None
         mean = self.first / self.count
-        return self.second / self.count - torch.outer(mean, mean)
+        return self.second / self.count - mean.unsqueeze(2) * mean.unsqueeze(1)
 
     def weighted(self) -> Tensor:
-        """W, each output times the root of its gradient's energy per example."""
-        weight = self.product.matrices[0].double()
-        energy = torch.zeros(len(weight)) if self.energy is None else self.energy / max(1, self.examples)
-        scaled = weight * energy.double().sqrt().unsqueeze(1).to(weight.device)
+        """W [groups, outputs, inputs], each output times the root of its gradient's energy per example."""
+        weight = self.product.matrices.double()
+        groups, outputs, _ = weight.shape
+        energy = torch.zeros(1) if self.energy is None else self.energy / max(1, self.examples)
+        scale = energy.double().sqrt().expand(groups * outputs).reshape(groups, outputs, 1)
+        scaled = weight * scale.to(weight.device)
         if self.channelwise:
             channels = self.product.weight.shape[1]
-            scaled = scaled.reshape(len(weight), channels, -1).movedim(2, 0).flatten(0, 1)
+            scaled = scaled.reshape(groups, outputs, channels, -1).movedim(3, 1).flatten(1, 2)
         return scaled
 
 
@@ -193,19 +199,30 @@ class _State:
 class _Seen:
     parameters: Parameters
     met: dict[Key, Met] = field(default_factory=dict)
+    unseen: dict[str, None] = field(default_factory=dict)
+
+    def remarks(self) -> tuple[str, ...]:
+        """What the scores leave out."""
+        if not self.unseen:
+            return ()
+        return (
+            f"criterion obs does not count what {', '.join(self.unseen)} would make of the units it reads",
+        )
 
     def readers(self, slot: Slot) -> list[Reader]:
         """The weights that sum over a slot's dim, each with its columns per unit."""
         found = []
         for (name, _), one in self.met.items():
-            if name != slot.name or one.product.groups != 1 or not one.count:
+            if name != slot.name or not one.count:
                 continue
             if _summed(one.product, self.parameters.tensors[name]) != slot.dim:
                 continue
             columns = torch.from_numpy(slot.index)
             taps = 1 if one.channelwise or one.product.settings is None else one.product.weight[0, 0].numel()
             columns = (columns.unsqueeze(2) * taps + torch.arange(taps)).flatten(1)
-            found.append(Reader(one.weighted(), one.covariance(), columns.to(one.product.weight.device)))
+            columns = columns.to(one.product.weight.device)
+            parts = zip(one.weighted(), one.covariance(), strict=True)
+            found += [Reader(weight, covariance, columns) for weight, covariance in parts]
         return found
 
     def carried(self, group: PruneGroup) -> np.ndarray:
@@ -214,10 +231,10 @@ class _Seen:
         for slot in group.slots:
             for (name, _), one in self.met.items():
                 shape = self.parameters.tensors[name].shape
-                if name == slot.name and slot.dim == 0 and one.product.groups == 1 and len(shape) > 1:
+                if name == slot.name and slot.dim == 0 and one.count and len(shape) > 1:
                     weight = one.weighted()
-                    if len(weight) == shape[0]:
-                        energy = ((weight @ one.covariance()) * weight).sum(1) / 2
+                    if weight.shape[:2].numel() == shape[0]:
+                        energy = ((weight @ one.covariance()) * weight).sum(2).flatten() / 2
                         total += energy.cpu().numpy()[slot.index].sum(1)
         order = np.argsort(total, kind="stable")
         scores = np.empty(len(group))
@@ -287,6 +304,11 @@ class _Meeting(TorchDispatchMode):
         self._rows_of.note(func, args, result)
         if item is not None and item.weight.dim() != 3:
             self._pending = self._met(item), item, result
+        elif item is not None:
+            self._seen.unseen[item.name] = None
+        elif func.overloadpacket is torch.ops.aten.convolution and args[6]:
+            name = self._seen.parameters.name(args[1])
+            self._seen.unseen |= {} if name is None else {name: None}
         return result
 
     def settle(self) -> None:
@@ -307,7 +329,7 @@ class _Meeting(TorchDispatchMode):
         if key not in self._counted:
             self._counted.add(key)
             one.examples += self._examples
-        if item.groups == 1:
+        if item.groups == 1 or item.weight.shape[1] > 1:
             one.add(self._rows(item, one.channelwise))
         return one
 
@@ -315,13 +337,14 @@ class _Meeting(TorchDispatchMode):
     def _rows(self, item: Product, channelwise: bool) -> Tensor:
         if channelwise:
             rows = item.data.detach().movedim(1, -1).flatten(0, -2)
-            return rows[torch.randperm(len(rows), generator=self._generator)[: POSITIONS // 8]]
+            rows = rows[torch.randperm(len(rows), generator=self._generator)[: POSITIONS // 8]]
+            return rows.reshape(len(rows), item.groups, -1).movedim(1, 0)
         chosen = real_positions(item, self._mask, self._examples)
         count = item.positions if chosen is None else len(chosen)
         if count > POSITIONS // 8:
             picked = torch.randperm(count, generator=self._generator)[: POSITIONS // 8]
             chosen = picked if chosen is None else chosen[picked]
-        return item.phi(chosen).detach()[0]
+        return item.phi(chosen).detach()
 
 
 def _note(one: Met, item: Product, grad: Tensor) -> None:

@@ -59,6 +59,21 @@ def loss_units(which: str | Score) -> str:
     return found if found in KINDS else ""
 
 
+def remarked(score: Score, remarks: tuple[str, ...]) -> Score:
+    """The same scores with sentences about them, for whoever reads the plan."""
+
+    def told(group: PruneGroup, model: nn.Module) -> Any:
+        return score(group, model)
+
+    told.__dict__["remarks"] = remarks
+    return told if remarks else score
+
+
+def remarks_of(score: Score) -> tuple[str, ...]:
+    """The sentences of `remarked`, which become policies of the plan."""
+    return tuple(getattr(score, "remarks", ()))
+
+
 def prepare_criterion(which: str | Score, model: nn.Module, context: Context) -> Score:
     """The scoring function of a registered name, or a user's own `callable(group, model) -> one score per unit`.
 

@@ -12,7 +12,15 @@ from torch import nn
 from penjing.core import Budget, BudgetError, PlanError, TraceError, UsageError, VerificationError
 from penjing.core._groups import PruneGroup
 from penjing.core._plan import Plan, Skipped
-from penjing.criteria import CRITERIA, Context, Score, loss_units, prepare_criterion, unit_scores
+from penjing.criteria import (
+    CRITERIA,
+    Context,
+    Score,
+    loss_units,
+    prepare_criterion,
+    remarks_of,
+    unit_scores,
+)
 from penjing.search._choose import BudgetCost, Choice, Chooser
 from penjing.search._levers import Levers
 from penjing.search._select import (
@@ -135,7 +143,8 @@ def _pruned(
     found = chooser(structure=structure, scores=scores)
 
     def choose(allowed: Sequence[PruneGroup]) -> Choice:
-        return found.for_budget(allowed, aim) if isinstance(aim, Budget) else found.for_ratio(allowed, aim)
+        chosen = found.for_budget(allowed, aim) if isinstance(aim, Budget) else found.for_ratio(allowed, aim)
+        return replace(chosen, policies=(*chosen.policies, *remarks_of(score)))
 
     return _prove(model, example_inputs, structure, groups, choose)
 

@@ -86,6 +86,35 @@ def test_what_others_can_replace_goes_first() -> None:
     assert found.max() > 100 * np.sort(found)[1]
 
 
+class Odd(nn.Module):
+    """Units read by a convolution in groups and by a transposed one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.g = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 3, groups=2)
+        self.up, self.head = nn.ConvTranspose2d(8, 6, 2, stride=2), nn.Conv2d(6, 3, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.up(torch.relu(self.g(torch.relu(self.a(x)))))
+        return self.head(torch.relu(x)).mean((2, 3))
+
+
+def test_convolutions_in_groups_count_and_what_does_not_is_said() -> None:
+    torch.manual_seed(0)
+    net, batches = Odd().eval(), [torch.randn(8, 3, 5, 5) for _ in range(3)]
+    with torch.no_grad():
+        net.a.weight[2::4] *= 10  # channels 2 and 6, which are large,
+        net.g.weight[:, 2] = 0  # but neither group reads
+    found = next(s for n, s in scores(net, batches).items() if n.startswith("a."))
+    assert found[2] == 0
+    assert (np.delete(found, 2) > 0).all()
+    _, plan = pj.prune(net, batches[0], ratio=0.5, criterion="obs", calibration=batches)
+    assert "criterion obs does not count what up.weight would make of the units it reads" in plan.policies
+    batches = [torch.randn(8, 3, 6, 6)]
+    _, plan = pj.prune(network(), batches[0], ratio=0.5, criterion="obs", calibration=batches)
+    assert not [text for text in plan.policies if "criterion" in text]
+
+
 def test_the_network_is_left_as_it_was() -> None:
     net = network().train()
     net[0].weight.requires_grad_(False)
