@@ -1,7 +1,7 @@
 """Least squares from sums that stream: the weights that give the wanted outputs from the inputs there are."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -48,7 +48,7 @@ class Sums:
         return not self.count or bool(torch.isfinite(self.energy).all() & torch.isfinite(self.phi).all())
 
     def moments(self, origin: tuple[Tensor, Tensor] | None = None) -> "Moments":
-        """Mean products around `origin`; around the means if none is given."""
+        """Mean products around `origin`, around the means if none is given; in the memory of the sums, which end."""
         assert self.pilot is not None
         n = self.count
         phi, y = self.phi / n, self.y / n
@@ -56,14 +56,12 @@ class Sums:
         means = phi + pilots[0], y + pilots[1]
         shift = (phi, y) if origin is None else (origin[0] - pilots[0], origin[1] - pilots[1])
         a, b = shift
-        within = self.within / n - _outer(phi, a) - _outer(a, phi) + _outer(a, a)
-        across = self.across / n - _outer(y, a) - _outer(b, phi) + _outer(b, a)
-        energy = self.energy / n - 2 * y * b + b * b
-        return Moments(within, across, energy, means, n)
-
-
-def _outer(a: Tensor, b: Tensor) -> Tensor:
-    return a.unsqueeze(2) * b.unsqueeze(1)
+        right = torch.stack((a, phi - a), 1)
+        within, across = self.within.div_(n), self.across.div_(n)
+        del self.within, self.across
+        within.baddbmm_(torch.stack((phi, a), 2), right, alpha=-1)
+        across.baddbmm_(torch.stack((y, b), 2), right, alpha=-1)
+        return Moments(within, across, self.energy / n - 2 * y * b + b * b, means, n)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,11 +79,12 @@ class Moments:
 
 
 def pooled(a: Moments, b: Moments) -> Moments:
+    """Both together, in the memory of `a`."""
     n = a.count + b.count
     p, q = a.count / n, b.count / n
     return Moments(
-        p * a.within + q * b.within,
-        p * a.across + q * b.across,
+        a.within.mul_(p).add_(b.within, alpha=q),
+        a.across.mul_(p).add_(b.across, alpha=q),
         p * a.energy + q * b.energy,
         (p * a.means[0] + q * b.means[0], p * a.means[1] + q * b.means[1]),
         n,
@@ -145,9 +144,9 @@ def refit(
 
 def _centred(both: Moments, around: tuple[Tensor, Tensor]) -> Moments:
     a, b = both.means[0] - around[0], both.means[1] - around[1]
-    return Moments(
-        both.within - _outer(a, a), both.across - _outer(b, a), both.energy - b * b, both.means, both.count
-    )
+    both.within.baddbmm_(a.unsqueeze(2), a.unsqueeze(1), alpha=-1)
+    both.across.baddbmm_(b.unsqueeze(2), a.unsqueeze(1), alpha=-1)
+    return replace(both, energy=both.energy - b * b)
 
 
 class _Drawn:

@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from weakref import ref
 
 import torch
 from torch import Tensor, nn
@@ -141,14 +142,14 @@ class Rows:
     """Remembers what tensors were before they became matrices, for the calls that follow at once."""
 
     def __init__(self) -> None:
-        self._recent: deque[tuple[Tensor, tuple[int, ...]]] = deque(maxlen=4)
+        self._recent: deque[tuple[ref[Tensor], tuple[int, ...]]] = deque(maxlen=4)
 
     def note(self, op: Any, args: Sequence[Any], result: Any) -> None:
         if op.overloadpacket in _RESHAPES and args[0].dim() > 2:
-            self._recent.append((result, tuple(args[0].shape)))
+            self._recent.append((ref(result), tuple(args[0].shape)))
 
     def lead(self, data: Tensor) -> tuple[int, ...]:
-        shape = next((shape for held, shape in self._recent if held is data), ())
+        shape = next((shape for held, shape in self._recent if held() is data), ())
         sizes = (shape[:k] for k in range(2, len(shape)))
         return next((lead for lead in sizes if math.prod(lead) == len(data)), ())
 

@@ -2,7 +2,9 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, NamedTuple
+from weakref import ref
 
 import torch
 from torch import Tensor
@@ -59,7 +61,8 @@ def norm(op: Any, args: Sequence[Any]) -> Norm | None:
 @dataclass(slots=True)
 class Meeting:
     """A parameter's product with data: the parameter of its bias, the batch norm that follows, and which operator gave
-    the tensor that the result of both is added to (a residual stream); None where there is none.
+    the tensor that the result of both is added to (a residual stream); None where there is none. `positions` are those
+    of this forward.
     """
 
     name: str
@@ -68,6 +71,7 @@ class Meeting:
     bias: str | None = None
     norm: Norm | None = None
     partner: Place | None = None
+    positions: int = 0
 
 
 @dataclass(slots=True)
@@ -109,7 +113,7 @@ def survey(forward: Callable[[], Any], parameters: Parameters) -> Survey:
     """Run `forward` once, without gradients, and see what it does."""
     with torch.no_grad(), _Surveying(parameters) as mode:
         forward()
-    mode.found.peak = mode.peak()
+    mode.close()
     return mode.found
 
 
@@ -117,11 +121,10 @@ class _Surveying(TorchDispatchMode):
     def __init__(self, parameters: Parameters) -> None:
         super().__init__()
         self.found, self._parameters = Survey(), parameters
-        self._alive: list[Tensor] = []
+        self._alive: dict[int, tuple[ref[Any], int]] = {}
+        self._bytes = 0
         self._made: dict[int, tuple[int, Place]] = {}
         self._number, self._here = -1, START
-        self._last: dict[int, int] = {}
-        self._bytes: dict[int, int] = {}
         self._meeting: dict[int, Meeting] = {}
 
     @classmethod
@@ -146,15 +149,10 @@ class _Surveying(TorchDispatchMode):
             if name is not None and not views:
                 found.uses[name] = found.uses.get(name, 0) + 1
                 found.readers.setdefault(name, {})[_called(func, args)] = None
-            self._last[_place(tensor)] = number
         self._connect(func, args, given, results, item, number)
-        for tensor in results:
-            place = _place(tensor)
-            if not views:
-                self._bytes.setdefault(place, tensor.untyped_storage().nbytes())
-                self._made[place] = number, self._here
-            self._last[place] = number
-        self._alive += [*given, *results]
+        for tensor in results if not views else ():
+            self._live(tensor)
+            self._made[_place(tensor)] = number, self._here
         if item is not None:
             self._here = Place(item.name, 0, 0)
 
@@ -171,7 +169,8 @@ class _Surveying(TorchDispatchMode):
         packet = func.overloadpacket
         if item is not None:
             name = self._parameters.name(item.bias) if item.bias is not None else None
-            meeting = Meeting(item.name, number, replace(item, data=_NOTHING), name)
+            held = replace(item, data=_NOTHING)
+            meeting = Meeting(item.name, number, held, name, positions=item.positions)
             self.found.meetings.append(meeting)
             self._meeting[_place(results[0])] = meeting
         elif packet in _NORMS and _place(args[0]) in self._meeting:
@@ -199,18 +198,22 @@ class _Surveying(TorchDispatchMode):
                 meeting.partner = made[1]
                 return
 
-    def peak(self) -> int:
-        """Bytes that lived at once, each tensor from its making to its last use."""
-        changes: dict[int, int] = {}
-        for place, size in self._bytes.items():
-            start, end = self._made[place][0], self._last[place]
-            changes[start] = changes.get(start, 0) + size
-            changes[end + 1] = changes.get(end + 1, 0) - size
-        live = most = 0
-        for _, change in sorted(changes.items()):
-            live += change
-            most = max(most, live)
-        return most
+    def _live(self, tensor: Tensor) -> None:
+        """Count the bytes of a tensor until its memory is given back; what is known of its place is forgotten then."""
+        storage, place = tensor.untyped_storage(), _place(tensor)
+        if place in self._alive:
+            return
+        self._alive[place] = ref(storage, partial(self._dead, place)), storage.nbytes()
+        self._bytes += storage.nbytes()
+        self.found.peak = max(self.found.peak, self._bytes)
+
+    def _dead(self, place: int, _: Any) -> None:
+        self._bytes -= self._alive.pop(place)[1]
+        self._made.pop(place, None)
+        self._meeting.pop(place, None)
+
+    def close(self) -> None:
+        self._alive.clear()
 
 
 def _called(op: Any, args: Sequence[Any]) -> str:
