@@ -13,6 +13,7 @@ from penjing.criteria._registry import Score as Score
 from penjing.criteria._registry import criterion as criterion
 from penjing.criteria._registry import loss_units as loss_units
 from penjing.criteria._registry import prepare_criterion as prepare_criterion
+from penjing.criteria._registry import remarks_in as remarks_in
 from penjing.criteria._registry import remarks_of as remarks_of
 from penjing.criteria._registry import unit_scores as unit_scores
 from penjing.criteria._weights import check_share as check_share

@@ -47,7 +47,7 @@ def obs(model: nn.Module, context: Context) -> Score:
     outputs, taken as logits over the last axis (the empirical Fisher vanishes on fitted data); outputs that are no
     logits are taken for them. Windows of more than 1,024 inputs are taken channel by channel. Units that no such weight
     reads are scored by what their own outputs carry; batched products and transposed convolutions are not seen, and the
-    plan's policies say so. It is about the second order, one group at a time.
+    plan's policies and a run's notes say so. It is about the second order, one group at a time.
     """
     seen = _gather(model, batches_of("obs", context, loss=False), context.seed)
 
@@ -58,7 +58,7 @@ def obs(model: nn.Module, context: Context) -> Score:
             return seen.carried(group)
         return cumulative(readers, len(group))
 
-    return remarked(score, seen.remarks())
+    return remarked("obs", score, seen.remarks())
 
 
 @dataclass(slots=True)
@@ -205,9 +205,7 @@ class _Seen:
         """What the scores leave out."""
         if not self.unseen:
             return ()
-        return (
-            f"criterion obs does not count what {', '.join(self.unseen)} would make of the units it reads",
-        )
+        return (f"does not count what these weights make of units: {', '.join(self.unseen)}",)
 
     def readers(self, slot: Slot) -> list[Reader]:
         """The weights that sum over a slot's dim, each with its columns per unit."""

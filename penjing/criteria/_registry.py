@@ -30,6 +30,7 @@ Prepare = Callable[[nn.Module, Context], Score]
 CRITERIA: dict[str, Prepare] = {}
 IN_LOSS: dict[str, str] = {}  # criteria in units of the loss: what a score is, one of KINDS
 KINDS = ("additive", "cumulative")
+REMARK = "criterion "
 
 
 def criterion(name: str, in_loss: str = "") -> Callable[[Prepare], Prepare]:
@@ -59,19 +60,24 @@ def loss_units(which: str | Score) -> str:
     return found if found in KINDS else ""
 
 
-def remarked(score: Score, remarks: tuple[str, ...]) -> Score:
-    """The same scores with sentences about them, for whoever reads the plan."""
+def remarked(name: str, score: Score, remarks: Iterable[str]) -> Score:
+    """The same scores with sentences about them, for whoever reads the plan; `name` is the criterion's."""
 
     def told(group: PruneGroup, model: nn.Module) -> Any:
         return score(group, model)
 
-    told.__dict__["remarks"] = remarks
-    return told if remarks else score
+    told.__dict__["remarks"] = tuple(f"{REMARK}{name} {remark}" for remark in remarks)
+    return told
 
 
 def remarks_of(score: Score) -> tuple[str, ...]:
     """The sentences of `remarked`, which become policies of the plan."""
     return tuple(getattr(score, "remarks", ()))
+
+
+def remarks_in(policies: Iterable[str]) -> tuple[str, ...]:
+    """Those of a plan's policies that a criterion said."""
+    return tuple(policy for policy in policies if policy.startswith(REMARK))
 
 
 def prepare_criterion(which: str | Score, model: nn.Module, context: Context) -> Score:

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from penjing.core import Budget, BudgetError, Plan, Recipe, UsageError
-from penjing.criteria import CRITERIA, loss_units
+from penjing.criteria import CRITERIA, loss_units, remarks_in
 from penjing.measure import count_macs, count_params
 from penjing.pipeline._job import Inputs, Job, event_log, write_plan, write_state
 from penjing.pipeline._rebuilt import rebuild_to
@@ -81,6 +81,8 @@ def prune_step(job: Job, round: Round, out: Path, figures: dict[str, Any]) -> No
         )
     whole = job.full(job.reference)
     slim, plan = cut(job, job.recipe.steps.prune.criterion, round)
+    for remark in remarks_in(plan.policies):
+        job.note(round.prune, remark)
     write_plan(plan, out, round.prune)
     write_state(slim, out, round.prune)
     figures["before"], figures["after"] = sizes_of(job.inputs, whole), sizes_of(job.inputs, slim)

@@ -7,7 +7,7 @@ from torch import nn
 
 import penjing as pj
 from penjing.core import UsageError
-from penjing.criteria import Context, _obs, prepare_criterion
+from penjing.criteria import Context, _obs, prepare_criterion, remarks_in
 from penjing.criteria._obs import RIDGE, Reader, cumulative
 
 
@@ -109,10 +109,11 @@ def test_convolutions_in_groups_count_and_what_does_not_is_said() -> None:
     assert found[2] == 0
     assert (np.delete(found, 2) > 0).all()
     _, plan = pj.prune(net, batches[0], ratio=0.5, criterion="obs", calibration=batches)
-    assert "criterion obs does not count what up.weight would make of the units it reads" in plan.policies
+    said = ("criterion obs does not count what these weights make of units: up.weight",)
+    assert remarks_in(plan.policies) == said
     batches = [torch.randn(8, 3, 6, 6)]
     _, plan = pj.prune(network(), batches[0], ratio=0.5, criterion="obs", calibration=batches)
-    assert not [text for text in plan.policies if "criterion" in text]
+    assert remarks_in(plan.policies) == ()
 
 
 def test_the_network_is_left_as_it_was() -> None:
