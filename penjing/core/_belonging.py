@@ -7,6 +7,7 @@ from typing import Any
 TEXTS = ("text-classification", "token-classification")
 SOUNDS = ("audio-classification", "speech-recognition")
 FILES = ("image-classification", *SOUNDS)
+ONE_SHAPE = ("image-classification", "audio-classification")
 CLASSES = ("image-classification", *TEXTS, "audio-classification")
 
 
@@ -36,6 +37,10 @@ BELONGING: Mapping[str, Use] = {
     "steps.transfer.label_smoothing": Use(
         tasks=CLASSES, what="how far the loss of classes is smoothed", idle=(0.0,)
     ),
+    **{
+        f"steps.{step}.mixup": Use(tasks=ONE_SHAPE, what="how examples are laid over each other", idle=(0.0,))
+        for step in ("transfer", "distil", "recover", "sparsify")
+    },
 }
 
 

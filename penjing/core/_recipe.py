@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import (
     AfterValidator,
@@ -92,7 +92,10 @@ class DataOptions(_Part):
 
 
 class _Training(_Part):
-    """What every kind of training takes; penjing.recover explains each field."""
+    """What every kind of training takes; penjing.recover explains each field.
+
+    mixup lays examples over each other, in shares drawn from Beta(mixup, mixup); 0 is off.
+    """
 
     epochs: Count = 8
     batch_size: Annotated[int, Field(ge=2)] = 64
@@ -106,6 +109,7 @@ class _Training(_Part):
     bn_momentum: Annotated[float, Field(ge=0, le=1)] = 0.1
     early_stopping: Count | None = None
     views: Count | None = None
+    mixup: Annotated[float, Field(ge=0, le=100)] = 0.0
 
 
 class TransferOptions(_Training):
@@ -141,6 +145,14 @@ class DistilOptions(_Training):
     attention: NonNegative = 0.0
     attention_layer: int = -1
     cache_mb: NonNegative = 0.0
+
+    @model_validator(mode="after")
+    def _one_class_each(self) -> Self:
+        if self.mixup and self.loss == "dkd":
+            raise ValueError(
+                "loss dkd needs one class per example, and mixup gives two; use mixup: 0 or loss: kl"
+            )
+        return self
 
 
 class TrimOptions(_Part):

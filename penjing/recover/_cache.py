@@ -25,7 +25,8 @@ class TeacherCache:
     """Where the answers of teachers are kept, and how many bytes all of them may take together.
 
     An entry belongs to (seed, epoch, index of the example, mixup partner) and to the very batch that its view was
-    served in: its stamp covers all four, every input of the batch and the logits. So a replayed entry is what the
+    served in: its stamp covers all four, every input of the batch, the share in which its examples are mixed, and the
+    logits. So a replayed entry is what the
     teacher would answer now, bit for bit, whatever else changed; an entry that a kill or a full disk tore, that
     another order, padding or batch size made, or that was altered has another stamp, counts as missing, and is
     computed anew. (Measured: rows of a batch do not depend on their order or on each other, but a batch of one or

@@ -18,6 +18,7 @@ from penjing.recover._engine import Checkpoint, Fit, Job, run
 from penjing.recover._layers import LayerMap
 from penjing.recover._losses import DistillationLoss, name_of, needs_of
 from penjing.recover._matching import NOTHING, match
+from penjing.recover._mixup import mixing
 from penjing.recover._modules import channels_last, kept_modes
 from penjing.recover._optim import param_groups
 from penjing.recover._protocols import Data, Progress, Task
@@ -164,6 +165,7 @@ def _job(
 ) -> Iterator[tuple[Job, Callable[[Fit], Fit]]]:
     """The training, and what writes into its result what was chosen; an error on the way says which term it was."""
     terms, matching, along = dict(asked.terms), NOTHING, None
+    learned = mixing(task, data, training)
     if teacher is None:
         if asked.layers["attention"] or terms["hidden"] not in (0, AUTO):
             raise UsageError(
@@ -185,7 +187,7 @@ def _job(
         drawn = {**asked.layers, "hidden": terms["hidden"], "plan": asked.plan, "seed": training.seed}
         matching = match(student, teacher, task, batch, needs=own, **drawn)
         if asked.cache is not None:
-            along, said = teaching(teacher, task, data, training, asked.cache, matching)
+            along, said = teaching(teacher, learned, data, training, asked.cache, matching)
             asked.tell(said)
     hidden, parts = terms.pop("hidden"), dict[str, Tensor]()
 
@@ -202,7 +204,9 @@ def _job(
         data=data,
         training=training,
         groups=partial(param_groups, student, lr=training.lr, weight_decay=training.weight_decay),
-        loss=distillation_loss(student, teacher, task, **terms, **asked.more, matching=matching, parts=parts),
+        loss=distillation_loss(
+            student, teacher, learned, **terms, **asked.more, matching=matching, parts=parts
+        ),
         mode=mode,
         settings={**named, **asked.more, "teacher": teacher is not None, **matching.settings()},
         helpers=matching.maps,

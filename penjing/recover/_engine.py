@@ -19,6 +19,7 @@ from penjing.recover._counting import examples
 from penjing.recover._ema import Average
 from penjing.recover._epoch import not_finite, train_epoch
 from penjing.recover._evaluate import score, select
+from penjing.recover._mixup import mixed
 from penjing.recover._modules import channels_last, device_of, kept_modes, tensors_of, write_tensors
 from penjing.recover._optim import Group, build_optimizer, param_groups, pull, set_rate
 from penjing.recover._protocols import Batch, Data, Progress, Task
@@ -54,10 +55,10 @@ class Fit:
 class Job:
     """What the engine trains.
 
-    `loss(batch, step, total)` runs the model; `groups` is called once the memory layout is set; `mode` sets
-    training mode; `along(batches, epoch)` gives the batches of that epoch's views with what goes along with them;
-    `settings` are the options a resumed run must share; `extra` goes into the state; `beside` are other models that run
-    (a teacher); `helpers` learn along and are thrown away; `given` are figures for
+    `loss(batch, step, total)` runs the model, with mixup on `Mixed` batches; `groups` is called once the memory
+    layout is set; `mode` sets training mode; `along(batches, epoch)` gives the batches of that epoch's views with
+    what goes along with them; `settings` are the options a resumed run must share; `extra` goes into the state;
+    `beside` are other models that run (a teacher); `helpers` learn along and are thrown away; `given` are figures for
     `Fit.start`; `seconds` were spent before.
     """
 
@@ -233,7 +234,7 @@ class _Loop:
             shuffle=True,
         )
         kept = (batch for batch in batches if examples(self.job.task.targets(batch)) >= least)
-        return self.job.along(kept, epoch)
+        return self.job.along(mixed(kept, training, epoch) if training.mixup else kept, epoch)
 
     def _score(self, figures: Mapping[str, float]) -> tuple[float, ...]:
         return score(figures, self.job.task, self.job.training.monitor)

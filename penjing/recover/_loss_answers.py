@@ -126,7 +126,7 @@ def _dkd(signals: Signals) -> Tensor:
     if not numbered or targets.is_floating_point():
         raise UsageError(
             "The distillation loss 'dkd' needs one class number per example or position, and this task has other "
-            "targets. Use 'kl' or 'standardized-kl'."
+            "targets, or examples are mixed (mixup) and have two. Use 'kl' or 'standardized-kl', or mixup=0."
         )
     return dkd(signals.student, signals.teacher, targets, signals.temperature)
 

@@ -1,6 +1,7 @@
 """A teacher that answers out of its cache: which batches, and what goes along with them."""
 
-from collections.abc import Iterable, Iterator
+import struct
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 
 from penjing.recover._cache import TeacherCache, View, as_logits, as_rows, digest
 from penjing.recover._matching import Matching
+from penjing.recover._mixup import Mixed
 from penjing.recover._modules import call, device_of, kept_modes, place
 from penjing.recover._protocols import Batch, Data, SequenceTask, Task, TracedData
 from penjing.recover._training import Training, least_batch
@@ -29,7 +31,8 @@ class Teaching:
         self._teacher, self._task, self._data, self._training = teacher, task, data, training
         self._format = torch.channels_last if training.channels_last else None
         self._dtype, self._width = self._form()
-        self._shelf = cache.of(teacher, bf16=training.bf16, channels_last=training.channels_last)
+        about = {"bf16": training.bf16, "channels_last": training.channels_last, "mixup": training.mixup}
+        self._shelf = cache.of(teacher, **about)
 
     def stored_views(self) -> int:
         return self._shelf.stored_views(self._training.seed)
@@ -52,13 +55,20 @@ class Teaching:
             yield Taught(batch, self._answers(view, batch, list(chunk)))
 
     def _answers(self, view: View, batch: Batch, examples: list[int]) -> Tensor:
-        inputs = digest(self._task.inputs(batch))
-        found = view.read(examples, inputs)
+        inputs, partners = self._key(batch, examples)
+        found = view.read(examples, inputs, partners)
         if found is not None:
             return as_logits(found, len(examples), self._dtype)
         fresh = self._fresh(batch)
-        view.write(examples, inputs, as_rows(fresh))
+        view.write(examples, inputs, as_rows(fresh), partners)
         return fresh
+
+    def _key(self, batch: Batch, examples: Sequence[int]) -> tuple[bytes, list[int] | None]:
+        """What tells apart the inputs of a batch, and which example each one is mixed with."""
+        inputs = digest(self._task.inputs(batch))
+        if not isinstance(batch, Mixed):
+            return inputs, None
+        return inputs + struct.pack("<d", batch.share), [examples[row] for row in batch.partners]
 
     @torch.no_grad()
     def _fresh(self, batch: Batch) -> Tensor:

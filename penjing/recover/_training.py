@@ -27,8 +27,9 @@ class Training:
     while training. bf16: autocast forward passes to bfloat16.
     bn_momentum: the least momentum of batch-norm statistics while training; some networks come with 0.01,
     which a short training never catches up with; 0 leaves them alone. views: how many epochs' order and augmentation
-    are served in turn, over and over (None: every epoch has its own). seed: with the epoch it determines order,
-    augmentation and dropout.
+    are served in turn, over and over (None: every epoch has its own). mixup: alpha of the distribution that shares are
+    drawn from in which examples of a batch are laid over each other; 0 is off. seed: with the epoch it determines
+    order, augmentation, mixup and dropout.
     """
 
     epochs: int
@@ -50,6 +51,7 @@ class Training:
     bf16: bool = False
     bn_momentum: float = 0.1
     views: int | None = None
+    mixup: float = 0.0
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -65,6 +67,7 @@ class Training:
         for name in ("momentum", "warmup", "floor", "ema", "bn_momentum"):
             _inside(name, getattr(self, name), 0, 1)
         _inside("weight_decay", self.weight_decay, 0, float("inf"))
+        _inside("mixup", self.mixup, 0, 100)
 
     def multiplier(self) -> Schedule:
         """The learning-rate factor as a function of (step, total)."""

@@ -11,6 +11,7 @@ from penjing.core import UsageError
 from penjing.recover._bn import adapt_bn, settle_bn
 from penjing.recover._defaults import TRANSFER
 from penjing.recover._engine import Checkpoint, Fit, Job, run
+from penjing.recover._mixup import mixing
 from penjing.recover._modules import call, channels_last, kept_modes, tensors_of
 from penjing.recover._optim import Group, param_groups
 from penjing.recover._probe import find_module, linear_probe
@@ -53,9 +54,10 @@ def transfer(
     """
     training = _checked(training_with(TRANSFER.training, options), regularizer, layer_decay)
     find_module(model, head)
+    learned = mixing(task, data, training)
     anchors = _anchors(model, head, resume) if regularizer == "l2sp" else {}
     rates = {"head": head, "head_lr": head_lr, "layer_decay": layer_decay}
-    probing = replace(training, epochs=probe_epochs or 1, lr=probe_lr, augment=probe_augment)
+    probing = replace(training, epochs=probe_epochs or 1, lr=probe_lr, augment=probe_augment, mixup=0.0)
     seconds = 0.0
     with kept_modes(model), channels_last(model, on=training.channels_last):
         if resume is None or resume.stage == "probe":
@@ -71,7 +73,7 @@ def transfer(
             data=data,
             training=training,
             groups=partial(_groups, model, training, anchors, **rates),
-            loss=lambda batch, step, total: task.loss(call(model, task.inputs(batch)), batch),
+            loss=lambda batch, step, total: learned.loss(call(model, learned.inputs(batch)), batch),
             mode=model.train,
             settings={**rates, "regularizer": regularizer, "bn_examples": bn_examples},
             extra=anchors,

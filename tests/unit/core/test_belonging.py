@@ -23,6 +23,10 @@ ASKED: dict[str, Any] = {
     "data.max_seconds": 5.0,
     "data.alphabet": "abc",
     "steps.transfer.label_smoothing": 0.1,
+    "steps.transfer.mixup": 0.2,
+    "steps.distil.mixup": 0.2,
+    "steps.recover.mixup": 0.2,
+    "steps.sparsify.mixup": 0.2,
 }
 
 
