@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from penjing.core import Plan, PlanError, UsageError
+from penjing.recover._footprint import PER_INPUT, fitting, footprint, positions_of_batch
 from penjing.recover._lockstep import Walker
 from penjing.recover._modules import device_of, place
 from penjing.recover._padding import Padding, padding_of
@@ -31,11 +32,10 @@ from penjing.structure import (
 )
 
 POSITIONS = 20_000
-MEMORY = 2 << 30
+MEMORY = 4 << 30
 NEAR = 1e-3  # a weight that misses less of its outputs' variance is left as it is
 HELD = 4
 FAINT = 1e-3  # of the largest slope of a batch norm: flatter ones cannot make up for what a stream lacks
-PER_INPUT = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +56,7 @@ class Refitted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reconstruction:
-    """What was refitted, in depth order; `memory` is about what the calibration's forwards held at once, in bytes."""
+    """What was refitted, in depth order; `memory` is about what the process grew by at most, in bytes."""
 
     layers: tuple[Refitted, ...]
     notes: tuple[str, ...]
@@ -158,8 +158,8 @@ class _Job:
         slim, base = sharing(slim), sharing(base)
         with fast_paths_off():
             surveys = surveyed((slim, base), (own, whole), inputs[0])
-        each = surveys[0].peak + surveys[1].peak
-        fit = max(1, min(len(inputs), memory // max(1, each)))
+        modules = sum(1 for network in (slim, base) for _ in network.modules())
+        fit = fitting(surveys, len(inputs), positions, modules, memory)
         notes = []
         if fit < len(inputs):
             notes.append(
@@ -177,7 +177,7 @@ class _Job:
             surveys=surveys,
             pairing=paired(surveys, own, plan),
             positions=positions,
-            memory=each * fit,
+            memory=footprint(surveys, fit, positions, modules),
             examples=sum(p.examples for p in padding),
             generator=torch.Generator().manual_seed(seed),
             notes=notes,
@@ -318,7 +318,7 @@ class _Job:
         """The positions that count, or as many of them as are enough; None for all."""
         chosen = padding.positions(item)
         count = item.positions if chosen is None else len(chosen)
-        most = max(self.positions, 2 * PER_INPUT * item.matrices.shape[2]) // len(self.inputs)
+        most = positions_of_batch(item.matrices.shape[2], len(self.inputs), self.positions)
         if count <= most:
             return chosen
         picked = torch.randperm(count, generator=self.generator)[:most].sort()[0].to(item.data.device)

@@ -246,9 +246,9 @@ def test_every_refit_helps_and_few_positions_are_said() -> None:
 def test_memory_bounds_the_batches() -> None:
     net, data = conv_net(), batches(4, 3, 6, 6)
     slim, plan = cut(net, data[0], "0.weight", 4)
-    each = reconstruct(net, copy.deepcopy(slim), plan, data[:1]).memory
-    found = reconstruct(net, slim, plan, data, memory=3 * each)
-    assert (found.examples, found.memory) == (12, 3 * each)
+    three = reconstruct(net, copy.deepcopy(slim), plan, data[:3]).memory
+    found = reconstruct(net, slim, plan, data, memory=three)
+    assert (found.examples, found.memory) == (12, three)
     assert any("3 of 8 calibration batches" in note for note in found.notes)
 
 
