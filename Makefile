@@ -29,6 +29,7 @@ zoo: $(DEV)
 bench: $(DEV)
 	$(BIN)/python -m pip install --quiet torch-pruning==1.6.1
 	$(ONE_THREAD) $(BIN)/python -m benchmarks.growth
+	$(ONE_THREAD) $(BIN)/python -m benchmarks.reconstruction
 	$(ONE_THREAD) $(BIN)/python -m benchmarks.engine
 
 tasks: $(DEV)
