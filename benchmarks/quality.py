@@ -9,7 +9,6 @@ must have been fetched (`penjing data fetch`).
 """
 
 import argparse
-import copy
 import time
 import traceback
 from collections.abc import Iterator, Sequence
@@ -17,7 +16,6 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 from functools import cache
 from importlib.metadata import version
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +25,9 @@ from torch import nn
 from benchmarks.quality_ours import OURS, Cut
 from benchmarks.quality_pairs import PAIRS, Case, Pair, open_case
 from benchmarks.quality_peer import PEER, PEER_DIMS
-from benchmarks.quality_recovery import recovered
+from benchmarks.quality_recovery import recovered, settled
 from benchmarks.quality_table import best_of, chosen, page
 from penjing.pipeline._files import read_json, write_json
-from penjing.recover import reestimate_bn
-from penjing.recover._bn import batch_norms
 
 HERE = Path(__file__).parent
 METHODS = {**OURS, **PEER, **PEER_DIMS}
@@ -44,7 +40,6 @@ COUNTS = {
     ("recovered", True): (2, 1),
     ("recovered", False): (0, 1),
 }
-BN_EXAMPLES = 512
 
 Row = dict[str, Any]
 
@@ -145,13 +140,10 @@ def make(key: Key, case: Case) -> Row:
 
 def untrained(case: Case, model: nn.Module, *, selection: bool) -> Row:
     """Accuracy as cut, and with batch norms re-estimated (the same where there are none)."""
-    settled, found = model, {"plain": case.accuracy(model, "certification")}
-    if batch_norms(model):
-        settled = copy.deepcopy(model)
-        batches = case.data.batches("train", 128, seed=case.seed, shuffle=True)
-        reestimate_bn(settled, islice(batches, BN_EXAMPLES // 128), case.task.inputs)
-    found["bn"] = found["plain"] if settled is model else case.accuracy(settled, "certification")
-    return found | ({"bn_selection": case.accuracy(settled, "selection")} if selection else {})
+    whole = settled(case, model)
+    found = {"plain": case.accuracy(model, "certification")}
+    found["bn"] = found["plain"] if whole is model else case.accuracy(whole, "certification")
+    return found | ({"bn_selection": case.accuracy(whole, "selection")} if selection else {})
 
 
 def _trained(case: Case, cut: Cut) -> Row:

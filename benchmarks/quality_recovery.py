@@ -13,9 +13,15 @@ from torch import nn
 
 from benchmarks.quality_ours import Cut
 from benchmarks.quality_pairs import Case
-from penjing.recover import Fit, Training, evaluate, recover
+from penjing.recover import Fit, Training, evaluate, recover, reestimate_bn
+from penjing.recover._bn import batch_norms
 
+WHOLE, GENTLE = (
+    0.95,
+    0.3,
+)  # a network that kept this share of the accuracy is trained at this share of the rate
 SLICES = 4  # times that the selection split is looked at while training
+BN_EXAMPLES = 512
 PROBE = 8  # steps that are timed beforehand
 LEFT_OUT = 2  # of them: the first ones are slower
 # Options of a run's step that recovery itself takes; others say what the run does around it.
@@ -58,20 +64,37 @@ class Sliced:
 
 def recovered(case: Case, cut: Cut) -> dict[str, Any]:
     """Recovers `cut.model` in place; what it cost. Seconds that its making counts are taken off beforehand."""
-    step, fixed, look = _pace(case, cut)
+    rate = case.recipe.steps.recover.lr * (GENTLE if _kept(case, cut) >= WHOLE else 1.0)
+    step, fixed, look = _pace(case, cut, rate)
     left = case.pair.seconds - cut.seconds - fixed - (SLICES - 1) * look
     steps = max(1, int(left / step / SLICES))
     begun = time.process_time()
-    fit = _run(case, cut.model, cut, Sliced(case.data, _batch_size(case), steps), SLICES)
+    fit = _run(case, cut.model, cut, Sliced(case.data, _batch_size(case), steps), SLICES, rate)
     spent = time.process_time() - begun + cut.seconds
-    return {"recovery_seconds": round(spent, 1), "steps": SLICES * steps, "best": fit.best_epoch}
+    return {"recovery_seconds": round(spent, 1), "steps": SLICES * steps, "best": fit.best_epoch, "lr": rate}
 
 
-def _pace(case: Case, cut: Cut) -> tuple[float, float, float]:
+def _kept(case: Case, cut: Cut) -> float:
+    """The share of the transferred network's accuracy before training, selection split, batch norms re-estimated."""
+    found = case.accuracy(settled(case, cut.model), "selection")
+    return max(found, case.accuracy(cut.model, "selection")) / case.accuracy(case.model, "selection")
+
+
+def settled(case: Case, model: nn.Module) -> nn.Module:
+    """A copy with batch norms re-estimated on training examples; the network itself where it has none."""
+    if not batch_norms(model):
+        return model
+    copied = copy.deepcopy(model)
+    batches = case.data.batches("train", 128, seed=case.seed, shuffle=True)
+    reestimate_bn(copied, itertools.islice(batches, BN_EXAMPLES // 128), case.task.inputs)
+    return copied
+
+
+def _pace(case: Case, cut: Cut, rate: float) -> tuple[float, float, float]:
     """CPU seconds of a step, of what comes once, and of a look at the selection split; measured on a copy."""
     data, model = Sliced(case.data, _batch_size(case), PROBE), copy.deepcopy(cut.model)
     begun = time.process_time()
-    _run(case, model, cut, data, 1)
+    _run(case, model, cut, data, 1, rate)
     whole = time.process_time() - begun
     between = [b - a for a, b in itertools.pairwise(data.stamps)]
     step = statistics.median(between[LEFT_OUT:])
@@ -85,8 +108,11 @@ def _batch_size(case: Case) -> int:
     return case.recipe.steps.recover.batch_size
 
 
-def _run(case: Case, model: nn.Module, cut: Cut, data: Sliced, epochs: int) -> Fit:
+def _run(case: Case, model: nn.Module, cut: Cut, data: Sliced, epochs: int, rate: float) -> Fit:
     given = case.recipe.steps.recover.model_dump().items()
-    options: dict[str, Any] = {name: value for name, value in given if name in TAKEN} | {"epochs": epochs}
+    options: dict[str, Any] = {name: value for name, value in given if name in TAKEN} | {
+        "epochs": epochs,
+        "lr": rate,
+    }
     teacher = case.copy().eval()
     return recover(model, teacher, case.task, data, plan=cut.plan, augment=True, seed=case.seed, **options)
