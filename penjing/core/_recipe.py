@@ -166,11 +166,11 @@ class PruneOptions(_Part):
     """Which units go: the criterion, how its scores are compared, and which kinds may shrink (null: all).
 
     scope auto is loss for criteria in units of the loss, else global.
-    rounds cut in that many steps, with `between` epochs of recovery after each but the last; "auto" is one, or steps of
-    about 30% where the budget is a share below one half.
+    rounds cut in that many steps, with `between` epochs of recovery after each but the last; "auto" is one where
+    reconstruction follows, else steps of about 30% where the budget is a share below one half.
     """
 
-    criterion: str = "taylor"
+    criterion: str = "obs"
     scope: Literal["auto", "uniform", "global", "loss"] = "auto"
     granularity: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     round_to: Count = 8

@@ -10,11 +10,6 @@ DEMO = {
     "image_size": 48,
     "steps": {
         "trim": {"blocks": 4},
-        "prune": {
-            "scope": "uniform",
-            "protect": ["*.bn3", "blocks.0.0.bn2"],  # keeps the thin residual streams
-            "rounds": 1,
-        },
         "recover": {
             "epochs": 6,
             "lr": 3e-3,

@@ -52,11 +52,15 @@ ONCE = Round(number=1, of=1)
 
 
 def rounds_of(recipe: Recipe) -> tuple[Round, ...]:
-    """The rounds of a run: as asked, or one down to half and steps of about 30% below that.
+    """The rounds of a run: as asked, or one where a reconstruction follows the cut, else steps of about 30% below half.
 
-    A budget in absolute counts is met in one round unless a number is asked: what share it is shows only later.
+    Measured: MiniLM on TREC at a quarter of the MACs is right on 94.1% after one round of 6 epochs, on 93.8% after four
+    of 12 in all. A budget in absolute counts is met in one round unless a number is asked: what share it is shows only
+    later.
     """
     asked, of = recipe.steps.prune.rounds, 1
+    if asked == "auto" and recipe.steps.recover.reconstruct is not False:
+        return (ONCE,)
     shares = [limit.number for limit in Budget.parse(recipe.budget).limits if limit.relative]
     if asked != "auto":
         of = asked

@@ -28,7 +28,7 @@ READS = {
     "teacher": ("teacher", "teacher_weights", "steps.transfer"),
     "distil": ("teacher", "teacher_weights", "steps.distil"),
     "trim": ("steps.trim", "steps.recover.reconstruct", "steps.recover.reconstruct_examples"),
-    "prune": ("budget", "steps.prune"),
+    "prune": ("budget", "steps.prune", "steps.recover.reconstruct"),
     "recover": ("steps.recover", "steps.prune.between"),
     "sparsify": ("steps.sparsify",),
     "control:scratch": ("steps.recover", "steps.prune", "steps.controls.scratch"),

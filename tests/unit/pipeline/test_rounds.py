@@ -9,8 +9,9 @@ from penjing.pipeline._rounds import Round, epochs_in_all, rounds_of
 BASE = {"task": "image-classification", "model": "timm:resnet18", "data": "builtin:digits"}
 
 
-def recipe(budget: str, **prune: object) -> Recipe:
-    return Recipe.of({**BASE, "budget": budget, "steps": {"prune": prune, "recover": {"epochs": 7}}})
+def recipe(budget: str, reconstruct: object = False, **prune: object) -> Recipe:
+    steps = {"prune": prune, "recover": {"epochs": 7, "reconstruct": reconstruct}}
+    return Recipe.of({**BASE, "budget": budget, "steps": steps})
 
 
 @pytest.mark.parametrize(
@@ -29,6 +30,12 @@ def recipe(budget: str, **prune: object) -> Recipe:
 def test_steps_of_about_30_percent_below_one_half(budget: str, rounds: int):
     assert len(rounds_of(recipe(budget))) == rounds
     assert len(rounds_of(recipe(budget, rounds=2))) == 2
+
+
+@pytest.mark.parametrize("reconstruct", [True, "auto"])
+def test_one_round_where_a_reconstruction_follows(reconstruct: object):
+    assert len(rounds_of(recipe("macs<=0.1x", reconstruct))) == 1
+    assert len(rounds_of(recipe("macs<=0.1x", reconstruct, rounds=3))) == 3
 
 
 def test_every_round_is_a_step_that_is_done_once():
