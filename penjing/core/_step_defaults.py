@@ -6,8 +6,8 @@ from typing import Any
 # All kinds but a transformer's residual stream ("embed"), which every layer reads: at a quarter of MiniLM's MACs on
 # TREC, 39.6% are right before recovery with it and 69.8% without, 89.1% and 92.3% after.
 STREAM_KEPT = ("channel", "neuron", "head", "kv_head", "expert", "hidden")
-# Before training, after reconstruction: MiniLM at 0.65 of the MACs is right on 76.0% of newsgroups with taylor and on 73.5%
-# with obs (77.0% whole), recurrent layers at half on all speakers and on 95.8%; at a quarter on TREC 92.9% and 94.2%.
+# Reconstructed and not yet trained, MiniLM at 0.65 of the MACs is right on 76.0% of newsgroups with taylor and on 73.5%
+# with obs (77.0% whole), an LSTM at half on all voices and on 95.8%; MiniLM at a quarter on 92.9% and 94.2% of TREC.
 CRITERION = "taylor"
 # Texts: Devlin et al., "BERT", NAACL 2019, appendix A.3 (batch 16 or 32, Adam at 2e-5 to 5e-5, 2 to 4 epochs, linear
 # warm-up and decay, gradient norm 1); Mosbach et al., "On the Stability of Fine-tuning BERT", ICLR 2021 (warm-up over
