@@ -136,7 +136,7 @@ class DistilOptions(_Training):
     """
 
     loss: str = "auto"
-    temperature: Positive | Literal["auto"] = "auto"
+    temperature: Annotated[float, Field(ge=0.01, le=1000)] | Literal["auto"] = "auto"
     weight: NonNegative | Literal["auto"] = "auto"
     guide: Literal["none", "teacher-guided"] = "none"
     guide_alpha: Positive = 1.0

@@ -1,5 +1,7 @@
 """All that can fail is tried before anything is trained."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 
@@ -11,7 +13,7 @@ from penjing.pipeline._heldout import check_teacher
 from penjing.pipeline._job import Inputs
 from penjing.pipeline._open import artifact_of, reads_of
 from penjing.pipeline._shrink import absolute, check_budget, prune_to, sizes_of
-from penjing.recover import Sparsity, find_loss, sparse_masks
+from penjing.recover import Sparsity, Training, find_loss, mixing, sparse_masks
 from penjing.search import trim
 from penjing.sources import parse_source
 from penjing.tasks import tokens_disagree
@@ -27,6 +29,7 @@ def rehearse(inputs: Inputs) -> None:
     check_budget(recipe)
     _check_device(recipe.device)
     _check_loss(recipe.steps.recover.loss)
+    _check_mixup(inputs)
     with torch.random.fork_rng():
         whole = inputs.fresh(recipe.weights)
         _answers(inputs, recipe.model, whole)
@@ -41,6 +44,16 @@ def rehearse(inputs: Inputs) -> None:
 def _check_loss(name: str) -> None:
     if name != "auto":
         find_loss(name)
+
+
+def _check_mixup(inputs: Inputs) -> None:
+    """Raises UsageError where a step that runs would lay examples over each other that cannot be."""
+    steps = inputs.recipe.steps
+    asked = [steps.transfer.mixup, steps.recover.mixup]
+    asked += [steps.distil.mixup] if inputs.recipe.teacher else []
+    asked += [steps.sparsify.mixup] if steps.sparsify.on else []
+    if any(asked):
+        mixing(inputs.task(), inputs.data, Training(epochs=1, mixup=max(asked)))
 
 
 def _answers(inputs: Inputs, name: str, model: nn.Module) -> None:
@@ -87,14 +100,27 @@ def _try_teacher(inputs: Inputs, spec: str) -> None:
     if labels is not None and tuple(labels) != inputs.data.labels:
         raise SourceError(
             f"The teacher {spec} knows the classes {', '.join(labels[:8])}, the data has "
-            f"{', '.join(inputs.data.labels[:8])}. Fix: give a teacher made for this data, or a source such as "
-            "timm:resnet50, which is transferred to it first"
+            f"{', '.join(inputs.data.labels[:8])}: {_apart(labels, inputs.data.labels)}. Fix: give a teacher made for "
+            "this data, or a source such as timm:resnet50, which is transferred to it first"
         )
     if artifact and about.get("preprocessing") is not None:
         _same_tokens(inputs, spec, reads_of(artifact, about))
     _answers(inputs, spec, inputs.load_teacher())
     check_teacher(inputs, spec)
     return None
+
+
+def _apart(teacher: Sequence[str], data: Sequence[str]) -> str:
+    """What tells the classes of a teacher from those of the data, up to eight of each."""
+    alone = [
+        f"only the {whose} {'has' if whose == 'data' else 'knows'} {', '.join(own[:8])}"
+        for whose, own in (
+            ("teacher", [label for label in teacher if label not in set(data)]),
+            ("data", [label for label in data if label not in set(teacher)]),
+        )
+        if own
+    ]
+    return " and ".join(alone) or "the same, in another order"
 
 
 def _same_tokens(inputs: Inputs, spec: str, reads: Reads) -> None:

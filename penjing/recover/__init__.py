@@ -41,6 +41,7 @@ from penjing.recover._losses import needs_of as needs_of
 from penjing.recover._losses import register_loss as register_loss
 from penjing.recover._matching import Matching as Matching
 from penjing.recover._matching import match as match
+from penjing.recover._mixup import mixing as mixing
 from penjing.recover._modules import call as call
 from penjing.recover._modules import place as place
 from penjing.recover._optim import Group as Group

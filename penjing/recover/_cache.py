@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,7 @@ class TeacherCache:
     limit: int = 2**30
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "folder", Path(self.folder))
         if self.limit < 1:
             raise UsageError(f"The limit of a teacher cache is {self.limit} bytes; give at least 1.")
 
@@ -72,11 +74,14 @@ class TeacherShelf:
     about: Mapping[str, Any]
 
     def view(self, seed: int, epoch: int, examples: Sequence[int], width: int) -> "View | None":
-        """The view of `examples` in that epoch, `width` bytes each; None where there is no room for it."""
+        """The view of `examples` in that epoch, `width` bytes each; None where the limit leaves no room for it, OSError
+        where the folder cannot hold it.
+        """
         order = np.unique(np.asarray(examples, dtype=np.int64))
         path = self.path / f"{seed}-{epoch}-{len(order)}-{width}{SUFFIX}"
         size = len(order) * _record(width).itemsize
-        if not path.exists() and not self._reserve(path, size):
+        whole = path.exists() and path.stat().st_size == size
+        if not whole and not self._reserve(path, size):
             return None
         return View(
             np.memmap(path, dtype=_record(width), mode="r+", shape=(len(order),)), order, (seed, epoch)
@@ -101,8 +106,9 @@ class TeacherShelf:
                 os.fsync(file.fileno())
             os.replace(aside, path)
         except OSError:
-            aside.unlink(missing_ok=True)
-            return False
+            with suppress(OSError):
+                aside.unlink(missing_ok=True)
+            raise
         return True
 
 

@@ -90,6 +90,9 @@ def resolved(
         chosen["loss"], why = choose_loss(_situation(models, task, data, training, classes, pruned))
         said.append(f"loss {chosen['loss']}: {why}")
     own = _settings(chosen["loss"])
+    if classes == 1 and asked["loss"] == AUTO:
+        own = (own[0], 0.0)
+        said.append("one output has no probabilities to compare")
     for name, value in zip(("temperature", "weight"), own, strict=True):
         if asked[name] == AUTO:
             chosen[name] = value

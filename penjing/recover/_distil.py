@@ -187,7 +187,7 @@ def _job(
         drawn = {**asked.layers, "hidden": terms["hidden"], "plan": asked.plan, "seed": training.seed}
         matching = match(student, teacher, task, batch, needs=own, **drawn)
         if asked.cache is not None:
-            along, said = teaching(teacher, learned, data, training, asked.cache, matching)
+            along, said = teaching(teacher, learned, data, training, asked.cache, matching, asked.tell)
             asked.tell(said)
     hidden, parts = terms.pop("hidden"), dict[str, Tensor]()
 

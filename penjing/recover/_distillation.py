@@ -15,8 +15,11 @@ from penjing.recover._modules import call
 from penjing.recover._protocols import Batch, Task
 from penjing.recover._schedules import anneal
 from penjing.recover._teaching import Taught
+from penjing.recover._training import inside
 
 GUIDES = ("none", "teacher-guided")
+TEMPERATURES = 0.01, 1000  # beyond, float32 probabilities are 0 and 1, or all equal, and say nothing
+ANSWERS = {"teacher": "the teacher's answers (check the teacher alone)", "student": "the student's answers"}
 
 
 def distillation_loss(
@@ -41,7 +44,10 @@ def distillation_loss(
     states and attention to the teacher's; `parts` is filled with each call's terms. teacher=None gives the task loss
     alone.
     """
-    distance, guided = find_loss(loss), _checked(guide, temperature, weight) == "teacher-guided"
+    inside("temperature", temperature, *TEMPERATURES)
+    inside("weight", weight, 0)
+    inside("guide_alpha", guide_alpha, 0)
+    distance, guided = find_loss(loss), _checked(guide) == "teacher-guided"
 
     def value(given: Batch, step: int, total: int) -> Tensor:
         batch, known = (given.batch, given.logits) if isinstance(given, Taught) else (given, None)
@@ -62,6 +68,7 @@ def distillation_loss(
             told["distance"] = weight * distance(signals)
         if parts is not None:
             parts.update({name: part.detach() for name, part in told.items()})
+            parts.update(teacher=taught.detach(), student=own.detach())
         return sum(told.values(), signals.student.new_zeros(()))
 
     return value
@@ -69,14 +76,18 @@ def distillation_loss(
 
 @contextmanager
 def blaming(parts: dict[str, Tensor], loss: str) -> Iterator[None]:
-    """Adds to the message of a training that left the numbers which term of its last loss did."""
+    """Adds to the message of a training that left the numbers which term of its last loss did, and whose answers."""
     try:
         yield
     except TrainingError as error:
         names = {"task": "the task's own loss", "matching": "the matching of layers"}
         names["distance"] = f"the distance {loss!r} to the teacher"
-        found = [f"{names[name]} is {float(part)}" for name, part in parts.items() if not part.isfinite()]
-        raise TrainingError(f"{error} Of its terms, {', '.join(found)}." if found else str(error)) from error
+        odd = [name for name, part in parts.items() if not part.isfinite().all()]
+        found = [f"{names[name]} is {float(parts[name])}" for name in odd if name in names]
+        whose = [ANSWERS[name] for name in odd if name in ANSWERS]
+        said = f" Of its terms, {', '.join(found)}." if found else ""
+        said += f" Not finite in that batch: {' and '.join(whose)}." if whose else ""
+        raise TrainingError(f"{error}{said}") from error
 
 
 def _signals(
@@ -95,11 +106,7 @@ def _signals(
     )
 
 
-def _checked(guide: str, temperature: float, weight: float) -> str:
+def _checked(guide: str) -> str:
     if guide not in GUIDES:
         raise UsageError(f"guide must be one of {', '.join(GUIDES)}, not {guide!r}.")
-    if temperature <= 0 or weight < 0:
-        raise UsageError(
-            f"temperature must be above 0 and weight at least 0, not {temperature!r} and {weight!r}."
-        )
     return guide

@@ -133,6 +133,11 @@ def _dkd(signals: Signals) -> Tensor:
 
 def _rows(logits: Tensor) -> Tensor:
     """[n, classes] of float32."""
+    if logits.shape[-1] < 2:
+        raise UsageError(
+            "This distillation loss compares the probabilities of classes, and networks with one output have none: its "
+            "probability is always 1. Use weight=0, or loss=a function of your own that takes Signals."
+        )
     return logits.reshape(-1, logits.shape[-1]).float()
 
 

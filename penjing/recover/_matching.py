@@ -25,6 +25,7 @@ from penjing.recover._losses import DistillationLoss, Needs, Related, Signals, S
 from penjing.recover._modules import call, device_of, kept_modes, place
 from penjing.recover._positions import at_length, filled
 from penjing.recover._protocols import Batch, SequenceTask, Task
+from penjing.recover._training import inside
 from penjing.structure import fast_paths_off
 from penjing.tasks import padding_mask
 
@@ -160,8 +161,8 @@ def match(
     widths are compared as they are. UsageError where a network has no such layers or attention, or another number of
     positions.
     """
-    if hidden < 0 or attention < 0:
-        raise UsageError(f"hidden and attention must be at least 0, not {hidden!r} and {attention!r}.")
+    inside("hidden", hidden, 0)
+    inside("attention", attention, 0)
     if not (hidden or attention) and needs == "answers":
         return NOTHING
     both = _both_layers((student, teacher), task, batch)

@@ -17,7 +17,7 @@ from penjing.recover._modules import device_of, place
 from penjing.recover._padding import Padding, padding_of
 from penjing.recover._pairing import Pairing, base_of, paired, run_once, sharing, surveyed
 from penjing.recover._protocols import Batch, Task
-from penjing.recover._refit import Refit, Sums, missed, refit
+from penjing.recover._refit import ALONE, Refit, Sums, missed, refit
 from penjing.recover._repeated import original_sums
 from penjing.recover._stations import Fold, Forward, NormStation, ProductStation
 from penjing.structure import (
@@ -104,22 +104,31 @@ def reconstruct(
     layers = job.run()
     return Reconstruction(
         layers=layers,
-        notes=(*job.notes, *_notes(layers)),
+        notes=(*job.notes, *_notes(layers, len(job.inputs))),
         examples=job.examples,
         memory=job.memory,
         seconds=time.perf_counter() - begun,
     )
 
 
-def _notes(layers: Sequence[Refitted]) -> list[str]:
-    few = [f for f in layers if 0 < f.positions < PER_INPUT * f.inputs]
+def _notes(layers: Sequence[Refitted], batches: int) -> list[str]:
+    fitted = [f for f in layers if f.ridge]
+    few = [f for f in fitted if f.positions < PER_INPUT * f.inputs]
+    notes = []
+    if batches == 1 and fitted:
+        notes.append(
+            f"one calibration batch leaves none to hold out: the ridge is {ALONE:g} everywhere, whether it fits or "
+            "not; give at least 4 batches"
+        )
     if not few:
-        return []
+        return notes
     worst = min(few, key=lambda f: f.positions / f.inputs)
+    most = max(f.ridge for f in few)
+    grown = f"their ridge grew up to {most:g}" if most > ALONE else f"their ridge is at most {most:g}"
     return [
+        *notes,
         f"{len(few)} weights met fewer than {PER_INPUT} positions per input, such as {worst.name} "
-        f"({worst.positions} for {worst.inputs} inputs): their ridge grew up to {max(f.ridge for f in few):g}; "
-        "give more calibration examples"
+        f"({worst.positions} for {worst.inputs} inputs): {grown}; give more calibration examples",
     ]
 
 

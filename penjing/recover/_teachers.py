@@ -22,15 +22,10 @@ def check_teacher(student: nn.Module, teacher: nn.Module, task: Task, data: Data
         raise UsageError(
             "The teacher is the student itself; pass copy.deepcopy(model) taken before the change."
         )
+    _separate(student, teacher)
     batch = next(iter(data.batches("selection", 2)))
-    own, tables = _outputs(student, task, batch)
-    try:
-        taught, others = _outputs(teacher, task, batch)
-    except (TypeError, ValueError, IndexError, RuntimeError) as error:
-        raise UsageError(
-            f"The teacher cannot read the student's inputs ({type(error).__name__}: {error}). Teacher and student "
-            "get the same batch: choose a teacher of the same input size, tokenizer and features."
-        ) from error
+    own, tables = _outputs(student, task, batch, "student")
+    taught, others = _outputs(teacher, task, batch, "teacher")
     _same_tables(tables, others)
     if isinstance(task, SequenceTask) and own.shape[:-1] != taught.shape[:-1]:
         raise UsageError(
@@ -43,18 +38,65 @@ def check_teacher(student: nn.Module, teacher: nn.Module, task: Task, data: Data
             "their outputs cannot be compared. Transfer the teacher to this task first "
             "(penjing.recover.transfer), or choose one trained on its labels."
         )
+    if not isinstance(task, SequenceTask) and own.shape != taught.shape:
+        raise UsageError(
+            f"The teacher's logits have the shape {list(taught.shape)} and the student's {list(own.shape)} on the same "
+            "two examples. Choose a teacher that answers as the student does, or a task whose logits() brings both to "
+            "one shape."
+        )
+    if taught.isnan().any():
+        raise UsageError(
+            "The teacher answers NaN on the first two examples of the selection split. Look for NaN in its weights and "
+            "batch-norm statistics, and train or load it again."
+        )
     return own.shape[-1]
 
 
+def _separate(student: nn.Module, teacher: nn.Module) -> None:
+    own = {id(parameter) for parameter in student.parameters() if parameter.requires_grad}
+    shared = [name for name, parameter in teacher.named_parameters() if id(parameter) in own]
+    if shared:
+        raise UsageError(
+            f"Teacher and student share {len(shared)} parameters, such as the teacher's {shared[0]!r}: training would "
+            "change the teacher. Pass copy.deepcopy(teacher) taken before the change."
+        )
+
+
 @torch.no_grad()
-def _outputs(model: nn.Module, task: Task, batch: Any) -> tuple[Tensor, list[int]]:
+def _outputs(model: nn.Module, task: Task, batch: Any, whose: str) -> tuple[Tensor, list[int]]:
     """The logits in eval mode, and the sizes of the tables in which the inputs' own numbers were looked up."""
     with kept_modes(model):
         model.eval()
         inputs = task.inputs(place(batch, device_of(model)))
         with _looked_up(model, _token_ids(inputs)) as tables:
-            logits = task.logits(call(model, inputs))
+            outputs = _answered(model, inputs, whose)
+    try:
+        logits = task.logits(outputs)
+    except UsageError as error:
+        raise UsageError(f"The {whose}'s answers cannot be read. {error}") from error
+    if not isinstance(logits, Tensor) or logits.ndim < 2:
+        shown = (
+            f"a tensor of shape {list(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
+        )
+        raise UsageError(
+            f"The {whose} answers with {type(outputs).__name__}, in which logits() of the task {task.name!r} finds "
+            f"{shown}, not a tensor [examples, ..., classes]. Return one from the network, or find it in the task's "
+            "logits()."
+        )
     return logits, tables
+
+
+def _answered(model: nn.Module, inputs: Any, whose: str) -> Any:
+    """What the network gives; a UsageError where a teacher cannot take the inputs, whatever it raises."""
+    try:
+        return call(model, inputs)
+    except Exception as error:
+        if whose == "student":
+            raise
+        raise UsageError(
+            f"The teacher cannot read the student's inputs ({type(error).__name__}: {error}). Teacher and student "
+            "get the same batch: choose a teacher of the same input size, tokenizer and features."
+        ) from error
 
 
 def _token_ids(inputs: Any) -> Tensor | None:

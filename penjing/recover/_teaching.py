@@ -1,7 +1,7 @@
 """A teacher that answers out of its cache: which batches, and what goes along with them."""
 
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -26,8 +26,15 @@ class Teaching:
     """Serves the training batches of an epoch together with the teacher's answers."""
 
     def __init__(
-        self, teacher: nn.Module, task: Task, data: TracedData, training: Training, cache: TeacherCache
+        self,
+        teacher: nn.Module,
+        task: Task,
+        data: TracedData,
+        training: Training,
+        cache: TeacherCache,
+        say: Callable[[str], None] = lambda text: None,
     ) -> None:
+        self._say, self._failed = say, False
         self._teacher, self._task, self._data, self._training = teacher, task, data, training
         self._format = torch.channels_last if training.channels_last else None
         self._dtype, self._width = self._form()
@@ -47,12 +54,22 @@ class Teaching:
             "train", training.batch_size, seed=training.seed, epoch=epoch, shuffle=True
         )
         chunks = [chunk for chunk in chunks if len(chunk) >= least]
-        view = self._shelf.view(training.seed, epoch, [i for chunk in chunks for i in chunk], self._width)
+        view = self._view(epoch, [i for chunk in chunks for i in chunk])
         if view is None:
             yield from batches
             return
         for batch, chunk in zip(batches, chunks, strict=True):
             yield Taught(batch, self._answers(view, batch, list(chunk)))
+
+    def _view(self, epoch: int, examples: Sequence[int]) -> View | None:
+        """None where there is no room; what is not the limit's doing is said once."""
+        try:
+            return self._shelf.view(self._training.seed, epoch, examples, self._width)
+        except OSError as error:
+            if not self._failed:
+                self._say(f"the teacher answers itself: its cache cannot be written ({error})")
+            self._failed = True
+            return None
 
     def _answers(self, view: View, batch: Batch, examples: list[int]) -> Tensor:
         inputs, partners = self._key(batch, examples)
@@ -86,7 +103,13 @@ class Teaching:
 
 
 def teaching(
-    teacher: nn.Module, task: Task, data: Data, training: Training, cache: TeacherCache, matching: Matching
+    teacher: nn.Module,
+    task: Task,
+    data: Data,
+    training: Training,
+    cache: TeacherCache,
+    matching: Matching,
+    say: Callable[[str], None] = lambda text: None,
 ) -> tuple[Teaching | None, str]:
     """The teacher behind its cache, or None, and what there is to say about it."""
     why = ""
@@ -98,7 +121,7 @@ def teaching(
         why = "the data has no method `indices` that says which examples a batch holds"
     if why or not isinstance(data, TracedData):
         return None, f"the teacher stays online: {why}"
-    made = Teaching(teacher, task, data, training, cache)
+    made = Teaching(teacher, task, data, training, cache, say)
     views = min(training.epochs, training.views or training.epochs)
     classes, itemsize = made._width // made._dtype.itemsize, made._dtype.itemsize
     count = data.n("train")

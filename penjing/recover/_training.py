@@ -1,7 +1,9 @@
 """The options that every kind of training shares."""
 
 import difflib
+import math
 from dataclasses import asdict, dataclass, fields, replace
+from numbers import Real
 from typing import Any
 
 from penjing.core import UsageError
@@ -63,11 +65,11 @@ class Training:
         _one_of("optimizer", self.optimizer, OPTIMIZERS)
         _one_of("schedule", self.schedule, SCHEDULES)
         for name in ("lr", "clip"):
-            _inside(name, getattr(self, name), 0, float("inf"), open_low=True)
+            inside(name, getattr(self, name), 0, open_low=True)
         for name in ("momentum", "warmup", "floor", "ema", "bn_momentum"):
-            _inside(name, getattr(self, name), 0, 1)
-        _inside("weight_decay", self.weight_decay, 0, float("inf"))
-        _inside("mixup", self.mixup, 0, 100)
+            inside(name, getattr(self, name), 0, 1)
+        inside("weight_decay", self.weight_decay, 0)
+        inside("mixup", self.mixup, 0, 100)
 
     def multiplier(self) -> Schedule:
         """The learning-rate factor as a function of (step, total)."""
@@ -108,9 +110,14 @@ def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
         raise UsageError(f"{name} must be one of {', '.join(known)}, not {value!r}.")
 
 
-def _inside(name: str, value: float | None, low: float, high: float, *, open_low: bool = False) -> None:
+def inside(
+    name: str, value: float | None, low: float, high: float = math.inf, *, open_low: bool = False
+) -> None:
+    """Raises UsageError unless `value` is None or a finite number within the bounds."""
     if value is None:
         return
-    if not (low <= value <= high) or (open_low and value == low):
-        bound = f"above {low}" if open_low else f"in [{low}, {high}]"
+    number = isinstance(value, Real) and math.isfinite(value)
+    if not number or not (low <= value <= high) or (open_low and value == low):
+        above = f"above {low}" if open_low else f"at least {low}"
+        bound = f"in [{low}, {high}]" if math.isfinite(high) else f"{above} and finite"
         raise UsageError(f"{name} must be {bound}, not {value!r}.")

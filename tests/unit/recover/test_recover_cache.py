@@ -143,10 +143,67 @@ def test_a_disk_without_room_leaves_the_teacher_online(net, teacher, task, data,
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    limited, asked = learnt(net, teacher, task, data, cache=TeacherCache(folder=tmp_path))
+    said: list[str] = []
+    limited, asked = learnt(net, teacher, task, data, cache=TeacherCache(folder=tmp_path), say=said.append)
     assert same(online, limited)
     assert asked == 18
     assert not list(tmp_path.glob("*/*.logits")) + list(tmp_path.glob("*/.*"))
+    assert [text for text in said if "No space left" in text] == [
+        "the teacher answers itself: its cache cannot be written ([Errno 28] No space left on device)"
+    ]
+
+
+@pytest.mark.parametrize("place", ["a file", "under a file", "read-only"])
+def test_a_folder_that_cannot_be_written_leaves_the_teacher_online_and_says_so(
+    net, teacher, task, data, tmp_path, monkeypatch, place
+):
+    (tmp_path / "file").write_text("here")
+    folder = tmp_path / {"a file": "file", "under a file": "file/sub", "read-only": "locked"}[place]
+    if place == "read-only":  # root may write into any folder
+
+        def locked(self: Path, **_: Any) -> None:
+            raise PermissionError(13, "Permission denied", str(self))
+
+        monkeypatch.setattr(Path, "mkdir", locked)
+    said: list[str] = []
+    online, _ = learnt(net, teacher, task, data)
+    found, asked = learnt(net, teacher, task, data, cache=TeacherCache(folder=folder), say=said.append)
+    assert same(online, found)
+    assert asked == 18
+    assert sum("the teacher answers itself: its cache cannot be written" in text for text in said) == 1
+
+
+@pytest.mark.parametrize("harm", ["shorter", "longer", "a folder"])
+def test_a_view_of_another_size_is_made_anew(net, teacher, task, data, tmp_path, harm):
+    cache = TeacherCache(folder=tmp_path)
+    whole, _ = learnt(net, teacher, task, data, cache=cache)
+    path = sorted(tmp_path.glob("*/*.logits"))[1]
+    size = path.stat().st_size
+    if harm == "a folder":
+        path.unlink()
+        path.mkdir()
+    else:
+        os.truncate(path, 100 if harm == "shorter" else 2 * size)
+    again, asked = learnt(net, teacher, task, data, cache=cache)
+    assert same(whole, again)
+    assert asked == 6
+    assert harm == "a folder" or path.stat().st_size == size
+
+
+def test_a_folder_may_be_given_as_text(net, teacher, task, data, tmp_path):
+    cache: Any = TeacherCache(folder=str(tmp_path))  # pyright: ignore[reportArgumentType]
+    learnt(net, teacher, task, data, cache=cache)
+    assert len(list(tmp_path.glob("*/*.logits"))) == 3
+
+
+def test_a_limit_below_one_view_is_said_and_stores_nothing(net, teacher, task, data, tmp_path):
+    said: list[str] = []
+    cache = TeacherCache(folder=tmp_path, limit=100)
+    assert learnt(net, teacher, task, data, cache=cache, say=said.append)[1] == 18
+    assert any(
+        "room is left for 0 of 3 new views, in the others the teacher answers" in text for text in said
+    )
+    assert not list(tmp_path.iterdir())
 
 
 def test_matching_keeps_the_teacher_online_and_says_so(net, teacher, task, data, tmp_path):

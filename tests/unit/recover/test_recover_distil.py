@@ -1,4 +1,5 @@
 import copy
+import math
 
 import pytest
 import torch
@@ -17,6 +18,8 @@ from penjing.recover import (
     transfer,
 )
 from penjing.recover._bn import settle_bn
+from penjing.recover._teachers import check_teacher
+from penjing.tasks import image_classification
 
 OPTIONS = {"epochs": 3, "batch_size": 16, "augment": "noise", "lr": 3e-3}
 
@@ -127,7 +130,16 @@ def test_a_teacher_of_other_classes_is_refused(net, task, data, step):
     ("options", "message"),
     [
         ({"guide": "teacher"}, "guide must be one of none, teacher-guided"),
-        ({"temperature": 0.0}, "temperature must be above 0"),
+        ({"temperature": 0.0}, r"temperature must be in \[0\.01, 1000\], not 0\.0"),
+        ({"temperature": 1e30}, r"temperature must be in \[0\.01, 1000\], not 1e\+30"),
+        ({"temperature": float("nan")}, "temperature must be in"),
+        ({"temperature": "hot"}, "temperature must be in .*'hot'"),
+        ({"weight": -1.0}, "weight must be at least 0 and finite"),
+        ({"weight": float("inf")}, "weight must be at least 0 and finite, not inf"),
+        ({"guide_alpha": float("nan")}, "guide_alpha must be at least 0 and finite"),
+        ({"hidden": float("nan")}, "hidden must be at least 0 and finite"),
+        ({"attention": -1.0}, "attention must be at least 0 and finite"),
+        ({"lr": float("inf")}, "lr must be above 0 and finite"),
         ({"loss": "kll"}, "Did you mean 'kl'"),
         ({"temprature": 2.0}, "Unknown training option 'temprature'"),
     ],
@@ -141,6 +153,122 @@ def test_a_network_cannot_teach_itself(net, task, data):
     model = net()
     with pytest.raises(UsageError, match=r"copy\.deepcopy"):
         recover(model, model, task, data, **OPTIONS)
+
+
+@pytest.mark.parametrize("wrapped", ["teacher", "student"])
+def test_networks_that_share_weights_cannot_teach_each_other(net, task, data, wrapped):
+    model = net()
+    pair = (
+        (model, torch.nn.Sequential(model)) if wrapped == "teacher" else (torch.nn.Sequential(model), model)
+    )
+    with pytest.raises(
+        UsageError, match=r"share 10 parameters.*head|share 10 parameters.*blocks.*copy\.deepcopy"
+    ):
+        distil(*pair, task, data, **OPTIONS)
+    model.requires_grad_(False)
+    check_teacher(*pair, task, data)
+
+
+class Answering(torch.nn.Module):
+    """Another network's answers, changed."""
+
+    def __init__(self, model, how):
+        super().__init__()
+        self.model, self.how = model, how
+
+    def forward(self, x):
+        return self.how(x, self.model(x))
+
+
+def too_small(x, answers):
+    raise AssertionError("Input size (8) doesn't match model (16)")
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        (lambda x, y: (y, y), r"teacher answers with tuple.*'tiny' finds tuple.*task's logits\(\)"),
+        (lambda x, y: {"logits": y}, "teacher answers with dict"),
+        (lambda x, y: y[:, 0], r"teacher answers with Tensor.*a tensor of shape \[2\]"),
+        (lambda x, y: y[:, None].expand(-1, 5, -1), r"shape \[2, 5, 4\] and the student's \[2, 4\]"),
+        (lambda x, y: y / 0 * 0, "teacher answers NaN on the first two examples.*batch-norm statistics"),
+        (too_small, r"cannot read the student's inputs \(AssertionError.*same input size"),
+        (lambda x, y: {}["pixels"], r"cannot read the student's inputs \(KeyError"),
+    ],
+)
+def test_a_teacher_whose_answers_cannot_be_used_is_refused_before_training(net, task, data, how, message):
+    student = net()
+    with pytest.raises(UsageError, match=message):
+        distil(student, Answering(net(width=12), how), task, data, **OPTIONS)
+    assert same(tensors(student), tensors(net()))
+
+
+@pytest.mark.parametrize("how", [lambda x, y: (y, y), lambda x, y: {"logits": y}])
+def test_answers_in_which_the_task_finds_logits_teach_as_bare_ones_do(net, data, how):
+    task, found = image_classification(), []
+    for teacher in (net(width=12), Answering(net(width=12), how)):
+        student = net()
+        distil(student, teacher, task, data, **OPTIONS)
+        found.append(tensors(student))
+    assert same(*found)
+
+
+def test_answers_in_which_the_task_finds_no_logits_are_said_to_be_the_teachers(net, data):
+    teacher = Answering(net(width=12), lambda x, y: {"out": y})
+    with pytest.raises(
+        UsageError, match=r"The teacher's answers cannot be read\. No logits in outputs of type dict"
+    ):
+        distil(net(), teacher, image_classification(), data, **OPTIONS)
+
+
+def test_a_teacher_that_leaves_the_numbers_on_the_way_is_named(net, task, data):
+    def late(x, y):
+        return y if len(x) == 2 else y - float("inf")
+
+    with pytest.raises(
+        TrainingError, match=r"distance 'kl' to the teacher is nan.*the teacher's answers \("
+    ) as said:
+        distil(net(), Answering(net(width=12), late), task, data, **OPTIONS)
+    assert "the student's answers" not in str(said.value)
+
+
+class OneOutput:
+    """A task of one number per example."""
+
+    name = "one"
+
+    def inputs(self, batch):
+        return batch[0]
+
+    def targets(self, batch):
+        return batch[1]
+
+    def logits(self, outputs):
+        return outputs
+
+    def loss(self, outputs, batch):
+        return (outputs[:, 0] - batch[1]).square().mean()
+
+    def metric(self, logits, targets):
+        return {"accuracy": -float((logits[:, 0] - targets).square().mean())}
+
+
+@pytest.mark.parametrize("loss", ["kl", "standardized-kl", "dist", "dkd"])
+def test_one_output_has_no_probabilities_to_compare(net, data, loss):
+    student, teacher = net(classes=1), net(width=12, classes=1)
+    with pytest.raises(UsageError, match=r"networks with one output have none.*Use weight=0"):
+        distil(student, teacher, OneOutput(), data, loss=loss, **OPTIONS)
+    fit = distil(student, teacher, OneOutput(), data, **OPTIONS)
+    assert fit.chosen["weight"] == 0
+    assert "one output has no probabilities" in fit.notes[0]
+
+
+@pytest.mark.parametrize("loss", ["kl", "standardized-kl", "dist", "dkd", "relational", "hidden"])
+def test_a_last_batch_of_one_is_left_out(net, teacher, task, data, loss):
+    data.examples = 33
+    fit = distil(net(), teacher, task, data, loss=loss, **OPTIONS)
+    assert len(fit.history) == 3
+    assert all(math.isfinite(row["loss"]) for row in fit.history)
 
 
 def hurt(model):

@@ -1,6 +1,7 @@
 """Closed-form reconstruction against what it must restore."""
 
 import copy
+import math
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 import penjing as pj
 from penjing.core import Plan, UsageError
 from penjing.recover import _pairing, rebuild, reconstruct, recover, reestimate_bn
-from penjing.recover._refit import RIDGES, Sums, refit
+from penjing.recover._refit import ALONE, RIDGES, Sums, refit
 from penjing.recover._stations import Forward
 from penjing.structure._products import Parameters
 from penjing.structure._survey import survey
@@ -241,6 +242,44 @@ def test_every_refit_helps_and_few_positions_are_said() -> None:
     assert all(layer.after <= layer.before for layer in found.layers)
     assert any("fewer than 4 positions per input" in note and "5.weight" in note for note in found.notes)
     assert found.examples == 32
+
+
+def test_the_ridge_grows_where_data_is_too_little_and_it_is_said() -> None:
+    net, ridges, notes = conv_net(), [], []
+    for count, data in ((2, batches(1, 3, 6, 6, count=2)), (16, batches(64, 3, 6, 6, count=16))):
+        slim, plan = cut(net, data[0], "0.weight", 4)
+        found = reconstruct(net, slim, plan, data)
+        ridges.append({layer.name: layer.ridge for layer in found.layers}["2.weight"])
+        notes.append(found.notes)
+        assert len(data) == count
+    assert ridges[0] == max(RIDGES) > 100 * ridges[1]
+    assert any("grew up to 1;" in note and "give more calibration examples" in note for note in notes[0])
+    assert not notes[1]
+
+
+def test_one_batch_leaves_nothing_to_hold_out_and_it_is_said() -> None:
+    net, data = conv_net(), batches(4, 3, 6, 6, count=1)
+    slim, plan = cut(net, data[0], "0.weight", 4)
+    found = reconstruct(net, slim, plan, data)
+    assert {layer.ridge for layer in found.layers} == {0.0, ALONE}
+    assert any(
+        "one calibration batch leaves none to hold out: the ridge is 0.01" in note for note in found.notes
+    )
+    assert any("their ridge is at most 0.01; give more" in note for note in found.notes)
+
+
+def test_a_singular_covariance_is_solved_all_the_same() -> None:
+    """The cut channels' readers see three copies of one picture: 9 directions for 27 inputs."""
+    net = conv_net()
+    data = [x[:, :1].expand(-1, 3, -1, -1).contiguous() for x in batches(16, 3, 6, 6)]
+    slim, plan = cut(net, data[0], "0.weight", 4)
+    with torch.no_grad():
+        slim[0].weight[1] = slim[0].weight[0]
+        slim[0].bias[1] = slim[0].bias[0]
+    found = reconstruct(net, slim, plan, data)
+    assert all(bool(torch.isfinite(p).all()) for p in slim.parameters())
+    assert all(layer.after <= layer.before for layer in found.layers)
+    assert all(math.isfinite(layer.after) for layer in found.layers)
 
 
 def test_memory_bounds_the_batches() -> None:
