@@ -133,7 +133,8 @@ def check_state(
         )
     own, kept = json.loads(json.dumps(settings)), json.loads(json.dumps(state.settings))
     for name in sorted(own.keys() | kept.keys()):
-        if own.get(name) != kept.get(name):
+        off = name not in kept and not own[name]  # an option that came later
+        if own.get(name) != kept.get(name) and not off:
             raise UsageError(
                 f"Cannot resume {stage}: {name} was {kept.get(name)!r} and is now {own.get(name)!r}. "
                 "Resume with the options of the first run, or start anew with resume=None."

@@ -101,6 +101,18 @@ def test_a_state_holds_no_repeated_best_and_plain_json(net, task, data):
     assert all(t.is_contiguous() for t in state.to_tensors().values())
 
 
+def test_options_that_came_later_are_off_in_older_states(net, task, data):
+    states = []
+    fit = transfer(net(), task, data, checkpoint=states.append, **OPTIONS)
+    early = next(state for state in states if state.stage == "transfer")
+    settings = {name: value for name, value in early.settings.items() if name != "mixup"}
+    older = dataclasses.replace(early, settings=settings)
+    again = transfer(net(), task, data, resume=older, **OPTIONS)
+    assert same(tensors(again.model), tensors(fit.model))
+    with pytest.raises(UsageError, match=r"mixup was None and is now 0\.2"):
+        transfer(net(), task, data, resume=older, **(OPTIONS | {"mixup": 0.2}))
+
+
 def test_resuming_with_other_options_or_another_network_is_refused(net, task, data):
     states = []
     transfer(net(), task, data, checkpoint=states.append, **OPTIONS)
