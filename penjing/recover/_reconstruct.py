@@ -14,6 +14,7 @@ from penjing.core import Plan, PlanError, UsageError
 from penjing.recover._footprint import PER_INPUT, fitting, footprint, positions_of_batch
 from penjing.recover._lockstep import Walker
 from penjing.recover._modules import device_of, place
+from penjing.recover._norms import Norms, address, norms_of
 from penjing.recover._padding import Padding, padding_of
 from penjing.recover._pairing import Pairing, base_of, paired, run_once, sharing, surveyed
 from penjing.recover._protocols import Batch, Task
@@ -97,6 +98,11 @@ def reconstruct(
     Raises `UsageError` for batches that are missing or hold NaN, `PlanError` for a plan of another network.
     """
     begun = time.perf_counter()
+    for name, number, usual in (("positions", positions, POSITIONS), ("memory", memory, MEMORY)):
+        if number < 1:
+            raise UsageError(
+                f"{name}={number} leaves nothing to fit on: give at least 1, or leave it at {usual:,}"
+            )
     given = [place(batch, device_of(slim)) for batch in batches]
     if not given:
         raise UsageError("reconstruct got no batches: pass at least one (a generator may be used up)")
@@ -143,6 +149,7 @@ class _Job:
     whole: Parameters
     surveys: tuple[Survey, Survey]
     pairing: Pairing
+    norms: Norms
     positions: int
     memory: int
     examples: int
@@ -175,6 +182,9 @@ class _Job:
                 f"{fit} of {len(inputs)} calibration batches fit into {memory / 1e6:.0f} MB and were used"
             )
         padding = [padding_of(task, b, x, base) for b, x in zip(batches[:fit], inputs, strict=False)]
+        examples = sum(p.examples for p in padding)
+        norms = norms_of(surveys[0], slim, examples / max(1, padding[0].examples))
+        pairing = paired(surveys, own, plan)
         return _Job(
             model=base,
             slim=slim,
@@ -184,12 +194,15 @@ class _Job:
             own=own,
             whole=whole,
             surveys=surveys,
-            pairing=paired(surveys, own, plan),
+            pairing=replace(
+                pairing, once=norms.settled(pairing.once), repeated=norms.settled(pairing.repeated)
+            ),
+            norms=norms,
             positions=positions,
             memory=footprint(surveys, fit, positions, modules),
-            examples=sum(p.examples for p in padding),
+            examples=examples,
             generator=torch.Generator().manual_seed(seed),
-            notes=notes,
+            notes=[*notes, *norms.notes],
         )
 
     def run(self) -> tuple[Refitted, ...]:
@@ -212,7 +225,7 @@ class _Job:
                     break
                 if isinstance(stations[0], NormStation):
                     stations[0].estimate(stations)
-                    fold = self.folds.pop(stations[0].norm.var.data_ptr(), None)
+                    fold = self.folds.pop(address(stations[0].norm), None)
                     if fold is not None:
                         fold.into(stations[0].norm)
                 else:
@@ -222,7 +235,11 @@ class _Job:
 
     def _walker(self, stack: ExitStack, model: nn.Module, inputs: Any, side: int) -> Walker:
         forward = Forward(
-            (self.own, self.whole)[side], self.surveys[side], self.pairing.once, after=bool(side)
+            (self.own, self.whole)[side],
+            self.surveys[side],
+            self.pairing.once,
+            self.norms.fresh,
+            after=bool(side),
         )
         walker = Walker(partial(run_once, sharing(model), inputs), forward.watch)
         stack.callback(walker.cancel)
@@ -236,7 +253,8 @@ class _Job:
             raise PlanError(f"the two networks part at {first.name!r}: was `slim` cut from `model`?")
         meeting = self.pairing.once[first.name]
         kept = self._kept(others[0].product)
-        joined, fold = all(s.partner is not None for s in (*stations, *others)), None
+        joined, fold = meeting.partner is not None, None
+        joined = joined and all(s.partner is not None for s in (*stations, *others))
         if joined and meeting.norm is not None:
             fold = self._fold(first.name, meeting.norm, kept)
             joined = fold is not None
@@ -277,7 +295,7 @@ class _Job:
         _write(item, bias, found)
         if fold is not None and meeting.norm is not None:
             origin = fold.origin if bias is not None else fold.origin - found.offset.flatten()
-            self.folds[meeting.norm.var.data_ptr()] = replace(fold, origin=origin.to(fold.slope.dtype))
+            self.folds[address(meeting.norm)] = replace(fold, origin=origin.to(fold.slope.dtype))
         return Refitted(
             name=item.name,
             before=found.before,

@@ -1,13 +1,14 @@
 """Where forwards of a calibration stop, and what they show there."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from penjing.recover._norms import address
 from penjing.structure import START, Meeting, Norm, Parameters, Place, Product, Rows, Survey, norm, product
 
 
@@ -32,7 +33,7 @@ class NormStation:
 
     @property
     def name(self) -> int:
-        return self.norm.var.data_ptr()
+        return address(self.norm)
 
     @staticmethod
     def estimate(stations: Sequence["NormStation"]) -> None:
@@ -64,12 +65,19 @@ class Fold:
 
 
 class Forward:
-    """What one forward shows at its stops: before a product of `once` runs, or `after`; before batch norms."""
+    """What one forward shows at its stops: before a product of `once` runs, or `after`; before the batch norms
+    of `norms`."""
 
     def __init__(
-        self, parameters: Parameters, survey: Survey, once: Mapping[str, Meeting], *, after: bool
+        self,
+        parameters: Parameters,
+        survey: Survey,
+        once: Mapping[str, Meeting],
+        norms: Collection[int],
+        *,
+        after: bool,
     ) -> None:
-        self._parameters, self._after = parameters, after
+        self._parameters, self._norms, self._after = parameters, norms, after
         self._once = {name: meeting for name, meeting in survey.once.items() if name in once}
         partners = [m.partner for m in self._once.values() if m.partner is not None]
         self._wanted = Counter(partners)
@@ -99,7 +107,7 @@ class Forward:
             stop(ProductStation(item, None, self._partner(item, meeting)))
         else:
             found = norm(op, args)
-            if found is not None:
+            if found is not None and address(found) in self._norms:
                 stop(NormStation(found))
 
     def _partner(self, item: Product, meeting: Meeting) -> Tensor | None:

@@ -77,7 +77,8 @@ class Meeting:
 @dataclass(slots=True)
 class Survey:
     """What one forward did: `uses` counts the operators that read a parameter, `readers` are their names, `fused` says
-    that recurrent kernels hide their products, `peak` the bytes that lived at once.
+    that recurrent kernels hide their products, `peak` the bytes that lived at once, `norms` the batch norms
+    in order, each with its number of values per channel.
     """
 
     meetings: list[Meeting] = field(default_factory=list)
@@ -85,6 +86,7 @@ class Survey:
     readers: dict[str, dict[str, None]] = field(default_factory=dict)
     fused: bool = False
     peak: int = 0
+    norms: list[tuple[Norm, int]] = field(default_factory=list)
 
     @property
     def once(self) -> dict[str, Meeting]:
@@ -142,6 +144,9 @@ class _Surveying(TorchDispatchMode):
         self._number += 1
         number, found, self._here = self._number, self.found, self._here.then(func)
         found.fused |= func.overloadpacket.__name__ in _RECURRENT
+        met = norm(func, args)
+        if met is not None:
+            found.norms.append((met._replace(data=_NOTHING), met.data.numel() // met.data.shape[1]))
         item = product(func, args, self._parameters)
         views = {_place(t) for t in results} & {_place(t) for t in given} and not func._schema.is_mutable
         for tensor in given:

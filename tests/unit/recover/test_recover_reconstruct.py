@@ -525,3 +525,56 @@ def test_a_survey_finds_biases_norms_and_streams() -> None:
     convs = nn.Sequential(nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4), nn.Conv2d(4, 2, 1)).eval()
     found = survey(lambda: convs(torch.randn(2, 3, 5, 5)), Parameters(convs))
     assert [(m.bias, m.norm is not None) for m in found.meetings] == [(None, True), ("2.bias", False)]
+
+
+class Siamese(nn.Module):
+    """One batch norm at two places."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two, self.norm = nn.Linear(5, 4), nn.Linear(5, 4), nn.BatchNorm1d(4)
+        self.last = nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.norm(self.one(x)).relu() - self.norm(3 * self.two(x) + 2).relu())
+
+
+def test_a_batch_norm_of_two_places_keeps_its_statistics() -> None:
+    torch.manual_seed(0)
+    net, data = Siamese().double().eval(), batches(64, 5)
+    same = copy.deepcopy(net)
+    found = reconstruct(net, same, Plan(edits=(), fingerprint=pj.trace(net, data[0]).fingerprint), data)
+    assert all(torch.equal(t, same.state_dict()[name]) for name, t in net.state_dict().items())
+    assert any("such as norm, run several times" in note for note in found.notes)
+
+
+@pytest.mark.parametrize(("size", "kept"), [(1, True), (4, True), (64, False)])
+def test_few_values_leave_a_batch_norm_as_it_is(size: int, kept: bool) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(5, 8), nn.ReLU(), nn.Linear(8, 4), nn.BatchNorm1d(4)).double().eval()
+    data = batches(size, 5, count=1)
+    slim, plan = cut(net, batches(64, 5)[0], "0.weight", 4)
+    found = reconstruct(net, slim, plan, data)
+    assert bool((slim[3].running_var == 1).all()) is kept
+    assert any(f"as few as {size} values" in note for note in found.notes) is kept
+
+
+def test_norms_on_copies_of_their_statistics_do_not_stop_the_walk() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(3, 8, 1), nn.InstanceNorm2d(8, track_running_stats=True), nn.ReLU(), nn.Conv2d(8, 4, 1)
+    )
+    net, data = net.double().eval(), batches(8, 3, 4, 4)
+    slim, plan = cut(net, data[0], "0.weight", 4)
+    found = reconstruct(net, slim, plan, data)
+    assert not any("different ways" in note for note in found.notes)
+    assert found.layers[-1].name == "3.weight"
+    assert found.layers[-1].after < found.layers[-1].before
+
+
+@pytest.mark.parametrize(("option", "number"), [("positions", 0), ("memory", -1)])
+def test_options_that_leave_nothing_are_refused(option: str, number: int) -> None:
+    net, data = conv_net(), batches(4, 3, 6, 6)
+    slim, plan = cut(net, data[0], "0.weight", 4)
+    with pytest.raises(UsageError, match=f"{option}={number} .*give at least 1"):
+        reconstruct(net, slim, plan, data, **{option: number})
