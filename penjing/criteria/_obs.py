@@ -18,6 +18,7 @@ from penjing.structure import (
     Product,
     Rows,
     fast_paths_off,
+    kernels_written_out,
     output_tensors,
     product,
     real_positions,
@@ -43,8 +44,8 @@ def obs(model: nn.Module, context: Context) -> Score:
     each. The score is the sum so far, so one pass ranks every width, and scores compare across groups.
 
     Needs `calibration`; costs a forward and backward pass per batch (at most 50), d^3 per weight of d inputs, and two
-    matrices d x d of memory for each. Gradients are those of the log-probability of labels drawn from the network's own
-    outputs, taken as logits over the last axis (the empirical Fisher vanishes on fitted data); outputs that are no
+    matrices d x d of memory for each. Gradients are those of the log-probability of labels drawn from all of a network's
+    outputs, each taken as logits over the last axis (the empirical Fisher vanishes on fitted data); outputs that are no
     logits are taken for them. Windows of more than 1,024 inputs are taken channel by channel. Units that no such weight
     reads are scored by what their own outputs carry; batched products and transposed convolutions are not seen, and the
     plan's policies and a run's notes say so. It is about the second order, one group at a time.
@@ -256,7 +257,7 @@ def _summed(item: Product, whole: Tensor) -> int | None:
 def _gather(model: nn.Module, batches: Iterable[Any], seed: int) -> _Seen:
     """Covariances and gradient energies over at most 50 batches, in eval mode."""
     seen, generator = _Seen(Parameters(model)), torch.Generator().manual_seed(seed)
-    with gradients(model), fast_paths_off():
+    with gradients(model), fast_paths_off(), kernels_written_out():
         for number, batch in enumerate(batches):
             inputs = inputs_of(batch)
             examples = int(tensors_of(inputs)[0].shape[0])
@@ -268,14 +269,21 @@ def _gather(model: nn.Module, batches: Iterable[Any], seed: int) -> _Seen:
 
 
 def _own_loss(outputs: Any, generator: torch.Generator, batch: int) -> Tensor:
-    """Minus the log-probability of drawn labels, summed over examples, a mean over an example's positions."""
-    logits = next((t for t in output_tensors(outputs) if t.is_floating_point() and t.requires_grad), None)
-    if logits is None or not torch.isfinite(logits).all():
+    """Minus the log-probability of labels drawn from every output, in nats summed over examples."""
+    found = [t for t in output_tensors(outputs) if t.is_floating_point() and t.requires_grad]
+    if not found or not all(torch.isfinite(t).all() for t in found):
         raise UsageError(
             f"the outputs on calibration batch {batch} hold NaN or infinity, or depend on no parameter"
         )
-    if logits.shape[-1] == 1:
-        return (logits * torch.randn(logits.shape, generator=generator).to(logits)).flatten(1).mean(1).sum()
+    first, *others = (_surprise(t, generator) for t in found)
+    return sum(others, first)
+
+
+def _surprise(logits: Tensor, generator: torch.Generator) -> Tensor:
+    """Summed over examples, a mean over an example's positions; single numbers get Gaussian labels."""
+    if logits.dim() < 2 or logits.shape[-1] == 1:
+        rows = logits.reshape(len(logits) if logits.dim() else 1, -1)
+        return (rows * torch.randn(rows.shape, generator=generator).to(rows)).mean(1).sum()
     log = logits.flatten(0, -2).log_softmax(-1)
     drawn = torch.multinomial(log.detach().exp().cpu(), 1, generator=generator).to(log.device)
     return -log.gather(1, drawn).sum() * len(logits) / len(log)
@@ -300,10 +308,10 @@ class _Meeting(TorchDispatchMode):
         result = func(*args, **(kwargs or {}))
         item = product(func, args, self._seen.parameters, self._rows_of)
         self._rows_of.note(func, args, result)
-        if item is not None and item.weight.dim() != 3:
-            self._pending = self._met(item), item, result
-        elif item is not None:
+        if item is not None and item.settings is None and item.weight.dim() == 3:
             self._seen.unseen[item.name] = None
+        elif item is not None:
+            self._pending = self._met(item), item, result
         elif func.overloadpacket is torch.ops.aten.convolution and args[6]:
             name = self._seen.parameters.name(args[1])
             self._seen.unseen |= {} if name is None else {name: None}

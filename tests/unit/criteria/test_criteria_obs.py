@@ -135,3 +135,83 @@ def test_bad_input_is_named() -> None:
         prepare_criterion("obs", net, Context(calibration=[]))
     with pytest.raises(UsageError, match="NaN"):
         prepare_criterion("obs", net, Context(calibration=[torch.full((2, 3, 6, 6), float("nan"))]))
+
+
+class Waves(nn.Module):
+    """The same convolutions over one axis, or over two of which the first has one place."""
+
+    def __init__(self, kind: type[nn.Module]) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        sizes = (3, 3) if kind is nn.Conv1d else ((1, 3), (1, 3))
+        self.a, self.b, self.head = kind(2, 8, sizes[0]), kind(8, 6, sizes[1]), nn.Linear(6, 3)
+        self.two = kind is nn.Conv2d
+
+    def forward(self, x):
+        x = self.b(self.a(x.unsqueeze(2) if self.two else x).relu()).relu()
+        return self.head(x.flatten(2).mean(2))
+
+
+def scored(model: nn.Module, batches: list, name: str) -> np.ndarray:
+    seen = {}
+
+    def keep(group, model):
+        seen[group.name] = score(group, model)
+        return seen[group.name]
+
+    score = prepare_criterion("obs", model, Context(calibration=batches))
+    pj.prune(model, batches[0], ratio=0.25, criterion=keep)
+    return seen[name]
+
+
+def test_convolutions_over_one_axis_count_as_those_over_two() -> None:
+    batches = [torch.randn(6, 2, 12) for _ in range(3)]
+    one, two = Waves(nn.Conv1d).eval(), Waves(nn.Conv2d).eval()
+    two.load_state_dict({n: t.unsqueeze(2) if t.dim() == 3 else t for n, t in one.state_dict().items()})
+    a, b = (scored(model, batches, "a.weight:0") for model in (one, two))
+    assert np.allclose(a, b, rtol=1e-4)
+    assert a.min() > 0
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
+def test_recurrent_weights_count(kind: type[nn.Module]) -> None:
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.cells, self.head = kind(4, 6, 2, batch_first=True), nn.Linear(6, 3)
+
+        def forward(self, x):
+            return self.head(self.cells(x)[0].mean(1))
+
+    seen = _obs._gather(Net().eval(), [torch.randn(4, 5, 4)], 0)
+    met = {name for (name, _), one in seen.met.items() if one.energy is not None}
+    weights = {f"cells.weight_{side}_l{layer}" for side in ("ih", "hh") for layer in (0, 1)}
+    assert weights | {"head.weight"} == met
+
+
+def test_every_output_counts() -> None:
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body, self.first, self.second = nn.Linear(4, 8), nn.Linear(8, 3), nn.Linear(8, 3)
+
+        def forward(self, x):
+            h = self.body(x).relu()
+            return self.first(h), self.second(h)
+
+    torch.manual_seed(0)
+    net = Two().eval()
+    with torch.no_grad():
+        net.first.weight[:, 4:] = 0
+        net.second.weight[:, :4] = 0
+    scores = scored(net, [torch.randn(64, 4) for _ in range(2)], "body.weight:0")
+    steps = np.diff(np.sort(scores), prepend=0)
+    assert (steps > 1e-6).sum() >= 7
+
+
+@pytest.mark.parametrize("last", [nn.Flatten(0), nn.Identity()])
+def test_single_numbers_as_outputs(last: nn.Module) -> None:
+    net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 1), last).eval()
+    scores = scored(net, [torch.randn(16, 4)], "0.weight:0")
+    assert np.isfinite(scores).all()
+    assert scores.min() > 0
