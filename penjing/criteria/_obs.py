@@ -44,9 +44,9 @@ def obs(model: nn.Module, context: Context) -> Score:
     each. The score is the sum so far, so one pass ranks every width, and scores compare across groups.
 
     Needs `calibration`; costs a forward and backward pass per batch (at most 50), d^3 per weight of d inputs, and two
-    matrices d x d of memory for each. Gradients are those of the log-probability of labels drawn from all of a network's
-    outputs, each taken as logits over the last axis (the empirical Fisher vanishes on fitted data); outputs that are no
-    logits are taken for them. Windows of more than 1,024 inputs are taken channel by channel. Units that no such weight
+    matrices d x d of memory for each. Gradients are those of the log-probability of labels drawn from the outputs of
+    the network, each taken as logits over its last axis (the empirical Fisher vanishes on fitted data); others
+    are taken for logits too. Windows of more than 1,024 inputs are taken channel by channel. Units that no such weight
     reads are scored by what their own outputs carry; batched products and transposed convolutions are not seen, and the
     plan's policies and a run's notes say so. It is about the second order, one group at a time.
     """
