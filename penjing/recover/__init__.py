@@ -52,9 +52,9 @@ from penjing.recover._protocols import Data as Data
 from penjing.recover._protocols import Progress as Progress
 from penjing.recover._rebuild import Rebuilt as Rebuilt
 from penjing.recover._rebuild import rebuild as rebuild
-from penjing.recover._reconstruct import Reconstruction as Reconstruction
-from penjing.recover._reconstruct import Refitted as Refitted
 from penjing.recover._reconstruct import reconstruct as reconstruct
+from penjing.recover._refitted import Reconstruction as Reconstruction
+from penjing.recover._refitted import Refitted as Refitted
 from penjing.recover._schedules import anneal as anneal
 from penjing.recover._schedules import constant as constant
 from penjing.recover._schedules import warmup_cosine as warmup_cosine

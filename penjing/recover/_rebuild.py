@@ -12,7 +12,8 @@ from penjing.recover._defaults import RECOVER
 from penjing.recover._evaluate import score, select
 from penjing.recover._modules import tensors_of, write_tensors
 from penjing.recover._protocols import Data, Task
-from penjing.recover._reconstruct import Reconstruction, reconstruct
+from penjing.recover._reconstruct import reconstruct
+from penjing.recover._refitted import Reconstruction
 from penjing.recover._training import Training
 
 BATCH = 64

@@ -11,14 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from penjing.core import Plan, PlanError, UsageError
-from penjing.recover._footprint import PER_INPUT, fitting, footprint, positions_of_batch
+from penjing.recover._footprint import fitting, footprint, positions_of_batch
 from penjing.recover._lockstep import Walker
 from penjing.recover._modules import device_of, place
 from penjing.recover._norms import Norms, address, norms_of
 from penjing.recover._padding import Padding, padding_of
 from penjing.recover._pairing import Pairing, base_of, paired, run_once, sharing, surveyed
 from penjing.recover._protocols import Batch, Task
-from penjing.recover._refit import ALONE, Refit, Sums, missed, refit
+from penjing.recover._refit import Refit, Sums, missed, refit
+from penjing.recover._refitted import Reconstruction, Refitted, notes_of
 from penjing.recover._repeated import original_sums
 from penjing.recover._stations import Fold, Forward, NormStation, ProductStation
 from penjing.structure import (
@@ -37,33 +38,6 @@ MEMORY = 4 << 30
 NEAR = 1e-3  # a weight that misses less of its outputs' variance is left as it is
 HELD = 4
 FAINT = 1e-3  # of the largest slope of a batch norm: flatter ones cannot make up for what a stream lacks
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Refitted:
-    """One weight: the share of its wanted outputs' variance that it misses, before and after its refit, over so many
-    `positions` for so many `inputs`, at a `ridge` relative to its inputs' mean variance. Without positions it was left
-    as it is: it missed next to nothing on the first batch, or `cause` says why.
-    """
-
-    name: str
-    before: float = 0.0
-    after: float = 0.0
-    ridge: float = 0.0
-    positions: int = 0
-    inputs: int = 0
-    cause: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reconstruction:
-    """What was refitted, in depth order; `memory` is about what the process grew by at most, in bytes."""
-
-    layers: tuple[Refitted, ...]
-    notes: tuple[str, ...]
-    examples: int
-    memory: int
-    seconds: float
 
 
 @torch.no_grad()
@@ -110,32 +84,11 @@ def reconstruct(
     layers = job.run()
     return Reconstruction(
         layers=layers,
-        notes=(*job.notes, *_notes(layers, len(job.inputs))),
+        notes=(*job.notes, *notes_of(layers, len(job.inputs))),
         examples=job.examples,
         memory=job.memory,
         seconds=time.perf_counter() - begun,
     )
-
-
-def _notes(layers: Sequence[Refitted], batches: int) -> list[str]:
-    fitted = [f for f in layers if f.ridge]
-    few = [f for f in fitted if f.positions < PER_INPUT * f.inputs]
-    notes = []
-    if batches == 1 and fitted:
-        notes.append(
-            f"one calibration batch leaves none to hold out: the ridge is {ALONE:g} everywhere, whether it fits or "
-            "not; give at least 4 batches"
-        )
-    if not few:
-        return notes
-    worst = min(few, key=lambda f: f.positions / f.inputs)
-    most = max(f.ridge for f in few)
-    grown = f"their ridge grew up to {most:g}" if most > ALONE else f"their ridge is at most {most:g}"
-    return [
-        *notes,
-        f"{len(few)} weights met fewer than {PER_INPUT} positions per input, such as {worst.name} "
-        f"({worst.positions} for {worst.inputs} inputs): {grown}; give more calibration examples",
-    ]
 
 
 @dataclass(slots=True)
@@ -258,21 +211,44 @@ class _Job:
         if joined and meeting.norm is not None:
             fold = self._fold(first.name, meeting.norm, kept)
             joined = fold is not None
+        looked: dict[int, tuple[Tensor, Tensor]] = {}
+        worst = 0.0
+        for number in sorted({0, len(stations) // 2, len(stations) - 1}):
+            pair = self._pair(number, stations[number], others[number], kept, fold, joined=joined)
+            looked[number] = pair
+            miss = self._missed(meeting, first, *pair)
+            if not miss <= NEAR:  # nor where it is NaN
+                break
+            worst = max(worst, miss)
+        else:
+            if _finite(others):
+                return _near(first, worst)
         for number, (station, other) in enumerate(zip(stations, others, strict=True)):
-            assert other.result is not None
-            chosen = self._chosen(station.product, self.padding[number])
-            phi, y = station.product.phi(chosen), station.product.results(other.result, chosen, kept)
-            if joined:
-                assert other.partner is not None
-                assert station.partner is not None
-                lacking = station.product.results(other.partner, chosen, kept)
-                lacking = lacking - station.product.results(station.partner, chosen)
-                y = y + (lacking if fold is None else lacking / fold.slope.view(y.shape[0], 1, -1))
-            phi, y = _precise(phi), _precise(y)
-            if number == 0 and (miss := self._missed(meeting, first, phi, y)) <= NEAR and _finite(others):
-                return _near(first, miss)
-            (held if self._held_out(number) else learned).add(phi, y)
+            pair = looked.pop(number, None) or self._pair(number, station, other, kept, fold, joined=joined)
+            (held if self._held_out(number) else learned).add(*pair)
         return self._solved(meeting, first, learned, held, fold)
+
+    def _pair(
+        self,
+        number: int,
+        station: ProductStation,
+        other: ProductStation,
+        kept: Tensor | None,
+        fold: Fold | None,
+        *,
+        joined: bool,
+    ) -> tuple[Tensor, Tensor]:
+        """What one batch gives to the regression: its inputs now, and the outputs wanted."""
+        assert other.result is not None
+        chosen = self._chosen(station.product, self.padding[number])
+        phi, y = station.product.phi(chosen), station.product.results(other.result, chosen, kept)
+        if joined:
+            assert other.partner is not None
+            assert station.partner is not None
+            lacking = station.product.results(other.partner, chosen, kept)
+            lacking = lacking - station.product.results(station.partner, chosen)
+            y = y + (lacking if fold is None else lacking / fold.slope.view(y.shape[0], 1, -1))
+        return _precise(phi), _precise(y)
 
     def _kept(self, whole: Product) -> Tensor | None:
         return kept_outputs(whole, self.removed.get(whole.name, {}), self.whole.tensors[whole.name])
@@ -327,6 +303,9 @@ class _Job:
         """What the original's batch norm does to the outputs kept; None where it hides some of them."""
         whole = self.surveys[1].once[name].norm
         if whole is None or norm.weight is None or norm.bias is None:
+            return None
+        uses = self.surveys[0].uses
+        if any(uses.get(self.own.name(t) or "") != 1 for t in (norm.weight, norm.bias)):
             return None
         mean, var = (t if kept is None else t[kept] for t in (whole.mean, whole.var))
         slope = norm.weight / (var + whole.eps).sqrt()

@@ -578,3 +578,16 @@ def test_options_that_leave_nothing_are_refused(option: str, number: int) -> Non
     slim, plan = cut(net, data[0], "0.weight", 4)
     with pytest.raises(UsageError, match=f"{option}={number} .*give at least 1"):
         reconstruct(net, slim, plan, data, **{option: number})
+
+
+@pytest.mark.parametrize("silent", [0, 4, 7])
+@torch.no_grad()
+def test_one_batch_unlike_the_others_does_not_hide_what_a_weight_misses(silent: int) -> None:
+    net, data = nn.Sequential(nn.Linear(5, 8), nn.ReLU(), nn.Linear(8, 3)).double().eval(), batches(64, 5)
+    net[0].weight[4:], net[0].bias[4:] = 0, 0
+    net[0].weight[4:, 4] = 3.0
+    data[silent][:, 4] = 0
+    slim, plan = cut(net, data[1], "0.weight", 4)
+    found = {layer.name: layer for layer in reconstruct(net, slim, plan, data).layers}
+    assert found["2.weight"].positions == 512
+    assert found["2.weight"].after < found["2.weight"].before
