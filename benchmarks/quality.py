@@ -198,13 +198,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         run.forget_failures()
     if not given.page_only:
         work(run)
-    bases = [read_json(path) for path in sorted(given.out.glob("*.base.json"))]
+    rows = run.rows()
+    met = {(row["pair"], row["seed"]) for row in rows}
+    found = [read_json(path) for path in sorted(given.out.glob("*.base.json"))]
+    bases = [base for base in found if (base["pair"], base["seed"]) in met]
     told = {
         "peer": version("torch-pruning"),
         "first": COUNTS["cut", True][0],
         "later": COUNTS["cut", False][0],
     }
-    given.page.write_text(page(PAIRS, bases, run.rows(), **told), encoding="utf-8")
+    given.page.write_text(page(PAIRS, bases, rows, **told), encoding="utf-8")
 
 
 if __name__ == "__main__":
