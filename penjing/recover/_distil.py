@@ -152,6 +152,33 @@ class _Asked:
             self.say(text)
 
 
+def _untaught(asked: _Asked) -> dict[str, Any]:
+    """The terms without a teacher."""
+    if asked.layers["attention"] or asked.terms["hidden"] not in (0, AUTO):
+        raise UsageError("hidden and attention draw the student to a teacher; give one, or leave them at 0.")
+    return {"loss": "kl", "temperature": 1.0, "weight": 0.0, "hidden": 0.0}
+
+
+def _chosen(
+    stage: str,
+    models: tuple[nn.Module, nn.Module],
+    task: Task,
+    data: Data,
+    training: Training,
+    asked: _Asked,
+    resume: TrainState | None,
+) -> dict[str, Any]:
+    """The terms of a distillation with every "auto" replaced, as the first run did where one is resumed."""
+    classes, pruned = check_teacher(*models, task, data), stage == "recover" or asked.plan is not None
+    found, why = resolved(asked.terms, models, task, data, training, asked.plan, classes, pruned)
+    if resume is not None:
+        first = {**dict.fromkeys(found, 0.0), **resume.settings}
+        again = {name: first[name] if asked.terms[name] == AUTO else value for name, value in found.items()}
+        found, why = again, why if again == found else f"chosen by the first run: {again}"
+    asked.note(why)
+    return found
+
+
 @contextmanager
 def _job(
     stage: str,
@@ -164,25 +191,12 @@ def _job(
     resume: TrainState | None,
 ) -> Iterator[tuple[Job, Callable[[Fit], Fit]]]:
     """The training, and what writes into its result what was chosen; an error on the way says which term it was."""
-    terms, matching, along = dict(asked.terms), NOTHING, None
+    matching, along = NOTHING, None
     learned = mixing(task, data, training)
     if teacher is None:
-        if asked.layers["attention"] or terms["hidden"] not in (0, AUTO):
-            raise UsageError(
-                "hidden and attention draw the student to a teacher; give one, or leave them at 0."
-            )
-        terms = {"loss": "kl", "temperature": 1.0, "weight": 0.0, "hidden": 0.0}
+        terms = _untaught(asked)
     else:
-        classes = check_teacher(student, teacher, task, data)
-        models = (student, teacher)
-        pruned = stage == "recover" or asked.plan is not None
-        found, why = resolved(terms, models, task, data, training, asked.plan, classes, pruned)
-        if resume is not None:
-            first = {**dict.fromkeys(found, 0.0), **resume.settings}
-            again = {name: first[name] if terms[name] == AUTO else value for name, value in found.items()}
-            found, why = again, why if again == found else f"chosen by the first run: {again}"
-        terms = found
-        asked.note(why)
+        terms = _chosen(stage, (student, teacher), task, data, training, asked, resume)
         batch, own = next(iter(data.batches("selection", 2))), needs_of(terms["loss"])
         drawn = {**asked.layers, "hidden": terms["hidden"], "plan": asked.plan, "seed": training.seed}
         matching = match(student, teacher, task, batch, needs=own, **drawn)
