@@ -1,13 +1,12 @@
 """Reconstruction within a run: after every round's cut, towards the network that was cut, and told as it went."""
 
-import json
-import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from tiny_runs import figures, tiny_recipe
 from torch import Tensor, nn
 
 import penjing as pj
@@ -47,9 +46,7 @@ def same(ours: State, theirs: State) -> bool:
 
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
-    place = tmp_path_factory.mktemp("network") / "net.py"
-    shutil.copy(Path(__file__).parent / "networks" / "tiny.py", place)
-    return Recipe.of(RECIPE | {"model": f"file:{place}:tiny"})
+    return tiny_recipe(RECIPE, tmp_path_factory.mktemp("network"))
 
 
 @pytest.fixture(scope="module")
@@ -70,10 +67,6 @@ def run(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory, seen: list[Any
         patch.setattr(rebuilt, "rebuild", watch)
         shape(recipe, out, trust=True)
     return out
-
-
-def figures(out: Path) -> dict[str, dict[str, Any]]:
-    return {step["name"]: step["figures"] for step in json.loads((out / "run.json").read_text())["steps"]}
 
 
 def stored(out: Path, step: str) -> State:

@@ -1,7 +1,6 @@
 """A budget below one half: prune and recover take turns, and a run that is broken off anywhere ends the same."""
 
 import json
-import shutil
 import signal
 import subprocess
 import sys
@@ -9,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from tiny_runs import figures, tiny_recipe
 
 from penjing.core import Recipe
 from penjing.pipeline import Event, shape
@@ -40,9 +40,7 @@ class Broken(Exception):
 
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
-    place = tmp_path_factory.mktemp("network") / "net.py"
-    shutil.copy(Path(__file__).parent / "networks" / "tiny.py", place)
-    return Recipe.of(RECIPE | {"model": f"file:{place}:tiny"})
+    return tiny_recipe(RECIPE, tmp_path_factory.mktemp("network"))
 
 
 @pytest.fixture(scope="module")
@@ -50,10 +48,6 @@ def whole(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pat
     out, events = tmp_path_factory.mktemp("runs") / "whole", []
     shape(recipe, out, trust=True, listen=events.append)
     return out, events
-
-
-def figures(out: Path) -> dict[str, dict]:
-    return {step["name"]: step["figures"] for step in json.loads((out / "run.json").read_text())["steps"]}
 
 
 def test_each_round_has_its_figures(whole: tuple[Path, list[Event]]):
