@@ -10,7 +10,17 @@ from torch import nn
 from penjing.core import Plan, PlanError
 from penjing.core._edits import MergeWeight, ScaleTensor
 from penjing.recover._modules import call
-from penjing.structure import Meeting, Parameters, Survey, copied, kernels_written_out, survey
+from penjing.structure import (
+    Meeting,
+    Parameters,
+    Survey,
+    copied,
+    free_attention,
+    is_stock_attention,
+    keep_dense,
+    kernels_written_out,
+    survey,
+)
 from penjing.surgery import apply
 
 WIDEST = 8192  # inputs: two matrices as wide and as high are held and solved for
@@ -113,9 +123,16 @@ def base_of(model: nn.Module, plan: Plan) -> nn.Module:
 
 
 def sharing(model: nn.Module) -> nn.Module:
-    """The modules once more, around the same tensors: what forwards keep on them does not mix."""
+    """The modules once more, around the same tensors: what forwards keep on them does not mix.
+
+    Attention runs as its free twin in both networks: where a cut made one of it, PyTorch's own has other rows first.
+    """
     memo = {id(t): t for t in (*model.parameters(), *model.buffers())}
-    return copied(model, memo).eval()
+    twin = copied(model, memo).eval()
+    for module in filter(is_stock_attention, twin.modules()):
+        free_attention(module)
+    keep_dense(twin)
+    return twin
 
 
 def run_once(model: nn.Module, inputs: Any) -> None:

@@ -211,6 +211,23 @@ def test_positions_may_run_before_examples() -> None:
     assert set(seen) == {0, 8 * int((~masks[0]).sum())}
 
 
+@torch.no_grad()
+def test_attention_whose_heads_were_cut_meets_the_rows_of_the_original() -> None:
+    """The second half of the heads says what the first does, so that the output projection makes up for it."""
+    torch.manual_seed(0)
+    net = nn.TransformerEncoderLayer(8, 4, 16, batch_first=True).double().eval()
+    for rows in net.self_attn.in_proj_weight.chunk(3):
+        rows[4:] = rows[:4]
+    data = batches(6, 5, 8)
+    slim, plan = cut(net, data[0], "self_attn.in_proj_weight", 12, granularity="head")
+    assert slim.self_attn.num_heads == 2
+    wanted = net(data[0])
+    assert (slim(data[0]) - wanted).abs().max() > 0.1
+    found = {layer.name: layer for layer in reconstruct(net, slim, plan, data).layers}
+    assert found["self_attn.out_proj.weight"].after < 1e-9
+    assert (slim(data[0]) - wanted).abs().max() < 1e-6
+
+
 def test_what_misses_next_to_nothing_is_left_as_it_is() -> None:
     net, data = conv_net(), batches(4, 3, 6, 6)
     slim, plan = cut(net, data[0], "0.weight", 4)
