@@ -116,7 +116,7 @@ PAIRS = (
         },
         counts=(3000, 300, 800),
         stream=_BERT_STREAM,
-        seconds=90.0,
+        seconds=180.0,
         heads=True,
     ),
     Pair(
