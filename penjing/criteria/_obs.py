@@ -26,6 +26,7 @@ from penjing.structure import (
 )
 from penjing.tasks import padding_mask
 
+aten = torch.ops.aten
 RIDGE = 0.01
 POSITIONS = 20_000
 WIDEST = 1024  # inputs of a convolution's window; wider ones are taken channel by channel
@@ -305,16 +306,17 @@ class _Meeting(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         self.settle()
-        result = func(*args, **(kwargs or {}))
-        item = product(func, args, self._seen.parameters, self._rows_of)
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        item = product(func, args, kwargs, self._seen.parameters, self._rows_of)
         self._rows_of.note(func, args, result)
         if item is not None and item.settings is None and item.weight.dim() == 3:
             self._seen.unseen[item.name] = None
         elif item is not None:
             self._pending = self._met(item), item, result
-        elif func.overloadpacket is torch.ops.aten.convolution and args[6]:
-            name = self._seen.parameters.name(args[1])
-            self._seen.unseen |= {} if name is None else {name: None}
+        else:
+            names = (self._seen.parameters.name(weight) for weight in _others(func.overloadpacket, args))
+            self._seen.unseen |= {name: None for name in names if name is not None}
         return result
 
     def settle(self) -> None:
@@ -351,6 +353,13 @@ class _Meeting(TorchDispatchMode):
             picked = torch.randperm(count, generator=self._generator)[: POSITIONS // 8]
             chosen = picked if chosen is None else chosen[picked]
         return item.phi(chosen).detach()
+
+
+def _others(packet: Any, args: Sequence[Any]) -> Sequence[Any]:
+    """What the products that are not followed multiply."""
+    if packet is aten.convolution and args[6]:
+        return args[1:2]
+    return args[:2] if packet is aten.bmm else args[1:3] if packet is aten.baddbmm else ()
 
 
 def _note(one: Met, item: Product, grad: Tensor) -> None:

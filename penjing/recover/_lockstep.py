@@ -12,7 +12,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 Station = Any
-Watch = Callable[[Any, Any, Callable[[], Any], Callable[[Station], None]], Any]
+Watch = Callable[[Any, Any, Any, Callable[[], Any], Callable[[Station], None]], Any]
 
 
 class _Cancelled(BaseException):
@@ -20,7 +20,7 @@ class _Cancelled(BaseException):
 
 
 class Walker:
-    """A forward that `watch(op, args, run, stop)` sees every operator of, and may stop with a station to show."""
+    """A forward: `watch(op, args, kwargs, run, stop)` sees every operator, and may stop with a station to show."""
 
     def __init__(self, forward: Callable[[], Any], watch: Watch) -> None:
         self._forward, self._watch = forward, watch
@@ -81,4 +81,5 @@ class _Watching(TorchDispatchMode):
         return False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        return self._watch(func, args, lambda: func(*args, **(kwargs or {})), self._stop)
+        kwargs = kwargs or {}
+        return self._watch(func, args, kwargs, lambda: func(*args, **kwargs), self._stop)

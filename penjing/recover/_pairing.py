@@ -29,8 +29,8 @@ _PRODUCTS = {"mv", "addmv", "dot"}
 
 @dataclass(frozen=True, slots=True)
 class Pairing:
-    """Weights that both networks read once, in the same order, those they read repeatedly, and those to be left alone,
-    each with the cause.
+    """Weights, or parts of them, that both networks read once, in the same order, those they read repeatedly, and those
+    to be left alone, each with the cause.
     """
 
     once: Mapping[str, Meeting]
@@ -51,16 +51,17 @@ def paired(surveys: tuple[Survey, Survey], own: Parameters, plan: Plan) -> Pairi
             "the two networks meet their weights in different orders: was `slim` cut from `model`?"
         )
     again = {name: m for name, m in again.items() if name in surveys[1].repeated and name in plan.removed}
+    taken = {m.name for m in (*once.values(), *again.values())}
     left = {
         name: "it carries a factor of the plan" if name in scaled else _cause(name, surveys)
         for name in _weights(own, surveys[0])
-        if name not in once and name not in again
+        if name not in taken
     }
     return Pairing(once, again, left)
 
 
 def _able(meetings: Mapping[str, Meeting], scaled: set[str]) -> dict[str, Meeting]:
-    return {n: m for n, m in meetings.items() if n not in scaled and _inputs(m) <= WIDEST}
+    return {key: m for key, m in meetings.items() if m.name not in scaled and _inputs(m) <= WIDEST}
 
 
 def _inputs(meeting: Meeting) -> int:
@@ -120,6 +121,15 @@ def base_of(model: nn.Module, plan: Plan) -> nn.Module:
     """
     edits = tuple(e for e in plan.edits if isinstance(e, MergeWeight))
     return apply(model, replace(plan, edits=edits)) if edits else model
+
+
+def alike(slim: nn.Module, base: nn.Module) -> None:
+    """Attention that `slim` runs as its free twin runs so in `base`, in place: both lay out their positions alike."""
+    cut = dict(slim.named_modules())
+    for path, module in base.named_modules():
+        if is_stock_attention(module) and path in cut and not is_stock_attention(cut[path]):
+            free_attention(module)
+    keep_dense(base)
 
 
 def sharing(model: nn.Module) -> nn.Module:

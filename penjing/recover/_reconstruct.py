@@ -1,7 +1,7 @@
 """Closed-form reconstruction: the kept weights that give the original's outputs from the inputs there are now."""
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -10,15 +10,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from penjing.core import Plan, PlanError, UsageError
+from penjing.core import Plan, UsageError
 from penjing.recover._footprint import fitting, footprint, positions_of_batch
 from penjing.recover._lockstep import Walker
 from penjing.recover._modules import device_of, place
 from penjing.recover._norms import Norms, address, norms_of
+from penjing.recover._offsets import bias_of, less_added, offset_now, write
 from penjing.recover._padding import Padding, padding_of
-from penjing.recover._pairing import Pairing, base_of, paired, run_once, sharing, surveyed
+from penjing.recover._pairing import Pairing, alike, base_of, paired, run_once, sharing, surveyed
 from penjing.recover._protocols import Batch, Task
-from penjing.recover._refit import Refit, Sums, missed, refit
+from penjing.recover._refit import Sums, missed, refit
 from penjing.recover._refitted import Reconstruction, Refitted, notes_of
 from penjing.recover._repeated import original_sums
 from penjing.recover._stations import Fold, Forward, NormStation, ProductStation
@@ -125,6 +126,7 @@ class _Job:
         inputs = [_first(b) if task is None else task.inputs(b) for b in batches]
         own, whole = Parameters(slim), Parameters(base)
         slim, base = sharing(slim), sharing(base)
+        alike(slim, base)
         with fast_paths_off():
             surveys = surveyed((slim, base), (own, whole), inputs[0])
         modules = sum(1 for network in (slim, base) for _ in network.modules())
@@ -169,22 +171,32 @@ class _Job:
             large = [self._walker(stack, self.model, x, 1) for x in self.inputs]
             while True:
                 stations = [walker.advance() for walker in small]
-                if len({s and s.name for s in stations}) > 1:
-                    self.notes.append(
-                        f"batches take different ways after {found[-1].name if found else 'the input'}"
-                    )
+                met = isinstance(stations[0], ProductStation)
+                others = [walker.advance() for walker in large] if met else []
+                if len({s and s.name for s in (*stations, *others)}) > 1:
+                    after = found[-1].name if found else "the input"
+                    self.notes.append(f"batches, or the two networks, take different ways after {after}")
                     break
                 if stations[0] is None:
                     break
                 if isinstance(stations[0], NormStation):
-                    stations[0].estimate(stations)
-                    fold = self.folds.pop(address(stations[0].norm), None)
-                    if fold is not None:
-                        fold.into(stations[0].norm)
+                    self._settle(stations)
                 else:
-                    found.append(self._refit(stations, large))
-                del stations
-        return (*found, *(Refitted(name=n, cause=c) for n, c in self.pairing.left.items()))
+                    found.append(self._refit(stations, others))
+                del stations, others
+        return (*found, *self._left({f.name for f in found}))
+
+    def _left(self, found: Collection[str]) -> Iterable[Refitted]:
+        """What is left alone, with the cause."""
+        apart = "what is met before it depends on the data"
+        yield from (Refitted(name=n, cause=apart) for n in self.pairing.once if n not in found)
+        yield from (Refitted(name=n, cause=c) for n, c in self.pairing.left.items())
+
+    def _settle(self, stations: Sequence[NormStation]) -> None:
+        stations[0].estimate(stations)
+        fold = self.folds.pop(address(stations[0].norm), None)
+        if fold is not None:
+            fold.into(stations[0].norm)
 
     def _walker(self, stack: ExitStack, model: nn.Module, inputs: Any, side: int) -> Walker:
         forward = Forward(
@@ -198,18 +210,17 @@ class _Job:
         stack.callback(walker.cancel)
         return walker
 
-    def _refit(self, stations: Sequence[ProductStation], large: Sequence[Walker]) -> Refitted:
-        first = stations[0].product
+    def _refit(self, stations: Sequence[ProductStation], others: Sequence[ProductStation]) -> Refitted:
+        first, name = stations[0].product, stations[0].name
         learned, held = Sums(), Sums()
-        others = [walker.advance() for walker in large]
-        if any(other is None or other.name != first.name for other in others):
-            raise PlanError(f"the two networks part at {first.name!r}: was `slim` cut from `model`?")
-        meeting = self.pairing.once[first.name]
+        if any(s.product.positions != o.product.positions for s, o in zip(stations, others, strict=True)):
+            return Refitted(name=name, cause="the two networks meet it at different numbers of positions")
+        meeting = self.pairing.once[name]
         kept = self._kept(others[0].product)
         joined, fold = meeting.partner is not None, None
         joined = joined and all(s.partner is not None for s in (*stations, *others))
         if joined and meeting.norm is not None:
-            fold = self._fold(first.name, meeting.norm, kept)
+            fold = self._fold(name, meeting.norm, kept)
             joined = fold is not None
         looked: dict[int, tuple[Tensor, Tensor]] = {}
         worst = 0.0
@@ -222,7 +233,7 @@ class _Job:
             worst = max(worst, miss)
         else:
             if _finite(others):
-                return _near(first, worst)
+                return _near(meeting, worst)
         for number, (station, other) in enumerate(zip(stations, others, strict=True)):
             pair = looked.pop(number, None) or self._pair(number, station, other, kept, fold, joined=joined)
             (held if self._held_out(number) else learned).add(*pair)
@@ -240,13 +251,14 @@ class _Job:
     ) -> tuple[Tensor, Tensor]:
         """What one batch gives to the regression: its inputs now, and the outputs wanted."""
         assert other.result is not None
-        chosen = self._chosen(station.product, self.padding[number])
-        phi, y = station.product.phi(chosen), station.product.results(other.result, chosen, kept)
+        item = station.product
+        chosen = self._chosen(item, self.padding[number])
+        phi, y = item.phi(chosen), item.results(other.result, chosen, kept)
+        y = less_added(y, self._bias(self.pairing.once[station.name], item), item, chosen)
         if joined:
             assert other.partner is not None
             assert station.partner is not None
-            lacking = station.product.results(other.partner, chosen, kept)
-            lacking = lacking - station.product.results(station.partner, chosen)
+            lacking = item.results(other.partner, chosen, kept) - item.results(station.partner, chosen)
             y = y + (lacking if fold is None else lacking / fold.slope.view(y.shape[0], 1, -1))
         return _precise(phi), _precise(y)
 
@@ -256,24 +268,27 @@ class _Job:
     def _missed(self, meeting: Meeting, item: Product, phi: Tensor, y: Tensor) -> float:
         bias = self._bias(meeting, item)
         offset = meeting.norm is not None or bias is not None
-        return missed(item.matrices, phi, y, offset=offset, bias=_now(bias, item))
+        return missed(item.matrices, phi, y, offset=offset, bias=offset_now(bias, item))
 
     def _solved(
         self, meeting: Meeting, item: Product, learned: Sums, held: Sums, fold: Fold | None = None
     ) -> Refitted:
         if not (learned.finite() and held.finite()):
-            raise UsageError(f"{item.name!r} gives NaN or infinity on the calibration data: check both")
+            raise UsageError(f"{meeting.key!r} gives NaN or infinity on the calibration data: check both")
+        learned, held = (learned, held) if learned.count else (held, learned)
+        if not learned.count:
+            return Refitted(name=meeting.key, cause="no calibration batch reaches it")
         bias = self._bias(meeting, item)
         offset = meeting.norm is not None or bias is not None
-        found = refit(item.matrices, learned, held, offset=offset, bias=_now(bias, item))
+        found = refit(item.matrices, learned, held, offset=offset, bias=offset_now(bias, item))
         if found.before <= NEAR:
-            return _near(item, found.before, found.count)
-        _write(item, bias, found)
+            return _near(meeting, found.before, found.count)
+        write(item, bias, found)
         if fold is not None and meeting.norm is not None:
             origin = fold.origin if bias is not None else fold.origin - found.offset.flatten()
             self.folds[address(meeting.norm)] = replace(fold, origin=origin.to(fold.slope.dtype))
         return Refitted(
-            name=item.name,
+            name=meeting.key,
             before=found.before,
             after=found.after,
             ridge=found.ridge,
@@ -292,6 +307,7 @@ class _Job:
             self.removed,
             self._held_out,
             lambda number, item: self._chosen(item, self.padding[number]),
+            {n for n, m in self.pairing.repeated.items() if self._bias(m, m.product) is not None},
         )
         return [self._solved(m, m.product, *sums[name]) for name, m in self.pairing.repeated.items()]
 
@@ -312,13 +328,7 @@ class _Job:
         return Fold(slope, mean) if slope.abs().min() > FAINT * slope.abs().max() else None
 
     def _bias(self, meeting: Meeting, item: Product) -> Tensor | None:
-        """The parameter that takes the offset; None where there is none of its own."""
-        name = meeting.bias
-        uses = self.surveys[0].uses
-        if name is None or uses[name] != uses[meeting.name]:
-            return None
-        bias = self.own.tensors[name]
-        return bias if bias.numel() == item.matrices.shape[:2].numel() else None
+        return bias_of(meeting, item, self.surveys[0], self.own.tensors)
 
     def _chosen(self, item: Product, padding: Padding) -> Tensor | None:
         """The positions that count, or as many of them as are enough; None for all."""
@@ -335,28 +345,13 @@ def _finite(stations: Sequence[ProductStation]) -> bool:
     return all(bool(torch.isfinite(s.result.sum())) for s in stations if s.result is not None)
 
 
-def _near(item: Product, miss: float, positions: int = 0) -> Refitted:
-    return Refitted(
-        name=item.name, before=miss, after=miss, positions=positions, inputs=item.matrices.shape[2]
-    )
-
-
-def _now(bias: Tensor | None, item: Product) -> Tensor | None:
-    """The offset that the product comes with, where it may be changed."""
-    if bias is None:
-        return None
-    return (bias if item.bias is not None else torch.zeros_like(bias)).reshape(item.matrices.shape[:2])
+def _near(meeting: Meeting, miss: float, positions: int = 0) -> Refitted:
+    inputs = meeting.product.matrices.shape[2]
+    return Refitted(name=meeting.key, before=miss, after=miss, positions=positions, inputs=inputs)
 
 
 def _precise(tensor: Tensor) -> Tensor:
     return tensor if tensor.dtype is torch.float64 else tensor.float()
-
-
-def _write(item: Product, bias: Tensor | None, found: Refit) -> None:
-    item.write(found.weight)
-    if bias is not None:
-        offset = found.offset.reshape(bias.shape).to(bias.dtype)
-        bias.copy_(offset if item.bias is not None else bias + offset)
 
 
 def _first(batch: Batch) -> Any:

@@ -4,7 +4,7 @@ They cannot wait for what comes in once they have changed, since that depends on
 original are given the original's outputs: W_S' = W_S + W_P C_PS (C_SS + lambda I)^-1, means in the bias.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -28,8 +28,9 @@ class _Listening(TorchDispatchMode):
         return False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        item = product(func, args, self._parameters, self._rows)
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        item = product(func, args, kwargs, self._parameters, self._rows)
         self._rows.note(func, args, result)
         if item is not None and item.name in self._names:
             self._hear(item, result)
@@ -44,8 +45,10 @@ def original_sums(
     removed: Mapping[str, Mapping[int, tuple[int, ...]]],
     held_out: Callable[[int], bool],
     chosen: Callable[[int, Product], Tensor | None],
+    biased: Collection[str],
 ) -> dict[str, tuple[Sums, Sums]]:
-    """Per weight the sums of the original's kept inputs and outputs, learned and held out."""
+    """Per weight the sums of the original's kept inputs and outputs, learned and held out; the outputs with their bias
+    for those that are `biased`, which may change theirs."""
     found: dict[str, tuple[Sums, Sums]] = {name: (Sums(), Sums()) for name in names}
     kept: dict[str, tuple[Tensor | None, Tensor | None]] = {}
     for number, forward in enumerate(forwards):
@@ -58,7 +61,10 @@ def original_sums(
             places = chosen(number, item)
             phi = item.phi(places)
             phi = phi if inputs is None else phi.index_select(2, inputs)
-            found[name][held_out(number)].add(_precise(phi), _precise(item.results(y, places, outputs)))
+            wanted = item.results(y, places, outputs)
+            if item.bias is not None and name not in biased:
+                wanted = wanted - item.added(places, outputs)
+            found[name][held_out(number)].add(_precise(phi), _precise(wanted))
 
         with _Listening(parameters, found, hear):
             forward()

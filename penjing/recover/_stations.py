@@ -9,20 +9,30 @@ import torch
 from torch import Tensor
 
 from penjing.recover._norms import address
-from penjing.structure import START, Meeting, Norm, Parameters, Place, Product, Rows, Survey, norm, product
+from penjing.structure import (
+    START,
+    Meeting,
+    Norm,
+    Parameters,
+    Place,
+    Product,
+    Rows,
+    Survey,
+    norm,
+    place_of,
+    product,
+)
 
 
 @dataclass(frozen=True, slots=True)
 class ProductStation:
-    """A weight that meets its data, what the product gave where it has run, and the stream it will be added to."""
+    """A weight that meets its data, what the product gave where it has run, and the stream it will be added to;
+    `name` is the weight's, and which part of it."""
 
+    name: str
     product: Product
     result: Tensor | None
     partner: Tensor | None
-
-    @property
-    def name(self) -> str:
-        return self.product.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,33 +88,35 @@ class Forward:
         after: bool,
     ) -> None:
         self._parameters, self._norms, self._after = parameters, norms, after
-        self._once = {name: meeting for name, meeting in survey.once.items() if name in once}
+        self._once = {(m.name, m.part): m for key, m in survey.once.items() if key in once}
         partners = [m.partner for m in self._once.values() if m.partner is not None]
         self._wanted = Counter(partners)
         self._held: dict[Place, Tensor] = {}
         self._here, self._rows = START, Rows()
 
-    def watch(self, op: Any, args: Any, run: Callable[[], Any], stop: Callable[[Any], None]) -> Any:
+    def watch(
+        self, op: Any, args: Any, kwargs: Any, run: Callable[[], Any], stop: Callable[[Any], None]
+    ) -> Any:
         self._here = self._here.then(op)
-        item = product(op, args, self._parameters, self._rows)
-        meeting = self._once.get(item.name) if item is not None else None
+        item = product(op, args, kwargs, self._parameters, self._rows)
+        meeting = self._once.get((item.name, item.part)) if item is not None else None
         if not self._after:
             self._before(op, args, item, meeting, stop)
         result = run()
         self._rows.note(op, args, result)
         if self._after and item is not None and meeting is not None:
-            stop(ProductStation(item, result, self._partner(item, meeting)))
+            stop(ProductStation(meeting.key, item, result, self._partner(item, meeting)))
         if self._here in self._wanted:
             self._held[self._here] = result[0] if isinstance(result, (tuple, list)) else result
         if item is not None:
-            self._here = Place(item.name, 0, 0)
+            self._here = place_of(item)
         return result
 
     def _before(
         self, op: Any, args: Any, item: Product | None, meeting: Meeting | None, stop: Callable[[Any], None]
     ) -> None:
         if item is not None and meeting is not None:
-            stop(ProductStation(item, None, self._partner(item, meeting)))
+            stop(ProductStation(meeting.key, item, None, self._partner(item, meeting)))
         else:
             found = norm(op, args)
             if found is not None and address(found) in self._norms:

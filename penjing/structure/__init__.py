@@ -2,6 +2,10 @@
 
 from penjing.structure._blocks import Block as Block
 from penjing.structure._blocks import residual_blocks as residual_blocks
+from penjing.structure._chains import START as START
+from penjing.structure._chains import Norm as Norm
+from penjing.structure._chains import Place as Place
+from penjing.structure._chains import norm as norm
 from penjing.structure._labels._atoms import Dim as Dim
 from penjing.structure._network._alone import alone as alone
 from penjing.structure._network._alone import interrupted as interrupted
@@ -52,12 +56,9 @@ from penjing.structure._sizes._requirements import kept_size as kept_size
 from penjing.structure._structure import Structure as Structure
 from penjing.structure._structure import trace as trace
 from penjing.structure._structure import trace_merged as trace_merged
-from penjing.structure._survey import START as START
 from penjing.structure._survey import Meeting as Meeting
-from penjing.structure._survey import Norm as Norm
-from penjing.structure._survey import Place as Place
 from penjing.structure._survey import Survey as Survey
-from penjing.structure._survey import norm as norm
+from penjing.structure._survey import place_of as place_of
 from penjing.structure._survey import survey as survey
 from penjing.structure._tracing._fast_paths import fast_paths_off as fast_paths_off
 from penjing.structure._tracing._fast_paths import kernels_written_out as kernels_written_out

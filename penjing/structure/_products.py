@@ -43,8 +43,9 @@ class Product:
 
     `weight` is the parameter, or a view of it, as the operator reads it: [k, n] of a matrix product, [g, k, n] of a
     batched one, [out, in / groups, *kernel] of a convolution, whose stride, padding, dilation and groups are
-    `settings`. `bias` is what the operator adds. `left` says that the parameter is the left matrix, [m, k]. `lead` are
-    the axes that the rows of data were made of, where it was a tensor of more axes before.
+    `settings`. The operator gives `alpha` times the product and adds `beta` times `bias`. `left` says that the
+    parameter is the left matrix, [m, k]. `lead` are the axes that the rows of data were made of, where it was a tensor
+    of more axes before. `part` is where in its memory the parameter is read from.
     """
 
     name: str
@@ -54,11 +55,17 @@ class Product:
     settings: tuple[Any, ...] | None = None
     left: bool = False
     lead: tuple[int, ...] = ()
+    alpha: float = 1
+    beta: float = 1
+
+    @property
+    def part(self) -> int:
+        return int(self.weight.storage_offset())
 
     @property
     def matrices(self) -> Tensor:
-        """The weight as [groups, outputs, inputs]; a view where memory allows."""
-        weight = self.weight
+        """The weight as it counts, [groups, outputs, inputs]; a view where memory allows."""
+        weight = self.weight if self.alpha == 1 else self.alpha * self.weight
         if self.settings is not None:
             return weight.reshape(self.groups, weight.shape[0] // self.groups, -1)
         if self.left:
@@ -67,7 +74,7 @@ class Product:
 
     def write(self, matrices: Tensor) -> None:
         """Replace the parameter's values, in place."""
-        weight, values = self.weight, matrices.to(self.weight.dtype)
+        weight, values = self.weight, (matrices / self.alpha).to(self.weight.dtype)
         if self.settings is not None:
             weight.copy_(values.reshape(weight.shape))
         else:
@@ -120,10 +127,45 @@ class Product:
         return found.movedim(1, 0)
 
     def alike(self, other: Tensor) -> Tensor | None:
-        """Another tensor in the layout of what the operator gives; None where that is not known."""
+        """Another tensor in the layout of what the operator gives; None where it has none of that size."""
         if self.settings is not None:
-            return other
-        return None if self.left or self.weight.dim() != 2 else other.reshape(-1, other.shape[-1])
+            return other if tuple(other.shape) == self._shape() else None
+        if self.left or self.weight.dim() != 2 or not other.is_contiguous():
+            return None
+        return other.view(self._shape()) if other.numel() == math.prod(self._shape()) else None
+
+    def _shape(self) -> tuple[int, ...]:
+        """Of what the operator gives."""
+        if self.settings is not None:
+            return self.data.shape[0], self.weight.shape[0], *self._extent()
+        if self.left:
+            return *self.weight.shape[:-1], self.data.shape[-1]
+        return *self.data.shape[:-1], self.weight.shape[-1]
+
+    @property
+    def offset(self) -> Tensor | None:
+        """The bias, where it is one number per output."""
+        if self.bias is None or not self.bias.is_contiguous():
+            return None
+        groups, outputs, shape = self.groups, self._outputs(), tuple(self.bias.shape)
+        if self.settings is not None or (groups == 1 and not self.left and shape == (outputs,)):
+            return self.bias
+        shape = (1,) * (3 - len(shape)) + shape
+        return self.bias if shape == ((groups, outputs, 1) if self.left else (groups, 1, outputs)) else None
+
+    def _outputs(self) -> int:
+        """Of a group."""
+        if self.settings is not None:
+            return self.weight.shape[0] // self.groups
+        return self.weight.shape[-2 if self.left else -1]
+
+    def added(self, positions: Tensor | None, kept: Tensor | None = None) -> Tensor:
+        """What the operator adds there, as `results` has it; one position stands for all of a convolution."""
+        assert self.bias is not None
+        if self.settings is not None:
+            y = self.bias.view(1, -1, *(1,) * (self.weight.dim() - 2))
+            return self.results(y, None, kept)
+        return self.beta * self.results(self.bias.expand(self._shape()), positions, kept)
 
     def results(self, y: Tensor, positions: Tensor | None, kept: Tensor | None = None) -> Tensor:
         """What the operator gave there, [groups, positions, outputs]; only the outputs `kept` if asked for."""
@@ -175,7 +217,13 @@ def real_positions(item: Product, mask: Tensor | None, examples: int) -> Tensor 
     return None if bool(stays.all()) else stays.nonzero().flatten()
 
 
-def product(op: Any, args: Sequence[Any], parameters: Parameters, rows: Rows | None = None) -> Product | None:
+def product(
+    op: Any,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    parameters: Parameters,
+    rows: Rows | None = None,
+) -> Product | None:
     """The call as a parameter's product with data; None for any other call."""
     packet = op.overloadpacket
     if packet is aten.convolution:
@@ -193,11 +241,19 @@ def product(op: Any, args: Sequence[Any], parameters: Parameters, rows: Rows | N
     names = parameters.name(left), parameters.name(right)
     if (names[0] is None) == (names[1] is None):
         return None
-    bias = args[0] if added else None
+    alpha, beta = kwargs.get("alpha", 1), kwargs.get("beta", 1)
+    weight, bias = left if names[1] is None else right, args[0] if added and beta else None
+    if not alpha or _repeats(weight):
+        return None
     if names[1] is not None:
         lead = () if rows is None else rows.lead(left)
-        return Product(names[1], left, right, bias, lead=lead)
-    return Product(str(names[0]), right, left, bias, left=True)
+        return Product(names[1], left, right, bias, lead=lead, alpha=alpha, beta=beta)
+    return Product(str(names[0]), right, left, bias, left=True, alpha=alpha, beta=beta)
+
+
+def _repeats(weight: Tensor) -> bool:
+    """Whether several of its numbers are one in memory."""
+    return any(s == 0 and n > 1 for s, n in zip(weight.stride(), weight.shape, strict=True))
 
 
 def _each(numbers: Sequence[int], rank: int) -> Sequence[int]:

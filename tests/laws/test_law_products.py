@@ -53,7 +53,7 @@ class Seen(TorchDispatchMode):
         self.parameters, self.found = parameters, list[tuple[Product, Tensor]]()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        item, result = product(func, args, self.parameters), func(*args, **(kwargs or {}))
+        item, result = product(func, args, kwargs or {}, self.parameters), func(*args, **(kwargs or {}))
         if item is not None:
             self.found.append((item, result))
         return result

@@ -215,3 +215,40 @@ def test_single_numbers_as_outputs(last: nn.Module) -> None:
     scores = scored(net, [torch.randn(16, 4)], "0.weight:0")
     assert np.isfinite(scores).all()
     assert scores.min() > 0
+
+
+class Factors(nn.Module):
+    """A product with factors, the same with none, and one whose weight stands for many."""
+
+    def __init__(self, way: str) -> None:
+        super().__init__()
+        self.way, self.first = way, nn.Linear(5, 8)
+        self.weight, self.bias = nn.Parameter(torch.randn(8, 4)), nn.Parameter(torch.randn(4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        h = torch.relu(self.first(x))
+        if self.way == "alpha":
+            return torch.addmm(self.bias, h, self.weight, alpha=3.0, beta=0.5)
+        if self.way == "many":
+            return torch.bmm(h.view(2, -1, 8), self.weight.expand(2, -1, -1)).flatten(0, 1)
+        return torch.addmm(self.bias, h, self.weight)
+
+
+def test_factors_of_products_count() -> None:
+    scores, data = [], [torch.randn(64, 5, dtype=torch.float64) for _ in range(3)]
+    for way in ("alpha", "plain"):
+        torch.manual_seed(0)
+        net = Factors(way).double().eval()
+        if way == "plain":
+            with torch.no_grad():
+                net.weight *= 3
+                net.bias *= 0.5
+        score = prepare_criterion("obs", net, Context(calibration=data, loss=None, seed=0))
+        group = next(g for g in pj.trace(net, data[0]).groups if len(g) == 8)
+        scores.append(score(group, net))
+    assert np.allclose(*scores)
+
+
+def test_a_weight_that_stands_for_many_is_said() -> None:
+    seen = _obs._gather(Factors("many").eval(), [torch.randn(64, 5)], 0)
+    assert seen.remarks() == ("does not count what these weights make of units: weight",)

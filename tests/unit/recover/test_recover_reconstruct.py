@@ -388,15 +388,6 @@ def test_nothing_is_left_alone_in_silence(monkeypatch: pytest.MonkeyPatch) -> No
     assert all(layer.positions == 0 for layer in found.layers if layer.cause)
 
 
-def test_attention_whose_projections_are_read_in_parts_is_said() -> None:
-    torch.manual_seed(0)
-    net, data = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True).double().eval(), batches(8, 5, 8)
-    slim, plan = pj.prune(net, data[0], ratio=0.5)
-    causes = {layer.name: layer.cause for layer in reconstruct(net, slim, plan, data).layers}
-    assert causes["self_attn.in_proj_weight"] == "several operators read parts of it"
-    assert {name for name, cause in causes.items() if cause} == {"self_attn.in_proj_weight"}
-
-
 class Recurrent(nn.Module):
     def __init__(self) -> None:
         super().__init__()
