@@ -145,5 +145,5 @@ def sharing(model: nn.Module) -> nn.Module:
     return twin
 
 
-def run_once(model: nn.Module, inputs: Any) -> None:
-    call(model, inputs)
+def run_once(model: nn.Module, inputs: Any) -> Any:
+    return call(model, inputs)

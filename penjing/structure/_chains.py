@@ -132,6 +132,11 @@ class _Held:
     layout: Layout
     read: bool = False
 
+    def end(self) -> None:
+        """It is not followed from here, and neither is what was made of it."""
+        del self.chain.steps[self.steps :]
+        self.chain.closed = True
+
 
 class _Made(NamedTuple):
     number: int
@@ -179,8 +184,7 @@ class Chains:
             step = self._step(op, args, kwargs, given, tensor, held, names) if alone else None
             held.read = True
             if step is None:
-                del held.chain.steps[held.steps :]
-                held.chain.closed = True
+                held.end()
                 continue
             held.chain.steps.append(step)
             if step[0] != "partner" and Layout.of(tensor).like(Layout.of(results[0])):
@@ -188,6 +192,13 @@ class Chains:
         for place in changed:
             self._held.pop(place, None)
         self._held |= on
+
+    def end(self, outputs: Sequence[Tensor]) -> None:
+        """What the forward returns is read by whoever called."""
+        for tensor in outputs:
+            held = self._held.get(address(tensor))
+            if held is not None:
+                held.end()
 
     def _step(
         self,

@@ -12,6 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from penjing.structure._chains import START, Chain, Chains, Norm, Place, address, apart, norm
+from penjing.structure._network._calling import output_tensors
 from penjing.structure._products import Parameters, Product, product
 
 aten = torch.ops.aten
@@ -82,8 +83,8 @@ class Survey:
 def survey(forward: Callable[[], Any], parameters: Parameters) -> Survey:
     """Run `forward` once, without gradients, and see what it does."""
     with torch.no_grad(), _Surveying(parameters) as mode:
-        forward()
-    mode.close()
+        outputs = forward()
+    mode.close(output_tensors(outputs))
     return mode.found
 
 
@@ -169,8 +170,9 @@ class _Surveying(TorchDispatchMode):
         self._bytes -= self._alive.pop(place)[1]
         self._chains.forget(place)
 
-    def close(self) -> None:
+    def close(self, outputs: Sequence[Tensor]) -> None:
         """Settle what became of each product, now that all is read."""
+        self._chains.end(outputs)
         self._alive.clear()
         for meeting, chain in zip(self.found.meetings, self._begun, strict=True):
             for step, value in chain.steps:

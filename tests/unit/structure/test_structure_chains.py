@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 
 from penjing.structure import Parameters, survey
 
-Wired = Callable[["Net", Tensor, Tensor], Tensor]
+Wired = Callable[["Net", Tensor, Tensor], Any]
 
 
 class Net(nn.Module):
@@ -21,7 +22,7 @@ class Net(nn.Module):
         self.weight, self.bias = nn.Parameter(torch.randn(4, 4)), nn.Parameter(torch.randn(4))
         self.norm, self.wide = nn.BatchNorm1d(4), nn.BatchNorm1d(16)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Any:
         x = self.first(x)
         return self.run(self, x, torch.tanh(x) @ self.weight)
 
@@ -52,6 +53,10 @@ def norm_and_raw(net: Net, x: Tensor, y: Tensor) -> Tensor:
 def changed_stream(net: Net, x: Tensor, y: Tensor) -> Tensor:
     x.mul_(2)
     return x + y
+
+
+def returned_too(net: Net, x: Tensor, y: Tensor) -> Any:
+    return {"sum": x + y, "own": [y]}
 
 
 def changed_part(net: Net, x: Tensor, y: Tensor) -> Tensor:
@@ -87,6 +92,8 @@ CASES = [
     Case("another stream", part_of_stream_made),
     Case("read once more", read_twice),
     Case("read once more before", read_twice_before),
+    Case("returned too", returned_too),
+    Case("a bias, returned too", lambda net, x, y: (y.add_(net.bias), x + y), "bias"),
     Case("a bias", lambda net, x, y: y + net.bias, "bias"),
     Case("a bias in place, a stream", lambda net, x, y: x + y.add_(net.bias), "bias partner"),
     Case("a bias over positions", lambda net, x, y: y.mT + net.bias),
