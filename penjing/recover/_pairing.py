@@ -133,16 +133,9 @@ def alike(slim: nn.Module, base: nn.Module) -> None:
 
 
 def sharing(model: nn.Module) -> nn.Module:
-    """The modules once more, around the same tensors: what forwards keep on them does not mix.
-
-    Attention runs as its free twin in both networks: where a cut made one of it, PyTorch's own has other rows first.
-    """
+    """The modules once more, around the same tensors: what forwards keep on them does not mix."""
     memo = {id(t): t for t in (*model.parameters(), *model.buffers())}
-    twin = copied(model, memo).eval()
-    for module in filter(is_stock_attention, twin.modules()):
-        free_attention(module)
-    keep_dense(twin)
-    return twin
+    return copied(model, memo).eval()
 
 
 def run_once(model: nn.Module, inputs: Any) -> Any:

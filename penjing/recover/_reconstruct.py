@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from penjing.core import Plan, UsageError
+from penjing.recover._apart import Apart, too_little
 from penjing.recover._footprint import fitting, footprint, positions_of_batch
 from penjing.recover._lockstep import Walker
 from penjing.recover._modules import device_of, place
@@ -37,7 +38,6 @@ from penjing.structure import (
 POSITIONS = 20_000
 MEMORY = 4 << 30
 NEAR = 1e-3  # a weight that misses less of its outputs' variance is left as it is
-HELD = 4
 FAINT = 1e-3  # of the largest slope of a batch norm: flatter ones cannot make up for what a stream lacks
 
 
@@ -60,15 +60,15 @@ def reconstruct(
     has by then. Where the product is added to a stream, it also makes up for what the stream lacks there (the target of
     He et al., "Channel Pruning", ICCV 2017, section 3.3). Means are compensated in the bias, or by the batch norm that
     follows: statistics of batch norms are re-estimated on the way. The ridge draws towards the given weights and is the
-    one that serves every fourth batch, held out, best; then all batches count. In the line of ThiNet (ICCV 2017), OBC
-    (NeurIPS 2022), ZipLM (NeurIPS 2023).
+    one that serves every fourth batch (of fewer than four, every fourth example), held out, best; then all count. In
+    the line of ThiNet (ICCV 2017), OBC (NeurIPS 2022), ZipLM (NeurIPS 2023).
 
     All batches walk through both networks together, once; padding does not count where the inputs hold a mask or `task`
     says which positions do. At most `positions` places per weight are drawn, and as many batches are taken as fit into
     `memory` bytes. Labels are not used. Weights that miss less than 0.1% of their outputs' variance stay as they are.
     Weights that a forward reads again and again (recurrent ones) are fitted to the original's inputs instead. What is
-    left alone is listed too, with the cause: weights of more than 8,192 inputs, those that several operators read, and
-    those that meet data in other operators (transposed convolutions, lookups).
+    left alone is listed too, with the cause: weights of more than 8,192 inputs, those that several operators read,
+    those that met too little to tell, and those that meet data in other operators (transposed convolutions, lookups).
 
     Raises `UsageError` for batches that are missing or hold NaN, `PlanError` for a plan of another network.
     """
@@ -85,8 +85,8 @@ def reconstruct(
     layers = job.run()
     return Reconstruction(
         layers=layers,
-        notes=(*job.notes, *notes_of(layers, len(job.inputs))),
-        examples=job.examples,
+        notes=(*job.notes, *notes_of(layers)),
+        examples=job.apart.total,
         memory=job.memory,
         seconds=time.perf_counter() - begun,
     )
@@ -106,7 +106,7 @@ class _Job:
     norms: Norms
     positions: int
     memory: int
-    examples: int
+    apart: Apart
     generator: torch.Generator
     notes: list[str] = field(default_factory=list)
     folds: dict[int, Fold] = field(default_factory=dict)
@@ -155,7 +155,7 @@ class _Job:
             norms=norms,
             positions=positions,
             memory=footprint(surveys, fit, positions, modules),
-            examples=examples,
+            apart=Apart.of([p.examples for p in padding]),
             generator=torch.Generator().manual_seed(seed),
             notes=[*notes, *norms.notes],
         )
@@ -222,12 +222,12 @@ class _Job:
         if joined and meeting.norm is not None:
             fold = self._fold(name, meeting.norm, kept)
             joined = fold is not None
-        looked: dict[int, tuple[Tensor, Tensor]] = {}
+        looked: dict[int, tuple[Tensor | None, Tensor, Tensor]] = {}
         worst = 0.0
         for number in sorted({0, len(stations) // 2, len(stations) - 1}):
             pair = self._pair(number, stations[number], others[number], kept, fold, joined=joined)
             looked[number] = pair
-            miss = self._missed(meeting, first, *pair)
+            miss = self._missed(meeting, first, *pair[1:])
             if not miss <= NEAR:  # nor where it is NaN
                 break
             worst = max(worst, miss)
@@ -236,7 +236,7 @@ class _Job:
                 return _near(meeting, worst)
         for number, (station, other) in enumerate(zip(stations, others, strict=True)):
             pair = looked.pop(number, None) or self._pair(number, station, other, kept, fold, joined=joined)
-            (held if self._held_out(number) else learned).add(*pair)
+            self.apart.add(number, station.product, *pair, (learned, held))
         return self._solved(meeting, first, learned, held, fold)
 
     def _pair(
@@ -248,8 +248,8 @@ class _Job:
         fold: Fold | None,
         *,
         joined: bool,
-    ) -> tuple[Tensor, Tensor]:
-        """What one batch gives to the regression: its inputs now, and the outputs wanted."""
+    ) -> tuple[Tensor | None, Tensor, Tensor]:
+        """What one batch gives to the regression: its positions, its inputs now there, and the outputs wanted."""
         assert other.result is not None
         item = station.product
         chosen = self._chosen(item, self.padding[number])
@@ -260,7 +260,7 @@ class _Job:
             assert station.partner is not None
             lacking = item.results(other.partner, chosen, kept) - item.results(station.partner, chosen)
             y = y + (lacking if fold is None else lacking / fold.slope.view(y.shape[0], 1, -1))
-        return _precise(phi), _precise(y)
+        return chosen, _precise(phi), _precise(y)
 
     def _kept(self, whole: Product) -> Tensor | None:
         return kept_outputs(whole, self.removed.get(whole.name, {}), self.whole.tensors[whole.name])
@@ -276,11 +276,15 @@ class _Job:
         if not (learned.finite() and held.finite()):
             raise UsageError(f"{meeting.key!r} gives NaN or infinity on the calibration data: check both")
         learned, held = (learned, held) if learned.count else (held, learned)
-        if not learned.count:
-            return Refitted(name=meeting.key, cause="no calibration batch reaches it")
+        count = learned.count + held.count
+        cause = too_little(self.apart.total, count) if count else "no calibration batch reaches it"
+        if cause:
+            return Refitted(name=meeting.key, positions=count, cause=cause)
         bias = self._bias(meeting, item)
         offset = meeting.norm is not None or bias is not None
-        found = refit(item.matrices, learned, held, offset=offset, bias=offset_now(bias, item))
+        found = refit(
+            item.matrices, learned, held, offset=offset, bias=offset_now(bias, item), slack=self.apart.slack
+        )
         if found.before <= NEAR:
             return _near(meeting, found.before, found.count)
         write(item, bias, found)
@@ -299,21 +303,19 @@ class _Job:
     def _refit_repeated(self) -> list[Refitted]:
         if not self.pairing.repeated:
             return []
-        forwards = [partial(run_once, self.model, inputs) for inputs in self.inputs]
+        rounds = self.apart.rounds()
         sums = original_sums(
-            forwards,
+            [partial(run_once, self.model, self.inputs[number]) for number, _ in rounds],
             self.whole,
             self.pairing.repeated,
             self.removed,
-            self._held_out,
-            lambda number, item: self._chosen(item, self.padding[number]),
+            lambda at: rounds[at][1],
+            lambda at, item: self.apart.positions(
+                *rounds[at], item, self._chosen(item, self.padding[rounds[at][0]])
+            ),
             {n for n, m in self.pairing.repeated.items() if self._bias(m, m.product) is not None},
         )
         return [self._solved(m, m.product, *sums[name]) for name, m in self.pairing.repeated.items()]
-
-    def _held_out(self, number: int) -> bool:
-        count = len(self.inputs)
-        return number % HELD == HELD - 1 or (number == count - 1 and 1 < count < HELD)
 
     def _fold(self, name: str, norm: Norm, kept: Tensor | None) -> Fold | None:
         """What the original's batch norm does to the outputs kept; None where it hides some of them."""

@@ -7,8 +7,7 @@ import torch
 from torch import Tensor
 
 RIDGES = (1e-8, 1e-6, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # relative to the mean variance of the inputs
-FIRST = RIDGES.index(1e-2)  # the likeliest
-ALONE = 1e-2  # where nothing can be held out
+USUAL = 1e-2  # where the search begins, and what is taken where nothing is held out
 FLAT = 1e-12
 
 
@@ -108,8 +107,10 @@ def refit(
     *,
     offset: bool,
     bias: Tensor | None = None,
+    slack: float = 0.0,
 ) -> Refit:
-    """Ridge regression of y on phi, drawn to `weight`; the ridge is the one that serves held-out positions best.
+    """Ridge regression of y on phi, drawn to `weight`; the ridge is the one that serves held-out positions best. Where
+    that is less than the usual one, larger ones are taken while they miss no more than a share `slack` above it.
 
     Without `offset` the fit goes through the origin. `bias` [g, o] is what `weight` phi comes with now: None where any
     offset is taken up later.
@@ -117,12 +118,13 @@ def refit(
     weight = weight.double()
     origin = None if offset else learned.origin()
     here = learned.moments(origin)
-    ridge, both = ALONE, here
+    ridge, both = USUAL, here
     if held.count:
         around = here.means if origin is None else origin
         there = held.moments(around)
         draw = _Drawn(weight, here)
-        ridge = RIDGES[_lowest(lambda place: there.error(draw(RIDGES[place])), len(RIDGES), FIRST)]
+        start = RIDGES.index(USUAL)
+        ridge = RIDGES[_lowest(lambda place: there.error(draw(RIDGES[place])), len(RIDGES), start, slack)]
         both = pooled(here, there)
         both = _centred(both, here.means) if offset else both
     found = _Drawn(weight, both)(ridge)
@@ -166,8 +168,10 @@ class _Drawn:
         return self.weight + torch.cholesky_solve(self.left, factor).mT
 
 
-def _lowest(value: Callable[[int], float], count: int, start: int) -> int:
-    """The place from which values rise on either side, downhill from `start`."""
+def _lowest(value: Callable[[int], float], count: int, start: int, slack: float) -> int:
+    """The place from which values rise on either side, downhill from `start`; back towards it while they are no more
+    than a share `slack` higher.
+    """
     known: dict[int, float] = {}
     place, lowest = -1, start
     while place != lowest:
@@ -175,6 +179,9 @@ def _lowest(value: Callable[[int], float], count: int, start: int) -> int:
         around = range(max(0, place - 1), min(count, place + 2))
         known |= {at: value(at) for at in around if at not in known}
         lowest = min(around, key=lambda at: (known[at], at))
+    most = known[lowest] * (1 + slack)
+    while place < start and known[place + 1] <= most:
+        place += 1
     return place
 
 

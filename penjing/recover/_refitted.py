@@ -4,14 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from penjing.recover._footprint import PER_INPUT
-from penjing.recover._refit import ALONE
+from penjing.recover._refit import USUAL
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refitted:
     """One weight: the share of its wanted outputs' variance that it misses, before and after its refit, over so many
-    `positions` for so many `inputs`, at a `ridge` relative to its inputs' mean variance. Without positions it was left
-    as it is: it missed next to nothing on the first, a middle and the last batch, or `cause` says why.
+    `positions` for so many `inputs`, at a `ridge` relative to its inputs' mean variance. Without a ridge it was left as
+    it is: it missed next to nothing, without positions on the first, a middle and the last batch, or `cause` says why.
     """
 
     name: str
@@ -34,20 +34,21 @@ class Reconstruction:
     seconds: float
 
 
-def notes_of(layers: Sequence[Refitted], batches: int) -> list[str]:
+def notes_of(layers: Sequence[Refitted]) -> list[str]:
     fitted = [f for f in layers if f.ridge]
     few = [f for f in fitted if f.positions < PER_INPUT * f.inputs]
+    little = [f for f in layers if f.cause and f.positions]
     notes: list[str] = []
-    if batches == 1 and fitted:
+    if little:
         notes.append(
-            f"one calibration batch leaves none to hold out: the ridge is {ALONE:g} everywhere, whether it fits or "
-            "not; give at least 4 batches"
+            f"{len(little)} weights are left as they are, such as {little[0].name}: {little[0].cause}; "
+            "give more calibration examples"
         )
     if not few:
         return notes
     worst = min(few, key=lambda f: f.positions / f.inputs)
     most = max(f.ridge for f in few)
-    grown = f"their ridge grew up to {most:g}" if most > ALONE else f"their ridge is at most {most:g}"
+    grown = f"their ridge grew up to {most:g}" if most > USUAL else f"their ridge is at most {most:g}"
     return [
         *notes,
         f"{len(few)} weights met fewer than {PER_INPUT} positions per input, such as {worst.name} "
