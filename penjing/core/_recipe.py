@@ -41,6 +41,7 @@ _NEEDED = {
     "data.source": "--data or data.source",
     "budget": "--budget or `budget`",
 }
+ONE_CLASS_EACH = "loss dkd needs one class per example, and mixup gives two; use mixup: 0 or loss: kl"
 _WEIGHTS = {"model": "weights", "teacher": "teacher_weights"}
 
 
@@ -149,9 +150,7 @@ class DistilOptions(_Training):
     @model_validator(mode="after")
     def _one_class_each(self) -> Self:
         if self.mixup and self.loss == "dkd":
-            raise ValueError(
-                "loss dkd needs one class per example, and mixup gives two; use mixup: 0 or loss: kl"
-            )
+            raise ValueError(ONE_CLASS_EACH)
         return self
 
 

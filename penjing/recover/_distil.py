@@ -9,6 +9,7 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from penjing.core import Plan, UsageError
+from penjing.core._recipe import ONE_CLASS_EACH
 from penjing.recover._bn import settle_bn
 from penjing.recover._cache import TeacherCache
 from penjing.recover._choice import AUTO, resolved
@@ -193,6 +194,8 @@ def _job(
     """The training, and what writes into its result what was chosen; an error on the way says which term it was."""
     matching, along = NOTHING, None
     learned = mixing(task, data, training)
+    if training.mixup and teacher is not None and name_of(asked.terms["loss"]) == "dkd":
+        raise UsageError(ONE_CLASS_EACH)
     if teacher is None:
         terms = _untaught(asked)
     else:

@@ -104,4 +104,6 @@ def _odd(task: Task, batch: Batch) -> str:
         return f"its inputs are {what}"
     if not isinstance(targets, Tensor) or targets.ndim != 1 or targets.is_floating_point():
         return "its targets are not one class number per example"
+    if targets.dtype is torch.bool:
+        return "its targets are true or false, not one class number per example (give them as integers)"
     return ""

@@ -18,6 +18,7 @@ from penjing.recover import (
     recover,
     transfer,
 )
+from penjing.recover._losses import find_loss
 from penjing.recover._mixup import Mixed, MixedTask, mixed, mixing
 from penjing.recover._teaching import Taught, Teaching
 from penjing.tasks import image_classification
@@ -190,6 +191,7 @@ def test_a_resumed_run_mixes_as_the_whole_one_did(net, teacher, task, data):
         ),
         (torch.zeros(2, 3, dtype=torch.long), torch.zeros(2, dtype=torch.long), "a tensor of torch.int64"),
         (torch.zeros(2, 3), torch.zeros(2), "not one class number per example"),
+        (torch.zeros(2, 3), torch.zeros(2, dtype=torch.bool), "are true or false, not one class number"),
         (torch.zeros(2, 3), torch.zeros(2, 5, dtype=torch.long), "not one class number per example"),
     ],
 )
@@ -217,9 +219,24 @@ def test_answers_by_position_are_refused(task, data):
         mixing(Sequences(), data, Training(**ON))
 
 
-def test_a_loss_that_needs_the_right_class_is_refused(net, teacher, task, data):
+@pytest.mark.parametrize("step", [distil, recover])
+@pytest.mark.parametrize("loss", ["dkd", find_loss("dkd")])
+def test_a_loss_that_needs_the_right_class_is_refused_before_anything_runs(
+    net, teacher, task, data, step, loss
+):
+    student = net()
+    before = {name: t.clone() for name, t in student.state_dict().items()}
+    student.register_forward_pre_hook(lambda *_: pytest.fail("it ran"))
+    with pytest.raises(UsageError, match=r"^loss dkd needs one class per example, and mixup gives two"):
+        step(student, teacher, task, data, loss=loss, **ON)
+    assert not teacher.asked
+    assert same(before, student.state_dict())
+
+
+def test_a_mixed_batch_has_no_right_class_for_a_loss_of_ones_own_loop(net, task, data):
+    loss = distillation_loss(net(), net(width=12), MixedTask(task), loss="dkd")
     with pytest.raises(UsageError, match=r"'dkd' needs one class number.*mixup=0"):
-        distil(net(), teacher, task, data, loss="dkd", **ON)
+        loss(served(data)[0], 0, 1)
 
 
 @pytest.mark.parametrize("value", [-0.1, 101.0, float("nan"), float("inf")])
