@@ -67,8 +67,10 @@ def reconstruct(
     says which positions do. At most `positions` places per weight are drawn, and as many batches are taken as fit into
     `memory` bytes. Labels are not used. Weights that miss less than 0.1% of their outputs' variance stay as they are.
     Weights that a forward reads again and again (recurrent ones) are fitted to the original's inputs instead. What is
-    left alone is listed too, with the cause: weights of more than 8,192 inputs, those that several operators read,
-    those that met too little to tell, and those that meet data in other operators (transposed convolutions, lookups).
+    left alone is listed too, with the cause: weights of more than 8,192 inputs, those that several operators read (save
+    parts that lie apart, as attention's projections do), those that met too little to tell, those that meet data in
+    other operators (transposed convolutions, lookups), and those that see rows chosen by the data, where the two
+    networks choose unlike numbers.
 
     Raises `UsageError` for batches that are missing or hold NaN, `PlanError` for a plan of another network.
     """
