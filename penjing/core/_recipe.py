@@ -18,6 +18,7 @@ from pydantic import (
 from penjing.core._belonging import strangers
 from penjing.core._budget import Budget
 from penjing.core._errors import UsageError
+from penjing.core._recipe_values import REGISTERED, checked_name, checked_rival, checked_splits
 from penjing.core._step_defaults import step_defaults
 from penjing.core._words import clean, cut, shown
 from penjing.core._yaml import dump_yaml, read_yaml
@@ -33,7 +34,6 @@ TaskName = Literal[
     "audio-classification",
     "speech-recognition",
 ]
-REGISTERED = ("timm:", "torchvision:", "hf:", "builtin:")
 
 _NEEDED = {
     "model": "--model or `model`",
@@ -49,27 +49,6 @@ class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-def _named(text: str) -> str:
-    if not text.strip():
-        raise ValueError("data without a name; give a folder, a table or builtin:NAME")
-    return text
-
-
-def _splits(value: object) -> object:
-    """Three counts of at least 1, or three fractions within (0, 1) that sum to at most 1."""
-    if value is None:
-        return value
-    parts = list(value) if isinstance(value, list | tuple) else []
-    counts = all(type(part) is int and part >= 1 for part in parts)
-    shares = all(type(part) is float and 0 < part < 1 for part in parts) and sum(parts) <= 1 + 1e-9
-    if len(parts) != 3 or not (counts or shares):
-        raise ValueError(
-            "three counts such as [2500, 500, 2000], or three fractions that sum to at most 1 such as "
-            "[0.6, 0.15, 0.25]: for train, selection and certification"
-        )
-    return value
-
-
 class DataOptions(_Part):
     """Which examples, how they are split, and how training examples are varied (null: as suits the data).
 
@@ -77,8 +56,8 @@ class DataOptions(_Part):
     clips; alphabet are the characters of transcripts.
     """
 
-    source: Annotated[str, AfterValidator(_named)]
-    splits: Annotated[tuple[Number, Number, Number] | None, BeforeValidator(_splits)] = None
+    source: Annotated[str, AfterValidator(checked_name)]
+    splits: Annotated[tuple[Number, Number, Number] | None, BeforeValidator(checked_splits)] = None
     augment: Literal["none", "light", "standard"] | None = None
     skip_bad: bool = False
     path_column: str | None = None
@@ -212,8 +191,13 @@ class SparsifyOptions(_Regained):
 
 
 class ControlOptions(_Part):
-    """Rivals given the same recovery: the slim structure from scratch, and random units."""
+    """Rivals given the same recovery: a ready-made smaller member of the network's family at equal latency, the slim
+    structure from scratch, and random units.
 
+    `smaller` is auto, none, or the source to take.
+    """
+
+    smaller: Annotated[str, BeforeValidator(checked_rival)] = "auto"
     scratch: bool = True
     random: bool = False
 

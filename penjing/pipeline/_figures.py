@@ -12,9 +12,12 @@ from torch import nn
 
 from penjing.core import Measurement, UsageError
 from penjing.measure import Complexity, Speedup, measure, measure_zeros, speedup
+from penjing.pipeline._against import against, winner
 from penjing.pipeline._files import write_json
 from penjing.pipeline._job import Job
 from penjing.pipeline._shrink import trim_notes
+from penjing.pipeline._smaller import NAME as SMALLER
+from penjing.pipeline._smaller import about_rival, rival, why_no_rival
 from penjing.recover import evaluate
 from penjing.tasks import headline
 
@@ -26,7 +29,7 @@ def measure_step(job: Job, out: Path, figures: dict[str, Any]) -> None:
     options = job.recipe.steps.measure
     rows, answers = [], {}
     for index, (name, model) in enumerate(_networks(job)):
-        job.progress("measure")(name, index, 6, {})
+        job.progress("measure")(name, index, 7, {})
         found = measure(
             model, job.inputs.example(1), batch_size=options.batch_sizes[0], repeats=options.repeats
         )
@@ -36,10 +39,13 @@ def measure_step(job: Job, out: Path, figures: dict[str, Any]) -> None:
         else:
             answers[name] = evaluate(model, job.inputs.task(), job.inputs.data, SPLIT, 256)
             row |= performance(answers[name], job.inputs.data.labels)
+        row |= about_rival(job) if name == SMALLER else {}
         rows.append(row)
     reference = "distilled" if job.recipe.teacher else "transferred"
     _relate(rows, reference)
-    next(row for row in rows if row["name"] == "slim")["speedup"] = _speedups(job)
+    slim = next(row for row in rows if row["name"] == "slim")
+    slim["speedup"] = _speedups(job)
+    _compare_controls(job, rows, slim, answers)
     metrics = _metrics(job, rows, reference)
     if job.recipe.steps.sparsify.on:
         metrics["sparsity"] = _sparsity(job)
@@ -55,10 +61,30 @@ def _networks(job: Job) -> Iterator[tuple[str, nn.Module]]:
     if job.recipe.teacher:
         yield "distilled", job.full("distil")
     yield "slim", job.final()
+    yield from _controls(job)
+
+
+def _controls(job: Job) -> Iterator[tuple[str, nn.Module]]:
+    smaller = rival(job)
+    if smaller is not None:
+        yield SMALLER, smaller
     if job.recipe.steps.controls.scratch:
         yield "control:scratch", job.slim("control:scratch", "prune")
     if job.recipe.steps.controls.random:
         yield "control:random", job.slim("control:random", "control:random")
+
+
+def _compare_controls(
+    job: Job, rows: list[dict[str, Any]], slim: Mapping[str, Any], answers: Mapping[str, Any]
+) -> None:
+    """Every control's row says how it does against the slim network, timed in turns."""
+    options, network, example = job.recipe.steps.measure, job.final(), job.inputs.example(1)
+    named = {row["name"]: row for row in rows}
+    for name, control in _controls(job):
+        size, rounds = options.batch_sizes[0], options.rounds
+        timed = faster(speedup(network, control, example, batch_size=size, rounds=rounds))
+        pair = {"control": answers[name], "slim": answers["slim"]}
+        named[name]["against_slim"] = against(job.inputs.task(), named[name], slim, pair, timed)
 
 
 def _knows(job: Job) -> bool:
@@ -145,7 +171,9 @@ def _sparsity(job: Job) -> dict[str, Any]:
 
 
 def _metrics(job: Job, rows: list[dict[str, Any]], reference: str) -> dict[str, Any]:
-    data = job.inputs.data
+    data, steps = job.inputs.data, job.recipe.steps
+    notes = trim_notes(job.run.record("trim")["figures"]) if steps.trim.blocks else []
+    notes += [alone] if (alone := why_no_rival(job)) else []
     about = {"name": data.name, "split": SPLIT, "n": data.n(SPLIT), "bad": len(data.bad)}
     return {
         "schema_version": 1,
@@ -155,7 +183,8 @@ def _metrics(job: Job, rows: list[dict[str, Any]], reference: str) -> dict[str, 
         "headline": dict(zip(("metric", "larger_is_better"), headline(job.inputs.task()), strict=True)),
         "input_size": list(data.size),
         "data": about,
-        "notes": trim_notes(job.run.record("trim")["figures"]) if job.recipe.steps.trim.blocks else [],
+        "notes": notes,
+        "winner": winner(rows),
         "rows": rows,
     }
 

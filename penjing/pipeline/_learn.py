@@ -1,42 +1,24 @@
 """The steps that learn from data: transfer, distil, recover, and the controls that get the same recovery."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from penjing.core import DistilOptions, Plan
+from penjing.core import Plan
 from penjing.measure import measure_zeros
-from penjing.pipeline._checkpoint import Checkpoints
 from penjing.pipeline._facts import facts
-from penjing.pipeline._job import Job, event_log, write_plan, write_state
-from penjing.pipeline._rebuilt import finite, rebuild_to
+from penjing.pipeline._job import Job, write_plan
+from penjing.pipeline._rebuilt import rebuild_to
 from penjing.pipeline._rounds import ONCE, Round, epochs_in_all
-from penjing.pipeline._run import CACHE
 from penjing.pipeline._shrink import calibration, cut, cut_from, start
-from penjing.recover import (
-    Fit,
-    Sparsity,
-    TeacherCache,
-    TrainState,
-    distil,
-    recover,
-    sparsify,
-    transfer,
-)
-from penjing.report import EventLog
-from penjing.sources import LoadedSource, find_head
+from penjing.pipeline._taught import distillation, finish, listening, transferred
+from penjing.recover import Fit, Sparsity, distil, recover, sparsify
+from penjing.sources import LoadedSource
 
 SPLITS = ("train", "selection", "certification")
-
-
-def checkpoints(job: Job, step: str) -> Checkpoints:
-    return Checkpoints(folder=job.run.path / ".checkpoint", step=step.replace(":", "-"))
 
 
 def base(job: Job, out: Path, figures: dict[str, Any]) -> None:
@@ -55,7 +37,7 @@ def transfer_step(job: Job, out: Path, figures: dict[str, Any]) -> None:
     """Linear probe of a new head, and fine-tuning of the recipe's network."""
     source = job.inputs.source(weights=job.recipe.weights, headed=True)
     source.model.to(job.recipe.device)
-    _finish(job, "transfer", _transfer(job, "transfer", source), out, figures)
+    finish(job, "transfer", transferred(job, "transfer", source), out, figures)
 
 
 def teacher_step(job: Job, out: Path, figures: dict[str, Any]) -> None:
@@ -69,16 +51,16 @@ def teacher_step(job: Job, out: Path, figures: dict[str, Any]) -> None:
     if source.head:
         figures["head"] = source.head
         job.note("teacher", _of_head(source))
-    _finish(job, "teacher", _transfer(job, "teacher", source), out, figures)
+    finish(job, "teacher", transferred(job, "teacher", source), out, figures)
 
 
 def distil_step(job: Job, out: Path, figures: dict[str, Any]) -> None:
     """The transferred network learns from the teacher; the result is the reference."""
-    options = _distillation(job, "distil", job.recipe.steps.distil)
+    options = distillation(job, "distil", job.recipe.steps.distil)
     student, teacher, seed = job.full("transfer"), job.teacher(), job.run.record("distil")["seed"]
-    with _hooks(job, "distil", seed) as hooks:
+    with listening(job, "distil", seed) as hooks:
         fit = distil(student, teacher, job.inputs.task(), job.inputs.data, **options, **hooks)
-    _finish(job, "distil", fit, out, figures)
+    finish(job, "distil", fit, out, figures)
 
 
 def recover_step(job: Job, round: Round, out: Path, figures: dict[str, Any]) -> None:
@@ -87,16 +69,16 @@ def recover_step(job: Job, round: Round, out: Path, figures: dict[str, Any]) -> 
     model, plan = job.slim(round.prune, round.prune), job.plan(round.prune)
     epochs = recipe.steps.recover.epochs if round.last else recipe.steps.prune.between
     _rebuild(job, name, model, round, plan, figures)
-    _finish(job, name, _recover(job, name, model, plan, epochs), out, figures)
+    finish(job, name, _recover(job, name, model, plan, epochs), out, figures)
 
 
 def sparsify_step(job: Job, out: Path, figures: dict[str, Any]) -> None:
     """Single weights of the recovered network made zero, and its accuracy won back with those zeros held."""
     slim, teacher = job.slim("recover", "prune"), job.full(job.reference)
-    options = _distillation(job, "sparsify", job.recipe.steps.sparsify)
+    options = distillation(job, "sparsify", job.recipe.steps.sparsify)
     sparsity = Sparsity(**{name: options.pop(name) for name in ("share", "pattern", "method", "layers")})
     examples = options.pop("calibration")
-    with _hooks(job, "sparsify", job.run.record("sparsify")["seed"]) as hooks:
+    with listening(job, "sparsify", job.run.record("sparsify")["seed"]) as hooks:
         fit = sparsify(
             slim,
             teacher,
@@ -109,14 +91,14 @@ def sparsify_step(job: Job, out: Path, figures: dict[str, Any]) -> None:
             **hooks,
         )
     figures |= {"zeros": asdict(measure_zeros(fit.model))}
-    _finish(job, "sparsify", fit, out, figures)
+    finish(job, "sparsify", fit, out, figures)
 
 
 def scratch_step(job: Job, out: Path, figures: dict[str, Any]) -> None:
     """The slim structure from random weights, with the same recovery: epochs of all rounds, data and teacher."""
     model, epochs = rescaled(job.blank_slim("prune"), job.fresh()), epochs_in_all(job.recipe)
     fit = _recover(job, "control:scratch", model, job.plan("prune"), epochs)
-    _finish(job, "control:scratch", fit, out, figures)
+    finish(job, "control:scratch", fit, out, figures)
 
 
 def random_step(job: Job, out: Path, figures: dict[str, Any]) -> None:
@@ -125,7 +107,7 @@ def random_step(job: Job, out: Path, figures: dict[str, Any]) -> None:
     write_plan(plan, out, "control:random")
     _rebuild(job, "control:random", model, ONCE, plan, figures)
     fit = _recover(job, "control:random", model, plan, epochs_in_all(job.recipe))
-    _finish(job, "control:random", fit, out, figures)
+    finish(job, "control:random", fit, out, figures)
 
 
 @torch.no_grad()
@@ -148,15 +130,6 @@ def _of_head(source: LoadedSource) -> str:
     return f"{source.source}: {source.head}" if source.head else ""
 
 
-def _transfer(job: Job, step: str, source: LoadedSource) -> Fit:
-    """A head that is kept needs no probe: on a frozen body it would move away from what it was trained for."""
-    options = job.recipe.steps.transfer.model_dump()
-    options |= {"probe_epochs": 0} if source.kept_head else {}
-    task = job.inputs.task(options.pop("label_smoothing"))
-    with _hooks(job, step, job.run.record(step)["seed"]) as hooks:
-        return transfer(source.model, task, job.inputs.data, head=find_head(source.model), **options, **hooks)
-
-
 def _rebuild(
     job: Job, step: str, model: nn.Module, round: Round, plan: Plan, figures: dict[str, Any]
 ) -> None:
@@ -168,66 +141,7 @@ def _rebuild(
 
 def _recover(job: Job, step: str, model: nn.Module, plan: Plan, epochs: int) -> Fit:
     """Every recovery of a run draws the same order and views, so that rivals see the same batches."""
-    options = _distillation(job, step, job.recipe.steps.recover) | {"epochs": epochs, "plan": plan}
+    options = distillation(job, step, job.recipe.steps.recover) | {"epochs": epochs, "plan": plan}
     teacher, seed = job.full(job.reference), job.run.record("recover")["seed"]
-    with _hooks(job, step, seed) as hooks:
+    with listening(job, step, seed) as hooks:
         return recover(model, teacher, job.inputs.task(), job.inputs.data, **options, **hooks)
-
-
-def _distillation(job: Job, step: str, asked: DistilOptions) -> dict[str, Any]:
-    """The options of a distillation, the run's teacher cache where it is asked for, and who hears what it chose."""
-    options = asked.model_dump(exclude={"reconstruct", "reconstruct_examples"})
-    limit = int(options.pop("cache_mb") * 1e6)
-    cache = TeacherCache(folder=job.run.path / CACHE, limit=limit) if limit else None
-    return {**options, "cache": cache, "say": partial(job.note, step)}
-
-
-@contextmanager
-def _hooks(job: Job, step: str, seed: int) -> Iterator[dict[str, Any]]:
-    """What every training gets: seed, batch, progress, epoch checkpoints, curves."""
-    stored = checkpoints(job, step)
-    resume = stored.load()
-    with _curves(job, step, resume) as draw:
-
-        def keep(state: TrainState) -> None:
-            stored.save(state)
-            draw(state)
-
-        yield {
-            "augment": True,
-            "seed": seed,
-            "progress": job.progress(step),
-            "checkpoint": keep,
-            "resume": resume,
-        }
-
-
-@contextmanager
-def _curves(job: Job, step: str, resume: TrainState | None) -> Iterator[Callable[[TrainState], None]]:
-    """A function that draws a state's last epoch; one set of curves for each stage of the step."""
-    logs: dict[str, EventLog | None] = {}
-
-    def draw(state: TrainState) -> None:
-        if state.stage not in logs:
-            going_on = resume is not None and resume.stage == state.stage
-            name = f"{step}-probe" if state.stage == "probe" else step
-            logs[state.stage] = event_log(job, name, first=state.epoch if going_on else 0)
-        log = logs[state.stage]
-        if log is not None:
-            log.epoch(state.epoch, state.history[-1])
-
-    try:
-        yield draw
-    finally:
-        for log in logs.values():
-            if log is not None:
-                log.close()
-
-
-def _finish(job: Job, step: str, fit: Fit, out: Path, figures: dict[str, Any]) -> None:
-    write_state(fit.model, out, step)
-    figures["best_epoch"] = fit.best_epoch
-    figures["before"] = finite(fit.start)
-    figures["epochs"] = [finite(row) for row in fit.history]
-    if fit.chosen:
-        figures |= {"chosen": dict(fit.chosen), "notes": list(fit.notes)}

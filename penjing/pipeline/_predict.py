@@ -12,13 +12,15 @@ from penjing.core import Budget, Recipe
 from penjing.measure import count_macs, count_params
 from penjing.pipeline._answer import first_tensor
 from penjing.pipeline._job import Inputs
+from penjing.pipeline._members import by_name
 from penjing.pipeline._rehearse import rehearse
 from penjing.pipeline._rounds import epochs_in_all, rounds_of
+from penjing.pipeline._smaller import epochs_of_rival, looks_for_rival
 from penjing.pipeline._steps import steps_of
 from penjing.recover import call, place
 
 BATCH = 32
-FIXED = {"base": 2.0, "prune": 6.0, "save": 2.0}
+FIXED = {"base": 2.0, "prune": 6.0, "choose": 20.0, "save": 2.0}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +52,9 @@ def predict(recipe: Recipe, *, trust: bool = False, inputs: Inputs | None = None
     rival = pace.training(epochs_in_all(recipe), share=pace.share, taught=True)
     between = pace.training(steps.prune.between, share=(1 + pace.share) / 2, taught=True)
     probe = (counts["train"] + counts["selection"]) * pace.look if steps.transfer.probe_epochs else 0.0
-    rows = 4 + bool(recipe.teacher) + steps.controls.random
+    rows = 4 + bool(recipe.teacher) + steps.controls.random + looks_for_rival(recipe)
+    of_layers = not by_name(recipe.model) and steps.controls.smaller == "auto"
+    against = epochs_of_rival(recipe, of_layers=of_layers)
     early = [one for one in rounds_of(recipe) if not one.last]
     seconds = {
         **{one.prune: FIXED["prune"] for one in early},
@@ -62,6 +66,9 @@ def predict(recipe: Recipe, *, trust: bool = False, inputs: Inputs | None = None
         "trim": 10 * steps.trim.blocks * pace.look * steps.trim.calibration,
         "recover": slim,
         "sparsify": pace.training(steps.sparsify.epochs, share=pace.share, taught=True),
+        "smaller:choose": FIXED["choose"],
+        "smaller:transfer": 0.0 if of_layers else (probe + pace.training(steps.transfer.epochs)) * pace.share,
+        "control:smaller": pace.training(against, share=pace.share, taught=True),
         "control:scratch": rival,
         "control:random": rival + FIXED["prune"],
         "measure": rows

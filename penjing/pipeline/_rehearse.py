@@ -13,6 +13,7 @@ from penjing.pipeline._heldout import check_teacher
 from penjing.pipeline._job import Inputs
 from penjing.pipeline._open import artifact_of, reads_of
 from penjing.pipeline._shrink import absolute, check_budget, prune_to, sizes_of
+from penjing.pipeline._smaller import check_rival
 from penjing.recover import Sparsity, Training, find_loss, mixing, sparse_masks
 from penjing.search import trim
 from penjing.sources import parse_source
@@ -36,6 +37,7 @@ def rehearse(inputs: Inputs) -> None:
         if recipe.steps.prune.criterion not in CRITERIA:
             prepare_criterion(recipe.steps.prune.criterion, whole, Context())
         _try_cut(inputs, whole)
+        check_rival(inputs)
         if recipe.teacher:
             _check_loss(recipe.steps.distil.loss)
             _try_teacher(inputs, recipe.teacher)

@@ -14,7 +14,6 @@ from penjing.pipeline._events import Event, Listener, silent
 from penjing.pipeline._facts import facts
 from penjing.pipeline._files import check_place, read_json, writable
 from penjing.pipeline._job import Inputs, Job
-from penjing.pipeline._learn import checkpoints
 from penjing.pipeline._lock import lock
 from penjing.pipeline._predict import predict
 from penjing.pipeline._rehearse import rehearse
@@ -31,6 +30,7 @@ from penjing.pipeline._run import (
 )
 from penjing.pipeline._shrink import check_budget
 from penjing.pipeline._steps import Step, steps_of
+from penjing.pipeline._taught import checkpoints
 
 
 def shape(

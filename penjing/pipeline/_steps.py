@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from penjing.core import Recipe
-from penjing.pipeline import _deliver, _figures, _learn, _shrink
+from penjing.pipeline import _deliver, _figures, _learn, _shrink, _smaller
 from penjing.pipeline._job import Job
 from penjing.pipeline._rounds import rounds_of
+from penjing.pipeline._smaller import looks_for_rival
 
 READS = {
     "base": (
@@ -31,11 +32,19 @@ READS = {
     "prune": ("budget", "steps.prune", "steps.recover.reconstruct"),
     "recover": ("steps.recover", "steps.prune.between"),
     "sparsify": ("steps.sparsify",),
+    "smaller:choose": ("steps.controls.smaller", "steps.measure.batch_sizes"),
+    "smaller:transfer": ("steps.transfer",),
+    "control:smaller": ("steps.recover", "steps.prune", "steps.distil.epochs", "steps.sparsify"),
     "control:scratch": ("steps.recover", "steps.prune", "steps.controls.scratch"),
     "control:random": ("steps.recover", "steps.prune", "steps.controls.random"),
     "measure": ("steps.measure", "budget"),
     "save": (),
 }
+_RIVAL = (
+    ("smaller:choose", _smaller.choose_step),
+    ("smaller:transfer", _smaller.transfer_step),
+    ("control:smaller", _smaller.rival_step),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +70,7 @@ def steps_of(recipe: Recipe) -> tuple[Step, ...]:
         (recipe.steps.trim.blocks, "trim", _shrink.trim_step),
         *_rounds(recipe),
         (recipe.steps.sparsify.on, "sparsify", _learn.sparsify_step),
+        *((looks_for_rival(recipe), name, run) for name, run in _RIVAL),
         (recipe.steps.controls.scratch, "control:scratch", _learn.scratch_step),
         (recipe.steps.controls.random, "control:random", _learn.random_step),
         (True, "measure", _figures.measure_step),

@@ -102,15 +102,35 @@ def _title(metrics: Mapping[str, Any]) -> str:
 
 
 def _rivals(rows: Mapping[str, Any], metric: str, larger: bool) -> list[str]:
+    """A sentence for every control that does at least as well as the slim network in no more time."""
     slim, said = rows["slim"][metric], []
     for name, row in rows.items():
+        beside = row.get("against_slim")
         ahead = (
             (row[metric] - slim if larger else slim - row[metric]) if name.startswith("control:") else -1.0
         )
-        if ahead >= 0:
+        if ahead >= 0 and not (beside and ahead > 0 and not beside["wins"]):
             how = "beats" if ahead > 0 else "does as well as"
-            said.append(f"{clean(name)} {how} slim ({SCORES[metric]} {row[metric]:.1%} vs {slim:.1%}). ")
+            by = f"{SCORES[metric]} {row[metric]:.1%} vs {slim:.1%}{_margin(beside)}"
+            said.append(f"{clean(name)}{_of(row)} {how} slim ({by}). ")
     return said
+
+
+def _of(row: Mapping[str, Any]) -> str:
+    """What a ready-made rival is."""
+    if "source" not in row:
+        return ""
+    return f", {clean(row['source'])} ({'pretrained' if row['pretrained'] else 'from scratch'}),"
+
+
+def _margin(beside: Mapping[str, Any] | None) -> str:
+    """How far ahead a control is, with the interval, and its time."""
+    if beside is None:
+        return ""
+    span = ""
+    if beside["low"] is not None:
+        span = f" [{100 * beside['low']:+.1f}, {100 * beside['high']:+.1f}]"
+    return f", {100 * beside['difference']:+.1f} points{span} at {beside['time_share']:.2f}x its time"
 
 
 def _speed(slim: Mapping[str, Any]) -> list[str]:

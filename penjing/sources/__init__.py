@@ -5,6 +5,11 @@ and those that packages carry; weights from the hub, a package, a folder, a file
 file of weights or a configuration carries.
 """
 
+from penjing.sources._family import Member as Member
+from penjing.sources._family import family_rings as family_rings
+from penjing.sources._family import from_layers as from_layers
+from penjing.sources._family import no_family as no_family
+from penjing.sources._family import weights_missing as weights_missing
 from penjing.sources._head import find_head as find_head
 from penjing.sources._load import LoadedSource as LoadedSource
 from penjing.sources._load import build_source as build_source

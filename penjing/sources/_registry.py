@@ -1,6 +1,6 @@
 """What timm and torchvision have in common here: a network by name, its weights, its inputs."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Protocol
 
 from torch import Tensor, nn
@@ -42,6 +42,14 @@ class Registry(Protocol):
 
     def family(self, name: str) -> str:
         """The name networks of one architecture share, as 'resnet'."""
+        ...
+
+    def relatives(self, name: str) -> tuple[str, ...]:
+        """The names of all networks that the module behind `name` builds, itself among them."""
+        ...
+
+    def missing(self, name: str, ask: Callable[[str], str | None]) -> str:
+        """Why its pretrained weights cannot be had, "" where they can; `ask` says why an address is out of reach."""
         ...
 
 

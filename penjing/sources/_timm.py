@@ -1,7 +1,7 @@
 """Networks of timm, by name: timm:resnet18, timm:resnet18.a1_in1k."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +74,16 @@ class Timm:
     def family(self, name: str) -> str:
         entry = require("timm").model_entrypoint(name.partition(".")[0])
         return entry.__module__.rpartition(".")[2]
+
+    def relatives(self, name: str) -> tuple[str, ...]:
+        return tuple(require("timm").list_models(module=self.family(name)))
+
+    def missing(self, name: str, ask: Callable[[str], str | None]) -> str:
+        config = _config(name)
+        where = _location(config)
+        if _cached(config) or (package_for(name) and is_installed()):
+            return ""
+        return "none are published" if where is None else ask(where) or ""
 
 
 def _config(name: str) -> dict[str, Any]:

@@ -3,9 +3,10 @@
 import os
 import re
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urljoin
 
 import torch
 from torch import Tensor, nn
@@ -48,8 +49,7 @@ class Torchvision:
             raise SourceError(
                 f"torchvision has no pretrained weights for {name}. Fix: give --weights FILE or none"
             )
-        cached = Path(torch.hub.get_dir(), "checkpoints", os.path.basename(weights.url)).is_file()
-        why = None if cached else reachable(weights.url)
+        why = None if _cached(weights.url) else reachable(weights.url)
         if why is not None:
             raise unreachable(f"torchvision:{name}", weights.url, why)
         try:
@@ -70,6 +70,21 @@ class Torchvision:
 
     def family(self, name: str) -> str:
         return require("torchvision.models").get_model_builder(name).__module__.rpartition(".")[2]
+
+    def relatives(self, name: str) -> tuple[str, ...]:
+        models = require("torchvision.models")
+        known, own = models.list_models(module=models), self.family(name)
+        return tuple(other for other in known if self.family(other) == own)
+
+    def missing(self, name: str, ask: Callable[[str], str | None]) -> str:
+        weights = _weights(name)
+        if weights is None:
+            return "none are published"
+        return "" if _cached(weights.url) else ask(urljoin(weights.url, "/")) or ""
+
+
+def _cached(url: str) -> bool:
+    return Path(torch.hub.get_dir(), "checkpoints", os.path.basename(url)).is_file()
 
 
 def _weights(name: str) -> Any:

@@ -44,7 +44,7 @@ STEPS = {
     "transfer": {"epochs": 1, "probe_epochs": 0, "lr": 0.01},
     "prune": {"criterion": "l2", "round_to": 1},
     "recover": {"epochs": 1, "lr": 0.01},
-    "controls": {"scratch": False},
+    "controls": {"scratch": False, "smaller": "none"},
     "measure": {"repeats": 3, "rounds": 3, "batch_sizes": [2]},
 }
 

@@ -22,7 +22,7 @@ STILL: dict[str, Any] = {
     "transfer": {"epochs": 1, "probe_epochs": 3, "lr": 1e-30, "weight_decay": 0.0, "batch_size": 8},
     "prune": {"criterion": "l2", "round_to": 1},
     "recover": {"epochs": 1, "batch_size": 8},
-    "controls": {"scratch": False},
+    "controls": {"scratch": False, "smaller": "none"},
     "measure": {"repeats": 3, "rounds": 3, "batch_sizes": [2]},
 }
 

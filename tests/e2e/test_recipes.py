@@ -25,7 +25,7 @@ QUICK: dict[str, Any] = {
     "transfer": {"epochs": 1, "probe_epochs": 1},
     "prune": {"round_to": 1, "calibration": 32},
     "recover": {"epochs": 1},
-    "controls": {"scratch": False},
+    "controls": {"scratch": False, "smaller": "none"},
     "measure": {"repeats": 3, "rounds": 5, "batch_sizes": [4]},
 }
 

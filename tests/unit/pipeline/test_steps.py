@@ -33,7 +33,11 @@ def _names(**change: object) -> list[str]:
 
 
 def test_steps_follow_the_recipe():
-    assert _names() == ["base", "transfer", "prune", "recover", "control:scratch", "measure", "save"]
+    rival = ["smaller:choose", "smaller:transfer", "control:smaller"]
+    assert _names() == ["base", "transfer", "prune", "recover", *rival, "control:scratch", "measure", "save"]
+    assert rival[0] not in _names(steps={"controls": {"smaller": "none"}})
+    assert rival[0] not in _names(model="builtin:speaker-lstm")
+    assert rival[0] in _names(model="builtin:speaker-lstm", steps={"controls": {"smaller": "timm:resnet10t"}})
     assert _names(teacher="timm:resnet50")[:4] == ["base", "transfer", "teacher", "distil"]
     assert "trim" in _names(steps={"trim": {"blocks": 2}})
     assert "control:random" in _names(steps={"controls": {"random": True, "scratch": False}})

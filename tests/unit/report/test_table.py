@@ -64,6 +64,19 @@ def test_a_control_that_wins_is_named_first():
     assert verdict(_metrics(scratch=0.983)).startswith("control:scratch does as well as slim")
 
 
+def test_a_ready_made_rival_that_wins_says_what_it_is_by_how_much_and_at_what_time():
+    beside = {"difference": 0.012, "low": 0.003, "high": 0.021, "time_share": 0.97, "wins": True}
+    rival = _row("control:smaller", 0.995, 100_000_000, source="timm:resnet14t", pretrained=True)
+    metrics = _metrics(scratch=0.9)
+    metrics["rows"].append(rival | {"against_slim": beside})
+    assert verdict(metrics).startswith(
+        "control:smaller, timm:resnet14t (pretrained), beats slim (accuracy 99.5% vs 98.3%, "
+        "+1.2 points [+0.3, +2.1] at 0.97x its time). slim:"
+    )
+    metrics["rows"][-1]["against_slim"] = beside | {"wins": False, "time_share": 1.3}
+    assert verdict(metrics).startswith("slim:")
+
+
 def test_a_reference_that_guesses_is_told_first():
     metrics = _metrics(scratch=0.9)
     metrics["rows"][1] |= {"accuracy": 0.52, "macro_recall": 0.52}
