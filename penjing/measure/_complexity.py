@@ -8,12 +8,11 @@ import torch
 from torch import nn
 
 from penjing.core import Measurement, UsageError
-from penjing.measure._clock import refuse_unknown_runtime
-from penjing.measure._inputs import ExampleInputs
 from penjing.measure._latency import latency as measure_latency
 from penjing.measure._macs import count_macs
 from penjing.measure._memory import peak_memory
 from penjing.measure._state import count_params, state_bytes
+from penjing.runtimes import ExampleInputs, refuse_unknown_runtime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,8 +66,9 @@ def measure(
     """Measure a network and leave it as it was.
 
     `batch_size` re-batches the example inputs (repeating along dim 0) for latency and peak memory; the MACs
-    are those of the inputs as given. See `latency`, `count_macs` and `peak_memory` for what each figure is
-    and is not. Counts alone (latency=False, memory=False) also work for a network on the meta device.
+    are those of the inputs as given. `runtime` is that of the latency; memory is that of PyTorch itself. See
+    `latency`, `count_macs` and `peak_memory` for what each figure is and is not. Counts alone
+    (latency=False, memory=False) also work for a network on the meta device.
     UsageError for a runtime that is not known, and where the network does not run on the inputs.
     """
     refuse_unknown_runtime(runtime)
@@ -86,9 +86,7 @@ def measure(
             device=device,
         )
     if memory:
-        peak = peak_memory(
-            model, example_inputs, runtime=runtime, batch_size=batch_size, threads=threads, device=device
-        )
+        peak = peak_memory(model, example_inputs, batch_size=batch_size, threads=threads, device=device)
     return Complexity(
         params=count_params(model),
         macs=count_macs(model, example_inputs),

@@ -1,5 +1,6 @@
 """Time: one network alone, and two networks in turns."""
 
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,8 +9,9 @@ import torch
 from torch import nn
 
 from penjing.core import Measurement, UsageError, compare
-from penjing.measure._clock import Stopwatch, steady, subject, take_turns
-from penjing.measure._inputs import ExampleInputs
+from penjing.measure._clock import Stopwatch, check_turns, measurement, take_turns
+from penjing.measure._state import dtype_of
+from penjing.runtimes import ExampleInputs, device_of, placed, prepare, steady
 
 _RESAMPLES = 2000
 
@@ -59,11 +61,17 @@ def latency(
     The network runs in eval and inference mode with denormals flushed, on `threads` threads (None: torch's
     present number). Once the readings exceed `seconds` in total they stop, after at least 5; the measurement
     says how many were made. It is not throughput under load, and leaves out copying inputs to the device.
+    `runtime` is eager, compile, onnx or openvino; the network is exported or compiled once before, untimed.
     """
-    one = subject(model, example_inputs, runtime=runtime, batch_size=batch_size, device=device)
-    with steady(one, threads=threads):
+    check_turns(repeats, warmup, seconds)
+    with ExitStack() as stack:
+        one = prepare(
+            model, example_inputs, runtime=runtime, threads=threads, batch_size=batch_size, device=device
+        )
+        stack.callback(one.close)
+        stack.enter_context(steady(threads))
         (times,) = take_turns([one], rounds=repeats, warmup=warmup, seconds=seconds, stopwatch=stopwatch)
-        return one.measurement("latency", "ms", times)
+        return measurement("latency", "ms", times, model, one)
 
 
 def speedup(
@@ -85,14 +93,19 @@ def speedup(
     Taking turns spreads the machine's drift (heat, neighbours) over both. At most `rounds` rounds; fewer, but
     at least 5, when they exceed `seconds` in total. UsageError when the two differ in device or dtype.
     """
-    two = [
-        subject(model, example_inputs, runtime=runtime, batch_size=batch_size, device=device)
-        for model in (model_a, model_b)
-    ]
-    _refuse_different_environments(*(one.measurement("latency", "ms", [0.0]) for one in two))
-    with steady(*two, threads=threads):
+    check_turns(rounds, warmup, seconds)
+    models = [placed(model, device) for model in (model_a, model_b)]
+    _refuse_different_environments(*models)
+    with ExitStack() as stack:
+        two = []
+        for model in models:
+            one = prepare(model, example_inputs, runtime=runtime, threads=threads, batch_size=batch_size)
+            stack.callback(one.close)
+            two.append(one)
+        stack.enter_context(steady(threads))
         times = take_turns(two, rounds=rounds, warmup=warmup, seconds=seconds, stopwatch=stopwatch)
-        a, b = (one.measurement("latency", "ms", taken) for one, taken in zip(two, times, strict=True))
+        taken = zip(times, models, two, strict=True)
+        a, b = (measurement("latency", "ms", *each) for each in taken)
     low, high = _interval(*times)
     return Speedup(ratio=compare(a, b), low=low, high=high, a=a, b=b)
 
@@ -110,9 +123,9 @@ def eta(speedup: float, macs_before: int, macs_after: int) -> float:
     return speedup * macs_after / macs_before
 
 
-def _refuse_different_environments(a: Measurement, b: Measurement) -> None:
-    for name in ("device", "dtype"):
-        left, right = getattr(a, name), getattr(b, name)
+def _refuse_different_environments(a: nn.Module, b: nn.Module) -> None:
+    for name, told in (("device", device_of), ("dtype", dtype_of)):
+        left, right = told(a), told(b)
         if left != right:
             raise UsageError(
                 f"no speed-up between two environments: {name} is {left} in one network and {right} in the "

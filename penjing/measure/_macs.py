@@ -10,8 +10,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from penjing.measure._inputs import ExampleInputs, as_call, forward, map_tensors
-from penjing.measure._state import untouched
+from penjing.runtimes import ExampleInputs, as_call, forward, map_tensors, untouched
 
 
 def count_macs(model: nn.Module, example_inputs: ExampleInputs) -> int:

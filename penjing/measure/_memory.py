@@ -1,6 +1,7 @@
 """The most memory one forward holds at a time."""
 
 import weakref
+from contextlib import closing
 from typing import Any
 
 import torch
@@ -8,16 +9,15 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from penjing.core import Measurement
-from penjing.measure._clock import Subject, steady, subject
-from penjing.measure._inputs import ExampleInputs, forward, tensors_of
+from penjing.measure._clock import measurement
 from penjing.measure._state import state_bytes
+from penjing.runtimes import Eager, ExampleInputs, eager, forward, steady, tensors_of
 
 
 def peak_memory(
     model: nn.Module,
     example_inputs: ExampleInputs,
     *,
-    runtime: str = "eager",
     batch_size: int | None = None,
     threads: int | None = None,
     device: torch.device | str | None = None,
@@ -29,21 +29,21 @@ def peak_memory(
     slack or training's gradients: it is not the resident set of the process. On CUDA the allocator's own peak
     is used, above what was allocated before, so other networks on the device do not count.
     """
-    one = subject(model, example_inputs, runtime=runtime, batch_size=batch_size, device=device)
-    with steady(one, threads=threads):
-        forward(one.model, one.inputs)
-        peak = _cuda_peak(one) if one.device.type == "cuda" else _tracked_peak(one)
-        return one.measurement("memory", "bytes", [float(peak)])
+    with closing(eager(model, example_inputs, threads=threads, batch_size=batch_size, device=device)) as one:
+        with steady(threads):
+            forward(one.model, one.inputs)
+            peak = _cuda_peak(one) if one.device.type == "cuda" else _tracked_peak(one)
+        return measurement("memory", "bytes", [float(peak)], model, one)
 
 
-def _tracked_peak(one: Subject) -> int:
+def _tracked_peak(one: Eager) -> int:
     with torch.inference_mode(False), torch.no_grad(), _LiveBytes() as live:
         live.hold((tuple(one.model.parameters()), tuple(one.model.buffers()), one.inputs))
         forward(one.model, one.inputs)
     return live.peak
 
 
-def _cuda_peak(one: Subject) -> int:
+def _cuda_peak(one: Eager) -> int:
     torch.cuda.synchronize(one.device)
     torch.cuda.reset_peak_memory_stats(one.device)
     before = torch.cuda.memory_allocated(one.device)

@@ -164,7 +164,7 @@ def test_speedup_refuses_two_environments() -> None:
     ("options", "says"),
     [
         ({"runtime": "eagr"}, "did you mean 'eager'"),
-        ({"runtime": "onnx"}, "Known: eager"),
+        ({"runtime": "tvm"}, "Known: eager"),
         ({"batch_size": 0}, "at least 1 example"),
         ({"threads": 0}, "at least 1 thread"),
         ({"repeats": 0}, "repeats=0"),

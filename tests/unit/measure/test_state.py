@@ -4,7 +4,7 @@ from torch import nn
 
 from penjing.core import UsageError
 from penjing.measure import count_params, measure, state_bytes
-from penjing.measure._state import untouched
+from penjing.runtimes import untouched
 
 
 class Tied(nn.Module):

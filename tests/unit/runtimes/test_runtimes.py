@@ -1,0 +1,192 @@
+"""The same network gives the same answers in every runtime, and is left as it was."""
+
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import penjing as pj
+from penjing.core import UsageError
+from penjing.runtimes import NodeTime, Prepared, prepare
+
+
+class SmallConvolutional(nn.Module):
+    def __init__(self, width: int = 16) -> None:
+        super().__init__()
+        self.first, self.norm = nn.Conv2d(3, width, 3, padding=1), nn.BatchNorm2d(width)
+        self.second, self.head = nn.Conv2d(width, 2 * width, 3, stride=2), nn.Linear(2 * width, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.second(self.norm(self.first(x)).relu()).relu()
+        return self.head(x.mean((2, 3)))
+
+
+class Masked(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.head = nn.Embedding(20, 16), nn.Linear(16, 3)
+        self.layer = nn.TransformerEncoderLayer(16, 4, 32, batch_first=True, dropout=0.0)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> dict[str, Tensor]:
+        hidden = self.layer(self.table(input_ids), src_key_padding_mask=attention_mask == 0)
+        return {"logits": self.head(hidden.mean(1)), "hidden": hidden}
+
+
+class Recurrent(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.head = nn.LSTM(6, 8, 2, batch_first=True), nn.Linear(8, 3)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        return self.head(self.body(frames)[1][0][-1])
+
+
+class Attending(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.into, self.attention, self.out = nn.Linear(6, 16), nn.MultiheadAttention(16, 4), nn.Linear(16, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.into(x).transpose(0, 1)
+        return self.out(self.attention(x, x, x)[0].transpose(0, 1))
+
+
+def pruned_attention() -> nn.Module:
+    """Attention with fewer heads than its width asks for, in a replacement module."""
+    torch.manual_seed(0)
+    return pj.prune(
+        Attending().eval(), torch.randn(2, 5, 6), ratio=0.5, granularity=("head",), protect=("into", "out")
+    )[0]
+
+
+@dataclass(frozen=True)
+class Case:
+    name: str
+    build: Callable[[], nn.Module]
+    inputs: Any
+    weighted: tuple[tuple[str, tuple[int, ...], tuple[int, ...]], ...]  # op in ONNX, one input, the output
+
+
+MASK = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
+CASES = (
+    Case(
+        "convolutions",
+        SmallConvolutional,
+        torch.randn(2, 3, 9, 9),
+        (
+            ("Conv", (16, 3, 3, 3), (2, 16, 9, 9)),
+            ("Conv", (32, 16, 3, 3), (2, 32, 4, 4)),
+            ("Gemm", (5, 32), (2, 5)),
+        ),
+    ),
+    Case(
+        "mask",
+        Masked,
+        {"input_ids": torch.randint(20, (2, 5)), "attention_mask": MASK},
+        (("Gemm", (2, 16), (2, 3)), ("Gather", (20, 16), (2, 5, 16))),
+    ),
+    Case("recurrent", Recurrent, torch.randn(2, 7, 6), (("LSTM", (7, 2, 6), (7, 1, 2, 8)),)),
+    Case("pruned attention", pruned_attention, torch.randn(2, 5, 6), (("MatMul", (16, 8), (2, 5, 8)),)),
+)
+
+
+@pytest.fixture(scope="module", params=CASES, ids=lambda case: case.name)
+def case(request: pytest.FixtureRequest) -> Case:
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def network(case: Case) -> nn.Module:
+    torch.manual_seed(0)
+    return case.build().train()
+
+
+@pytest.fixture(scope="module")
+def onnx(case: Case, network: nn.Module) -> Iterator[Prepared]:
+    pytest.importorskip("onnxruntime")
+    with closing(prepare(network, case.inputs, runtime="onnx", threads=1)) as prepared:
+        yield prepared
+
+
+def reference(network: nn.Module, inputs: Any) -> tuple[Tensor, ...]:
+    with closing(prepare(network, inputs)) as prepared:
+        return prepared.outputs()
+
+
+def check_equal(found: tuple[Tensor, ...], expected: tuple[Tensor, ...]) -> None:
+    assert len(found) == len(expected)
+    for one, other in zip(found, expected, strict=True):
+        assert one.shape == other.shape
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)  # float32, other kernels
+
+
+def test_onnx_answers_as_eager(case: Case, network: nn.Module, onnx: Prepared) -> None:
+    check_equal(onnx.outputs(), reference(network, case.inputs))
+    assert (onnx.runtime, onnx.threads, onnx.batch_size, onnx.note) == ("onnx", 1, 2, "")
+    assert network.training
+
+
+def test_onnx_tells_its_operators_with_their_shapes(case: Case, onnx: Prepared) -> None:
+    nodes = onnx.profile(3)
+    assert all(len(node.milliseconds) == 3 and min(node.milliseconds) >= 0 for node in nodes)
+    assert len({node.key for node in nodes}) == len(nodes)
+    for op, taken, given in case.weighted:
+        assert any(node.op == op and taken in node.inputs and given in node.outputs for node in nodes), (
+            op,
+            nodes,
+        )
+
+
+def test_eager_tells_its_operators_with_their_shapes() -> None:
+    with closing(prepare(SmallConvolutional(), torch.randn(1, 3, 9, 9), batch_size=4, threads=1)) as prepared:
+        nodes = prepared.profile(3)
+    assert prepared.batch_size == 4
+    shapes = {(node.op, node.inputs[1]): node.outputs for node in nodes if len(node.inputs) == 3}
+    assert shapes["aten.conv2d", (32, 16, 3, 3)] == ((4, 32, 4, 4),)
+    assert shapes["aten.linear", (5, 32)] == ((4, 5),)
+    assert all(len(node.milliseconds) == 3 for node in nodes)
+
+
+def keys(nodes: tuple[NodeTime, ...]) -> set[str]:
+    return {node.key for node in nodes if "Reorder" not in node.op}
+
+
+@pytest.mark.parametrize("runtime", ["eager", "onnx"])
+def test_keys_stay_between_widths(runtime: str) -> None:
+    if runtime == "onnx":
+        pytest.importorskip("onnxruntime")
+    found = []
+    for width in (11, 16):
+        with closing(
+            prepare(SmallConvolutional(width), torch.randn(1, 3, 9, 9), runtime=runtime)
+        ) as prepared:
+            found.append(keys(prepared.profile(1)))
+    assert found[0] == found[1]
+
+
+class AsksForAValue(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.relu() if x.sum().item() > 0 else x
+
+
+def test_a_network_that_a_runtime_cannot_take_is_told_with_a_way_out() -> None:
+    pytest.importorskip("onnxruntime")
+    with pytest.raises(
+        UsageError, match=r"runtime onnx cannot take AsksForAValue: (?s:.*)Fix: use runtime eager"
+    ):
+        prepare(AsksForAValue(), torch.ones(1, 3), runtime="onnx")
+
+
+def test_a_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
+    with pytest.raises(UsageError, match=r"'onnxruntime'(?s:.*)pip install 'penjing\[onnx\]'"):
+        prepare(nn.Linear(3, 2), torch.ones(1, 3), runtime="onnx")
+
+
+def test_unknown_runtimes_are_refused() -> None:
+    with pytest.raises(UsageError, match="did you mean 'onnx'"):
+        prepare(nn.Linear(3, 2), torch.ones(1, 3), runtime="onx")
