@@ -14,6 +14,8 @@ from penjing.measure._macs import macs_by_module as macs_by_module
 from penjing.measure._memory import peak_memory as peak_memory
 from penjing.measure._state import count_params as count_params
 from penjing.measure._state import state_bytes as state_bytes
+from penjing.measure._timekeeper import Timekeeper as Timekeeper
+from penjing.measure._timekeeper import Timing as Timing
 from penjing.measure._zeros import Zeros as Zeros
 from penjing.measure._zeros import measure_zeros as measure_zeros
 

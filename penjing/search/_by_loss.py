@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from penjing.core._groups import PruneGroup
-from penjing.search._prices import Prices
+from penjing.search._prices import Priced, Prices
 from penjing.search._select import GLOBAL_FLOOR, Rounding
 from penjing.structure import Structure
 
@@ -50,7 +50,10 @@ class _Mover:
 
 
 class ByLoss:
-    """Kept counts for limits on MACs and parameters, found from loss curves alone."""
+    """Kept counts for limits on MACs, parameters and what `parts` holds the parts of, found from loss curves alone.
+
+    `stepped` says that those parts are no polynomials of widths, and take arrays of them.
+    """
 
     def __init__(
         self,
@@ -59,9 +62,12 @@ class ByLoss:
         curves: Mapping[str, np.ndarray],
         rounding: Rounding,
         limits: Mapping[str, float],
+        parts: Mapping[str, Sequence[Priced]] | None = None,
+        stepped: bool = False,
     ) -> None:
         self._structure, self._limits = structure, dict(limits)
-        self._prices = Prices(structure, tuple(limits))
+        self._prices = Prices(structure, tuple(limits), parts)
+        self._stepped = frozenset(parts or ()) if stepped else frozenset()
         self._numbers = {g.name: i for i, g in enumerate(structure.groups)}
         self._curves = {self._numbers[g.name]: curves[g.name] for g in groups}
         self.choices = {g.name: _choices(g, rounding) for g in groups}
@@ -115,6 +121,10 @@ class ByLoss:
 
     def _costs(self, mover: _Mover, metric: str, kept: Kept) -> np.ndarray:
         """What each option costs in `metric`, given everybody else."""
+        if metric in self._stepped:
+            counts = {g: np.array([o[i] for o in mover.options]) for i, g in enumerate(mover.groups)}
+            found = self._prices.share(metric, mover.groups, {**kept, **counts})
+            return np.broadcast_to(np.asarray(found, dtype=np.float64), len(mover.options))
         found = [self._prices.share(metric, mover.groups, kept | dict(_at(mover, i))) for i in mover.points]
         return mover.basis @ np.array(found)
 

@@ -10,6 +10,8 @@ from penjing.core import Budget, BudgetError, UsageError
 from penjing.core._groups import PruneGroup
 from penjing.search._by_loss import ByLoss, curve
 from penjing.search._cost import CostModel
+from penjing.search._latency_table import LatencyTable
+from penjing.search._prices import Priced
 from penjing.search._select import Rounding, Selection, Wish, across, lowest, uniform
 from penjing.structure import Structure
 
@@ -29,6 +31,8 @@ class Chooser:
     rounding: Rounding
     scope: str
     in_loss: str = ""  # what a score is in units of the loss: "additive" or "cumulative"
+    table: LatencyTable | None = None  # where the budget is one of milliseconds
+    remarks: tuple[str, ...] = ()  # what the criterion says of its scores
 
     def for_ratio(self, groups: Sequence[PruneGroup], ratio: float | Mapping[str, float]) -> Choice:
         """`ratio` is one for all, or by group name: groups without one stay whole."""
@@ -40,7 +44,7 @@ class Chooser:
 
     def for_budget(self, groups: Sequence[PruneGroup], budget: Budget) -> Choice:
         """The smallest ratio that meets the budget (by bisection), then units given back while it still holds."""
-        cost = BudgetCost(self.structure, budget)
+        cost = BudgetCost(self.structure, budget, self.table)
         if self.scope == "loss":
             return self._by_loss(groups, cost)
         low, high = 0.0, 1 - 1e-9
@@ -54,16 +58,16 @@ class Chooser:
             else:
                 high = middle
         wish = self._wish(groups, high)
-        return Choice(self._selection(self._give_back(groups, wish, cost)), self._notes(wish))
+        return self._told(self._give_back(groups, wish, cost), self._notes(wish))
 
     def _by_loss(self, groups: Sequence[PruneGroup], cost: "BudgetCost") -> Choice:
         curves = {g.name: curve(self.scores[g.name], self.in_loss) for g in groups}
-        search = ByLoss(self.structure, groups, curves, self.rounding, cost.limits)
+        search = ByLoss(self.structure, groups, curves, self.rounding, cost.limits, cost.parts, cost.stepped)
         smallest = self._selection(search.narrowest())
         if cost.excess(smallest) > 1:
             raise cost.shortfall(smallest)
         kept = search.run(lambda trial: cost.excess(self._selection(trial)) <= 1)
-        return Choice(self._selection(kept), ())
+        return self._told(kept, ())
 
     def _wish(self, groups: Sequence[PruneGroup], ratio: float) -> Wish:
         if self.scope == "global":
@@ -82,7 +86,10 @@ class Chooser:
         }
 
     def _choice(self, wish: Wish) -> Choice:
-        return Choice(self._selection(self._repaired(wish)), self._notes(wish))
+        return self._told(self._repaired(wish), self._notes(wish))
+
+    def _told(self, kept: Mapping[str, int], notes: tuple[str, ...]) -> Choice:
+        return Choice(self._selection(kept), (*notes, *self.remarks))
 
     def _give_back(self, groups: Sequence[PruneGroup], wish: Wish, cost: "BudgetCost") -> dict[str, int]:
         """One more step of units to each group in turn, as long as the budget holds."""
@@ -120,24 +127,26 @@ def _few(names: Sequence[str], most: int = 3) -> str:
 
 
 class BudgetCost:
-    """How far a selection is from a budget on MACs and parameters."""
+    """How far a selection is from a budget on MACs, parameters, and milliseconds where there is a table of them."""
 
-    def __init__(self, structure: Structure, budget: Budget) -> None:
-        self._structure = structure
+    def __init__(self, structure: Structure, budget: Budget, table: LatencyTable | None = None) -> None:
+        self._structure, self.table = structure, table
         self._model = CostModel(structure)
-        none = structure.gone({})
-        full = {"macs": self._model.macs(none), "params": self._model.params(none)}
-        unknown = [limit.metric for limit in budget.limits if limit.metric not in full]
-        if unknown:
-            raise UsageError(
-                f"prune meets budgets in macs and params; {', '.join(unknown)} is not one of them"
-            )
+        full = {limit.metric: self._figure(limit.metric, {}) for limit in budget.limits}
         self.limits = {limit.metric: limit.absolute(full[limit.metric]) for limit in budget.limits}
         self._full = full
 
-    def figures(self, selection: Selection) -> dict[str, int]:
-        gone = self._structure.gone(selection)
-        return {metric: getattr(self._model, metric)(gone) for metric in self.limits}
+    @property
+    def parts(self) -> dict[str, Sequence[Priced]]:
+        """What `Prices` cannot know by itself."""
+        return {"latency": self.table.parts} if self.table is not None else {}
+
+    @property
+    def stepped(self) -> bool:
+        return self.table is not None and self.table.stepped
+
+    def figures(self, selection: Selection) -> dict[str, float]:
+        return {metric: self._figure(metric, selection) for metric in self.limits}
 
     def excess(self, selection: Selection) -> float:
         """Largest figure / limit; the budget holds at 1 or less."""
@@ -147,13 +156,29 @@ class BudgetCost:
         figures = self.figures(selection)
         metric = max(figures, key=lambda m: figures[m] / self.limits[m])
         told = nearest_told(metric, figures[metric], self._full[metric])
-        text = f"{metric}<={self.limits[metric]:.0f} cannot be met: {told}"
+        text = f"{metric}<={_plain(metric, self.limits[metric])} cannot be met: {told}"
         return BudgetError(text, nearest=float(figures[metric]), metric=metric)
+
+    def _figure(self, metric: str, selection: Selection) -> float:
+        if metric == "latency" and self.table is not None:
+            kept = {g.name: len(g) - len(selection.get(g.name, ())) for g in self._structure.groups}
+            return self.table.milliseconds(kept)
+        if metric not in ("macs", "params"):
+            raise UsageError(f"prune meets budgets in latency, macs and params; {metric} is not one of them")
+        return getattr(self._model, metric)(self._structure.gone(selection))
 
 
 def nearest_told(metric: str, reached: float, full: float) -> str:
     """
     >>> nearest_told("macs", 1001, 2000)
     'the nearest that can is macs<=1001 (0.501x)'
+    >>> nearest_told("latency", 3.14159, 10.0)
+    'the nearest that can is latency<=3.15ms (0.315x)'
     """
-    return f"the nearest that can is {metric}<={reached:.0f} ({math.ceil(reached / full * 1000) / 1000:g}x)"
+    share = math.ceil(reached / full * 1000) / 1000
+    reached = math.ceil(reached * 100) / 100 if metric == "latency" else reached
+    return f"the nearest that can is {metric}<={_plain(metric, reached)} ({share:g}x)"
+
+
+def _plain(metric: str, value: float) -> str:
+    return f"{value:.4g}ms" if metric == "latency" else f"{value:.0f}"

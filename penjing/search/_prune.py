@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from penjing.core import Budget, BudgetError, PlanError, TraceError, UsageError, VerificationError
+from penjing.core import Budget, BudgetError, Limit, PlanError, TraceError, UsageError, VerificationError
 from penjing.core._groups import PruneGroup
 from penjing.core._plan import Plan, Skipped
 from penjing.criteria import (
@@ -21,7 +21,10 @@ from penjing.criteria import (
     remarks_of,
     unit_scores,
 )
+from penjing.measure import Timekeeper
 from penjing.search._choose import BudgetCost, Choice, Chooser
+from penjing.search._designs import learn_table
+from penjing.search._latency_table import LatencyTable
 from penjing.search._levers import Levers
 from penjing.search._select import (
     DEFAULT_GRANULARITY,
@@ -32,6 +35,7 @@ from penjing.search._select import (
     prunable,
     ratios_per_group,
 )
+from penjing.search._to_latency import Aimed, Candidate, to_latency
 from penjing.structure import (
     ExampleInputs,
     Structure,
@@ -62,11 +66,17 @@ def prune(
     calibration: Iterable[Any] | None = None,
     loss: Callable[[Any, Any], Any] | None = None,
     seed: int = 0,
+    runtime: str = "eager",
+    batch_size: int | None = None,
+    threads: int | None = None,
+    reference: nn.Module | None = None,
+    aimed: Callable[[Aimed], None] | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> tuple[nn.Module, Plan]:
     """A smaller network, proven equal to the masked one, and the plan that made it. `model` is left untouched.
 
     Give exactly one of `ratio` (share of units removed per group, inside (0, 1), or {path pattern: share}) and
-    `budget` ("macs<=0.5x", "params<=2M", comma means and). Per group, max(min_kept, round_to * floor(n (1 - ratio) /
+    `budget` ("macs<=0.5x", "params<=2M", "latency<=12ms", comma means and). Per group, max(min_kept, round_to * floor(n (1 - ratio) /
     round_to + 1/2)) units stay. `scope` says what units are ranked against: "uniform" those of their own group, at one
     ratio for all; "global" those of all groups of identical topology; "loss" (for budgets, with criteria in units of
     the loss) all units: what goes is what saves most MACs or parameters per loss. A group that fails verification is
@@ -74,6 +84,11 @@ def prune(
     without edits. Weights that a forward computes (weight_norm, spectral_norm, parametrizations) are merged first;
     criteria see the merged network. A network with kernels that know no float64 is proven in float32, to 1e-5, and a
     warning and the plan say so.
+
+    A budget on latency is one of `runtime` ("eager", "onnx", ...) at `batch_size` (None: that of example_inputs) and
+    `threads`, relative to `reference` (None: `model`): networks of random widths are timed first, and the one that is
+    returned was measured within the budget, in turns with the reference; `aimed` is told how, `progress` how many of
+    the networks are timed. It is a promise on this machine as it was, not on others.
 
     Raises `UsageError` for arguments that cannot work, `BudgetError` (with the nearest) for a budget out of reach,
     `TraceError` if the forward cannot be followed, `VerificationError` if nothing can be removed and proven.
@@ -107,6 +122,15 @@ def prune(
                 may_shrink=partial(prunable, granularity=granularity, protect=protect, exact_only=exact_only),
                 prepared=partial(_prepared, criterion, context),
                 chooser=partial(Chooser, rounding=rounding, scope=scope, in_loss=loss_units(criterion)),
+                clock=Clock(
+                    runtime=runtime,
+                    batch_size=batch_size,
+                    threads=threads,
+                    reference=reference,
+                    seed=seed,
+                    aimed=aimed,
+                    progress=progress,
+                ),
             )
     return slim, plan if merging is None else merging.then(plan)
 
@@ -127,26 +151,104 @@ def _pruned(
     may_shrink: Callable[[Structure], tuple[PruneGroup, ...]],
     prepared: Callable[[nn.Module, Structure], Score],
     chooser: Callable[..., Chooser],
+    clock: "Clock",
 ) -> tuple[nn.Module, Plan]:
     """A smaller network and its plan; `aim` is a ratio or a budget."""
     structure = trace_merged(model, example_inputs)
     groups = may_shrink(structure)
     if not groups:
         raise VerificationError(_nothing(structure))
-    if isinstance(aim, Budget) and BudgetCost(structure, aim).excess({}) <= 1:
-        plan = plan_removal(structure, {})
-        return apply(model, plan), plan
+    timed = aim.limit("latency") if isinstance(aim, Budget) else None
+    if isinstance(aim, Budget) and timed is None and BudgetCost(structure, aim).excess({}) <= 1:
+        return _untouched(model, structure)
     if isinstance(aim, Mapping):
         aim = ratios_per_group(groups, aim)
-    score = prepared(model, structure)
-    scores = {group.name: unit_scores(score, group, model) for group in groups}
-    found = chooser(structure=structure, scores=scores)
+
+    def scored() -> Chooser:
+        score = prepared(model, structure)
+        scores = {group.name: unit_scores(score, group, model) for group in groups}
+        return chooser(structure=structure, scores=scores, remarks=remarks_of(score))
+
+    if timed is not None:
+        return _clocked(model, example_inputs, structure, groups, aim, scored, clock)
+    found = scored()
 
     def choose(allowed: Sequence[PruneGroup]) -> Choice:
-        chosen = found.for_budget(allowed, aim) if isinstance(aim, Budget) else found.for_ratio(allowed, aim)
-        return replace(chosen, policies=(*chosen.policies, *remarks_of(score)))
+        return found.for_budget(allowed, aim) if isinstance(aim, Budget) else found.for_ratio(allowed, aim)
 
     return _prove(model, example_inputs, structure, groups, choose)
+
+
+def _untouched(model: nn.Module, structure: Structure) -> tuple[nn.Module, Plan]:
+    plan = plan_removal(structure, {})
+    return apply(model, plan), plan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Clock:
+    """Where a network's time is taken, and who is told."""
+
+    runtime: str
+    batch_size: int | None
+    threads: int | None
+    reference: nn.Module | None
+    seed: int
+    aimed: Callable[[Aimed], None] | None
+    progress: Callable[[int, int], None] | None
+
+
+def _clocked(
+    model: nn.Module,
+    example_inputs: Any,
+    structure: Structure,
+    groups: Sequence[PruneGroup],
+    budget: Budget,
+    scored: Callable[[], Chooser],
+    clock: Clock,
+) -> tuple[nn.Module, Plan]:
+    """The network whose measured time is within the budget."""
+    limit = budget.limit("latency")
+    assert limit is not None
+    reference = model if clock.reference is None else clock.reference
+    with Timekeeper(
+        reference=reference,
+        example_inputs=_first(example_inputs),
+        runtime=clock.runtime,
+        batch_size=clock.batch_size,
+        threads=clock.threads,
+    ) as keeper:
+        most = limit.absolute(keeper.milliseconds)
+        others = tuple(one for one in budget.limits if one.metric != "latency")
+        within = not others or BudgetCost(structure, Budget(limits=others)).excess({}) <= 1
+        if within and keeper.time(model, operators=False).milliseconds <= most:
+            return _untouched(model, structure)
+        found = scored()
+        table = learn_table(
+            model, structure, groups, keeper, found.rounding, seed=clock.seed, progress=clock.progress
+        )
+        absolute = Budget(limits=(Limit(metric="latency", number=most, unit="ms"), *others))
+
+        def made(told: LatencyTable) -> Candidate:
+            timing, last = replace(found, table=told), {}
+
+            def choose(allowed: Sequence[PruneGroup]) -> Choice:
+                choice = timing.for_budget(allowed, absolute)
+                last.update(selection=choice.selection)
+                return choice
+
+            slim, plan = _prove(model, example_inputs, structure, groups, choose)
+            gone = last["selection"]
+            kept = {g.name: len(g) - len(gone.get(g.name, ())) for g in structure.groups}
+            return Candidate(slim, plan, told.milliseconds(kept))
+
+        slim, plan, how = to_latency(made, table, keeper, most)
+    if clock.aimed is not None:
+        clock.aimed(how)
+    return slim, plan
+
+
+def _first(example_inputs: Any) -> Any:
+    return example_inputs[0] if isinstance(example_inputs, list) else example_inputs
 
 
 def _check_arguments(ratio: object, budget: object, scope: str) -> None:

@@ -6,6 +6,7 @@ from penjing.structure._chains import START as START
 from penjing.structure._chains import Norm as Norm
 from penjing.structure._chains import Place as Place
 from penjing.structure._chains import norm as norm
+from penjing.structure._groups._units import State as State
 from penjing.structure._labels._atoms import Dim as Dim
 from penjing.structure._network._alone import alone as alone
 from penjing.structure._network._alone import interrupted as interrupted

@@ -1,0 +1,131 @@
+"""Many networks timed against one, whatever else the machine does meanwhile."""
+
+from collections.abc import Mapping
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field
+from statistics import median
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from torch import nn
+
+from penjing.core import UsageError
+from penjing.measure._clock import Stopwatch, stopwatch_of
+from penjing.runtimes import ExampleInputs, NodeTime, Prepared, prepare, steady
+
+ROUNDS = 12
+PROFILED = 8  # forwards whose operators are timed
+Shapes = tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timing:
+    """One network: its milliseconds, and its operators' shapes (inputs and weights first) and milliseconds by key,
+    all as if the machine were as fast as when the reference was first timed. `spread` is the median absolute
+    deviation of its time over the reference's, between rounds, as a share.
+    """
+
+    milliseconds: float
+    spread: float
+    operators: Mapping[str, tuple[Shapes, float]]
+
+
+@dataclass(slots=True, kw_only=True)
+class Timekeeper:
+    """Times networks on one runtime, each in turns with a reference that stays; use it in a with statement.
+
+    A machine that slows down slows both, so their ratio stays. `milliseconds` are the reference's.
+    """
+
+    reference: nn.Module
+    example_inputs: ExampleInputs
+    runtime: str = "eager"
+    batch_size: int | None = None
+    threads: int | None = None
+    rounds: int = ROUNDS
+    profiled: int = PROFILED
+    stopwatch: Stopwatch | None = None
+    milliseconds: float = field(default=0.0, init=False)
+    _stack: ExitStack = field(default_factory=ExitStack, init=False)
+    _placed: Prepared | None = field(default=None, init=False)
+    _pace: Mapping[str, float] = field(default_factory=dict, init=False)
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            self._placed = stack.enter_context(closing(self._prepared(self.reference)))
+            watch = self._watch(self._placed)
+            with steady(self._placed.threads):
+                for _ in range(3):
+                    self._placed.run()
+                self.milliseconds = median(watch(self._placed.run) for _ in range(2 * self.rounds))
+            self._pace = {n.key: typical(n.milliseconds) for n in self._placed.profile(2 * self.profiled)}
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._placed = None
+        self._stack.close()
+
+    def time(self, model: nn.Module, *, operators: bool = True) -> Timing:
+        """One network's timing; its operators only where they are asked for and the runtime tells them."""
+        if self._placed is None:
+            raise UsageError("a Timekeeper times inside a with statement: with Timekeeper(...) as keeper")
+        with closing(self._prepared(model)) as placed:
+            ratios = self._turns(self._placed, placed)
+            middle = median(ratios)
+            spread = median(abs(ratio - middle) for ratio in ratios) / middle
+            found = self._operators(self._placed, placed) if operators else {}
+        return Timing(milliseconds=middle * self.milliseconds, spread=spread, operators=found)
+
+    def _prepared(self, model: nn.Module) -> Prepared:
+        return prepare(
+            model,
+            self.example_inputs,
+            runtime=self.runtime,
+            threads=self.threads,
+            batch_size=self.batch_size,
+        )
+
+    def _watch(self, placed: Prepared) -> Stopwatch:
+        return self.stopwatch or stopwatch_of(placed.device)
+
+    def _turns(self, reference: Prepared, placed: Prepared) -> list[float]:
+        """Time over the reference's, round by round, every other one backwards."""
+        watch, ratios = self._watch(placed), []
+        with steady(reference.threads):
+            for one in (reference, placed) * 2:
+                one.run()
+            for number in range(self.rounds):
+                order = (reference, placed) if number % 2 == 0 else (placed, reference)
+                times = {id(one): watch(one.run) for one in order}
+                ratios.append(times[id(placed)] / times[id(reference)])
+        return ratios
+
+    def _operators(self, reference: Prepared, placed: Prepared) -> dict[str, tuple[Shapes, float]]:
+        """Operators' times, in turns with the reference's, which tell how fast the machine is now."""
+        half = max(2, self.profiled // 2)
+        parts = [(reference.profile(half), placed.profile(half)) for _ in range(2)]
+        now = _merged([part[0] for part in parts])
+        slower = [typical(times) / self._pace[key] for key, (_, times) in now.items() if self._pace.get(key)]
+        factor = float(np.median(slower)) if slower else 1.0
+        return {
+            key: (node.inputs + node.outputs, typical(times) / factor)
+            for key, (node, times) in _merged([part[1] for part in parts]).items()
+        }
+
+
+def typical(readings: Any) -> float:
+    """The lower quartile: what slows a reading down on a shared machine only ever slows it down."""
+    return float(np.percentile(np.asarray(readings), 25))
+
+
+def _merged(profiles: list[tuple[NodeTime, ...]]) -> dict[str, tuple[NodeTime, tuple[float, ...]]]:
+    found: dict[str, tuple[NodeTime, tuple[float, ...]]] = {}
+    for profile in profiles:
+        for node in profile:
+            before = found[node.key][1] if node.key in found else ()
+            found[node.key] = node, before + node.milliseconds
+    return found

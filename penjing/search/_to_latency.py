@@ -1,0 +1,91 @@
+"""Milliseconds promised, measured: widths by the table, then the network itself, until the two agree."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from penjing.core import BudgetError
+from penjing.core._plan import Plan
+from penjing.measure import Timekeeper
+from penjing.search._latency_table import LatencyTable
+
+NEAR = 0.95  # of the limit: what a network must reach to have used its budget
+AIM = 0.98  # of the limit: where the search aims, so that noise does not break it
+ROUNDS = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Aimed:
+    """How a latency was reached: the limit and the reference's time, and per try what was predicted and measured, all
+    in milliseconds; the time measured of the one that was taken; the table's own error, and from how many networks it was learnt.
+    """
+
+    limit: float
+    reference: float
+    measured: float
+    tries: tuple[tuple[float, float], ...]
+    table_error: float
+    unexplained: float
+    networks: int
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "limit_ms": self.limit,
+            "reference_ms": self.reference,
+            "measured_ms": self.measured,
+            "tries": [{"predicted_ms": p, "measured_ms": m} for p, m in self.tries],
+            "table_error": self.table_error,
+            "unexplained": self.unexplained,
+            "networks": self.networks,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A proven network, and what the table says that it takes."""
+
+    slim: nn.Module
+    plan: Plan
+    predicted: float
+
+
+def to_latency(
+    made: Callable[[LatencyTable], Candidate], table: LatencyTable, keeper: Timekeeper, limit: float
+) -> tuple[nn.Module, Plan, Aimed]:
+    """The network that `made` gives by a table whose scale measurements have set right, at most four times.
+
+    `limit` is in the reference's milliseconds. What is returned is the slowest network measured within the limit.
+    Raises `BudgetError` where none was.
+    """
+    tries: list[tuple[float, float]] = []
+    best: tuple[float, Candidate] | None = None
+    factor, known = 1.0, table
+    for _ in range(ROUNDS):
+        found = made(known.scaled(factor / AIM))
+        measured = keeper.time(found.slim, operators=False).milliseconds
+        tries.append((found.predicted * AIM, measured))
+        if measured <= limit and (best is None or measured > best[0]):
+            best = measured, found
+        if NEAR * limit <= measured <= limit:
+            break
+        factor *= measured / (found.predicted * AIM)
+    if best is None:
+        nearest = min(measured for _, measured in tries)
+        raise BudgetError(
+            f"latency<={limit:.4g}ms was not reached: the fastest network tried took {nearest:.4g}ms, "
+            f"measured, at {keeper.milliseconds:.4g}ms for the whole one",
+            nearest=nearest,
+            metric="latency",
+        )
+    aimed = Aimed(
+        limit=limit,
+        reference=keeper.milliseconds,
+        measured=best[0],
+        tries=tuple(tries),
+        table_error=table.error,
+        unexplained=table.unexplained,
+        networks=len(table.observations),
+    )
+    return best[1].slim, best[1].plan, aimed
