@@ -18,8 +18,9 @@ ROUNDS = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Aimed:
-    """How a latency was reached: the limit and the reference's time, and per try what was predicted and measured, all
-    in milliseconds; the time measured of the one that was taken; the table's own error, and from how many networks it was learnt.
+    """How a latency was reached, in milliseconds: the limit, the reference's time, the time measured of the network that
+    was taken, and what was predicted and measured per try; the table's own error, and from how many networks it was
+    learnt.
     """
 
     limit: float
