@@ -10,7 +10,7 @@ from torch import nn
 import penjing as pj
 from penjing.core import BudgetError
 from penjing.measure import Timing, count_macs
-from penjing.search import _prune
+from penjing.search import _within_time
 from penjing.search._to_latency import Aimed
 
 X = torch.randn(1, 3, 16, 16)
@@ -54,7 +54,7 @@ class Clock:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], type[Clock]]:
     def made(surprise: float) -> type[Clock]:
         kind = type("Surprising", (Clock,), {"surprise": surprise, "timed": 0})
-        monkeypatch.setattr(_prune, "Timekeeper", kind)
+        monkeypatch.setattr(_within_time, "Timekeeper", kind)
         return kind
 
     return made

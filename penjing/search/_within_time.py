@@ -1,0 +1,92 @@
+"""Budgets on latency: learn a table on the user's runtime, choose by it, measure, and correct it."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import nn
+
+from penjing.core import Budget, Limit
+from penjing.core._groups import PruneGroup
+from penjing.core._plan import Plan
+from penjing.measure import Timekeeper
+from penjing.search._choose import BudgetCost, Choice, Chooser
+from penjing.search._designs import learn_table
+from penjing.search._latency_table import LatencyTable
+from penjing.search._prove import prove
+from penjing.search._to_latency import Aimed, Candidate, to_latency
+from penjing.structure import Structure
+from penjing.surgery import apply, plan_removal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Clock:
+    """Where a network's time is taken, and who is told."""
+
+    runtime: str
+    batch_size: int | None
+    threads: int | None
+    reference: nn.Module | None
+    seed: int
+    aimed: Callable[[Aimed], None] | None
+    progress: Callable[[int, int], None] | None
+
+
+def within_time(
+    model: nn.Module,
+    example_inputs: Any,
+    structure: Structure,
+    groups: Sequence[PruneGroup],
+    budget: Budget,
+    scored: Callable[[], Chooser],
+    clock: Clock,
+) -> tuple[nn.Module, Plan]:
+    """The network whose measured time is within the budget."""
+    limit = budget.limit("latency")
+    assert limit is not None
+    reference = model if clock.reference is None else clock.reference
+    with Timekeeper(
+        reference=reference,
+        example_inputs=_first(example_inputs),
+        runtime=clock.runtime,
+        batch_size=clock.batch_size,
+        threads=clock.threads,
+    ) as keeper:
+        most = limit.absolute(keeper.milliseconds)
+        others = tuple(one for one in budget.limits if one.metric != "latency")
+        within = not others or BudgetCost(structure, Budget(limits=others)).excess({}) <= 1
+        if within and keeper.time(model, operators=False).milliseconds <= most:
+            return untouched(model, structure)
+        found = scored()
+        table = learn_table(
+            model, structure, groups, keeper, found.rounding, seed=clock.seed, progress=clock.progress
+        )
+        absolute = Budget(limits=(Limit(metric="latency", number=most, unit="ms"), *others))
+
+        def made(told: LatencyTable) -> Candidate:
+            timing, last = replace(found, table=told), {}
+
+            def choose(allowed: Sequence[PruneGroup]) -> Choice:
+                choice = timing.for_budget(allowed, absolute)
+                last.update(selection=choice.selection)
+                return choice
+
+            slim, plan = prove(model, example_inputs, structure, groups, choose)
+            gone = last["selection"]
+            kept = {g.name: len(g) - len(gone.get(g.name, ())) for g in structure.groups}
+            return Candidate(slim, plan, told.milliseconds(kept))
+
+        slim, plan, how = to_latency(made, table, keeper, most)
+    if clock.aimed is not None:
+        clock.aimed(how)
+    return slim, plan
+
+
+def _first(example_inputs: Any) -> Any:
+    return example_inputs[0] if isinstance(example_inputs, list) else example_inputs
+
+
+def untouched(model: nn.Module, structure: Structure) -> tuple[nn.Module, Plan]:
+    """A copy, and a plan without edits."""
+    plan = plan_removal(structure, {})
+    return apply(model, plan), plan
