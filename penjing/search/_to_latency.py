@@ -18,9 +18,9 @@ ROUNDS = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Aimed:
-    """How a latency was reached, in milliseconds: the limit, the time of the reference, that measured of the network which
-    was taken, and what was predicted and measured per try; the table's own error, and from how many networks it was
-    learnt.
+    """How a latency was reached, in milliseconds: the limit, the time of the reference, that measured of the network
+    which was taken, and what was predicted and measured per try; the table's own error, and from how many networks it
+    was learnt.
     """
 
     limit: float
