@@ -74,9 +74,9 @@ def prune(
     `budget` ("macs<=0.5x", "params<=2M", "latency<=12ms", comma means and). Per group, max(min_kept, round_to *
     floor(n (1 - ratio) / round_to + 1/2)) units stay. `scope` says what units are ranked against: "uniform" those of
     their own group, at one ratio for all; "global" those of all groups of identical topology; "loss" (for budgets,
-    with criteria in units of the loss) all units: what goes is what saves most MACs or parameters per loss. A group that fails verification is
-    frozen, named in `plan.skipped`, and the rest is planned again. A budget that holds already gives a copy and a plan
-    without edits. Weights that a forward computes (weight_norm, spectral_norm, parametrizations) are merged first;
+    with criteria in units of the loss) all units: what goes is what saves most of the budget per loss. A group that
+    fails verification is frozen, named in `plan.skipped`, and the rest is planned again. A budget that holds already
+    gives a copy and a plan without edits. Weights that a forward computes (weight_norm, spectral_norm, parametrizations) are merged first;
     criteria see the merged network. A network with kernels that know no float64 is proven in float32, to 1e-5, and a
     warning and the plan say so.
 
