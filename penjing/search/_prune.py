@@ -76,9 +76,9 @@ def prune(
     their own group, at one ratio for all; "global" those of all groups of identical topology; "loss" (for budgets,
     with criteria in units of the loss) all units: what goes is what saves most of the budget per loss. A group that
     fails verification is frozen, named in `plan.skipped`, and the rest is planned again. A budget that holds already
-    gives a copy and a plan without edits. Weights that a forward computes (weight_norm, spectral_norm, parametrizations) are merged first;
-    criteria see the merged network. A network with kernels that know no float64 is proven in float32, to 1e-5, and a
-    warning and the plan say so.
+    gives a copy and a plan without edits. Weights that a forward computes (weight_norm, spectral_norm,
+    parametrizations) are merged first; criteria see the merged network. A network with kernels that know no float64 is
+    proven in float32, to 1e-5, and a warning and the plan say so.
 
     A budget on latency is one of `runtime` ("eager", "onnx", ...) at `batch_size` (None: that of example_inputs) and
     `threads`, relative to `reference` (None: `model`): networks of random widths are timed first, and the one that is
