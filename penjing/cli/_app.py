@@ -108,7 +108,7 @@ def shape(
         typer.Option(help="builtin:NAME, a folder of class folders, a CSV/JSONL/Parquet file, or a HF name"),
     ] = None,
     budget: Annotated[
-        str | None, typer.Option(help='In macs and params, for example "macs<=0.5x,params<=2M".')
+        str | None, typer.Option(help='In latency, macs and params, for example "latency<=0.5x,params<=2M".')
     ] = None,
     runtime: Annotated[str | None, typer.Option(help="What latency is measured in: eager")] = None,
     device: Annotated[str | None, typer.Option(help="cpu or cuda")] = None,

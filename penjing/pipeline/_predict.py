@@ -108,7 +108,12 @@ def _share(inputs: Inputs, model: nn.Module) -> float:
     """The share of the whole network that the budget asks for."""
     sizes = {"macs": count_macs(model, inputs.example(1)), "params": count_params(model)}
     limits = Budget.parse(inputs.recipe.budget).limits
-    return min(1.0, *(limit.absolute(sizes[limit.metric]) / sizes[limit.metric] for limit in limits))
+    shares = [
+        limit.number if limit.relative else limit.absolute(sizes[limit.metric]) / sizes[limit.metric]
+        for limit in limits
+        if limit.relative or limit.metric in sizes
+    ]
+    return min(1.0, 1.0, *shares)
 
 
 def _seconds(act: Callable[[], None]) -> float:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from penjing.core import BudgetError, Reads, SourceError, Texts, UsageError
+from penjing.core import Budget, BudgetError, Limit, Reads, SourceError, Texts, UsageError
 from penjing.criteria import CRITERIA, Context, prepare_criterion
 from penjing.export import read_structure
 from penjing.pipeline._answer import check_answer
@@ -15,7 +15,7 @@ from penjing.pipeline._open import artifact_of, reads_of
 from penjing.pipeline._shrink import absolute, check_budget, prune_to, sizes_of
 from penjing.pipeline._smaller import check_rival
 from penjing.recover import Sparsity, Training, find_loss, mixing, sparse_masks
-from penjing.search import trim
+from penjing.search import DEFAULT_GRANULARITY, Rounding, fastest, trim
 from penjing.sources import parse_source
 from penjing.tasks import tokens_disagree
 
@@ -71,6 +71,9 @@ def _check_device(device: str) -> None:
 def _try_cut(inputs: Inputs, whole: nn.Module) -> None:
     """One cut to the budget; where that is out of reach, one more after dropping blocks, if that is asked."""
     options, limits, sizes = inputs.recipe.steps, absolute(inputs, whole), sizes_of(inputs, whole)
+    timed = Budget.parse(inputs.recipe.budget).limit("latency")
+    if timed is not None:
+        return _try_time(inputs, whole, timed)
     if not options.trim.blocks and all(sizes[metric] <= limit for metric, limit in limits.items()):
         own = ", ".join(f"{metric} {size}" for metric, size in sizes.items())
         raise UsageError(
@@ -88,6 +91,30 @@ def _try_cut(inputs: Inputs, whole: nn.Module) -> None:
     if options.sparsify.on:
         sparse = options.sparsify
         sparse_masks(slim, Sparsity(sparse.share, sparse.pattern, layers=sparse.layers))
+    return None
+
+
+def _try_time(inputs: Inputs, whole: nn.Module, limit: Limit) -> None:
+    """Raises `BudgetError` where even the narrowest network takes longer than the budget's milliseconds."""
+    recipe = inputs.recipe
+    options, most = recipe.steps.prune, recipe.steps.measure.batch_sizes[0]
+    least, full = fastest(
+        whole,
+        inputs.example(1),
+        granularity=options.granularity or DEFAULT_GRANULARITY,
+        protect=options.protect,
+        rounding=Rounding(round_to=options.round_to),
+        runtime=recipe.runtime,
+        batch_size=most,
+    )
+    if least > limit.absolute(full) and not recipe.steps.trim.blocks:
+        raise BudgetError(
+            f"The budget {recipe.budget} cannot be met on {recipe.runtime} at batch size {most}: the narrowest network "
+            f"takes {least:.4g}ms, measured, the whole one {full:.4g}ms; the nearest that can is about "
+            f"latency<={least / full:.2g}x. Fix: raise the budget, or drop residual blocks first (steps.trim.blocks)",
+            nearest=least,
+            metric="latency",
+        )
 
 
 def _try_teacher(inputs: Inputs, spec: str) -> None:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from penjing.core import Budget, Recipe
+from penjing.core import Budget, Limit, Recipe, UsageError
 
 STEP = 0.7  # what a round leaves
 
@@ -43,6 +43,21 @@ class Round:
             for metric, limit in limits.items()
         }
         return ",".join(f"{metric}<={limit}" for metric, limit in (limits if self.last else bounds).items())
+
+    def latency(self, limit: Limit) -> str:
+        """This round's bound on the reference's time, of which every round takes the same share; the last round's is
+        `limit` itself.
+
+        Raises `UsageError` where the rounds before the last cannot know what share milliseconds are.
+        """
+        if self.last:
+            return str(limit)
+        if not limit.relative:
+            raise UsageError(
+                f"steps.prune.rounds: {self.of} rounds need {limit.metric} as a share of the whole network, "
+                f"not {limit}. Fix: write latency<=0.5x, or rounds: 1"
+            )
+        return f"latency<={limit.number ** (self.number / self.of):.4g}x"
 
     def _named(self, step: str) -> str:
         return step if self.last else f"{step}:{self.number}"

@@ -19,7 +19,7 @@ from penjing.search._select import matches
 from penjing.structure import fingerprint
 
 BATCH = 64
-REACHABLE = ("macs", "params")
+REACHABLE = ("latency", "macs", "params")
 
 
 def check_budget(recipe: Recipe) -> None:
@@ -27,8 +27,8 @@ def check_budget(recipe: Recipe) -> None:
     for limit in Budget.parse(recipe.budget).limits:
         if limit.metric not in REACHABLE:
             raise UsageError(
-                f"The budget {limit} cannot be searched for. Give one in {' and '.join(REACHABLE)}, "
-                "for example macs<=0.5x; latency, memory and size are measured afterwards."
+                f"The budget {limit} cannot be searched for. Give one in {', '.join(REACHABLE)}, "
+                "for example latency<=0.5x or macs<=0.5x; memory and size are measured afterwards."
             )
     options = recipe.steps.prune
     if options.scope == "loss" and options.criterion in CRITERIA and not loss_units(options.criterion):
@@ -80,7 +80,7 @@ def prune_step(job: Job, round: Round, out: Path, figures: dict[str, Any]) -> No
             round.prune, f"the budget is met in {round.of} rounds (steps.prune.rounds), with recovery between"
         )
     whole = job.full(job.reference)
-    slim, plan = cut(job, job.recipe.steps.prune.criterion, round)
+    slim, plan = cut(job, job.recipe.steps.prune.criterion, round, figures)
     for remark in remarks_in(plan.policies):
         job.note(round.prune, remark)
     write_plan(plan, out, round.prune)
@@ -91,15 +91,27 @@ def prune_step(job: Job, round: Round, out: Path, figures: dict[str, Any]) -> No
     figures["skipped"] = [f"{skipped.group}: {skipped.cause}" for skipped in plan.skipped]
 
 
-def cut(job: Job, criterion: str, round: Round) -> tuple[nn.Module, Plan]:
-    """The network that the round starts from, cut to its budget, and its plan in the whole network's coordinates."""
+def cut(job: Job, criterion: str, round: Round, figures: dict[str, Any]) -> tuple[nn.Module, Plan]:
+    """The network that the round starts from, cut to its budget, and its plan in the whole network's coordinates; how a
+    latency was reached goes into `figures`.
+    """
     options, whole = job.recipe.steps.prune, job.full(job.reference)
     model, done = _start(job, round)
     names = [name for name, _ in (*model.named_parameters(), *model.named_buffers())]
     protect = options.protect
     if done is not None:
         protect = tuple(pattern for pattern in protect if any(matches(name, pattern) for name in names))
-    slim, plan = prune_to(job.inputs, model, whole, criterion, options.calibration, protect, round)
+    slim, plan = prune_to(
+        job.inputs,
+        model,
+        whole,
+        criterion,
+        options.calibration,
+        protect,
+        round,
+        aimed=lambda how: figures.update(latency=how.to_dict()),
+        progress=lambda done, of: job.progress(round.prune)("networks timed", done, of, {}),
+    )
     return slim, plan if done is None else done.then(plan)
 
 
@@ -133,6 +145,7 @@ def prune_to(
     examples: int,
     protect: tuple[str, ...],
     round: Round = ONCE,
+    **told: Any,
 ) -> tuple[nn.Module, Plan]:
     """`model` cut to the round's share of the recipe's budget, relative to `reference`, by its prune step's options."""
     options = inputs.recipe.steps.prune
@@ -141,7 +154,7 @@ def prune_to(
         return prune(
             model,
             inputs.example(1),
-            budget=round.budget(absolute(inputs, reference), sizes_of(inputs, model)),
+            budget=_bounds(inputs, model, reference, round),
             criterion=criterion,
             scope=_scope(options.scope, criterion),
             granularity=granularity,
@@ -150,9 +163,21 @@ def prune_to(
             calibration=calibration(inputs, examples),
             loss=inputs.task().loss,
             seed=inputs.recipe.seed,
+            reference=reference,
+            runtime=inputs.recipe.runtime,
+            batch_size=inputs.recipe.steps.measure.batch_sizes[0],
+            **told,
         )
     except BudgetError as error:
         raise _out_of_reach(error, inputs, reference) from None
+
+
+def _bounds(inputs: Inputs, model: nn.Module, reference: nn.Module, round: Round) -> str:
+    """The round's budget: counts of what `model` may have, and a share of the reference's time or milliseconds."""
+    counted = absolute(inputs, reference)
+    timed = Budget.parse(inputs.recipe.budget).limit("latency")
+    parts = [round.budget(counted, sizes_of(inputs, model))] if counted else []
+    return ",".join([*parts, *([round.latency(timed)] if timed is not None else [])])
 
 
 def _out_of_reach(error: BudgetError, inputs: Inputs, reference: nn.Module) -> BudgetError:
@@ -166,8 +191,13 @@ def _out_of_reach(error: BudgetError, inputs: Inputs, reference: nn.Module) -> B
         round_to=options.round_to,
     )
     fix = levers.told(lambda name: f"steps.prune.{name}")
+    told = str(error).partition(". Fix:")[
+        0
+    ]  # milliseconds are told with the reference's, measured beside them
+    if error.metric in full:
+        told = nearest_told(error.metric, reached, full[error.metric])
     return BudgetError(
-        f"The budget {recipe.budget} cannot be met: {nearest_told(error.metric, reached, full[error.metric])}. "
+        f"The budget {recipe.budget} cannot be met: {told}. "
         f"{fix}, or drop {'more' if recipe.steps.trim.blocks else 'residual'} blocks first (steps.trim.blocks)",
         nearest=error.nearest,
         metric=error.metric,
@@ -194,9 +224,9 @@ def _layers(model: nn.Module) -> dict[str, tuple[int, ...]]:
 
 
 def absolute(inputs: Inputs, reference: nn.Module) -> dict[str, int]:
-    """The recipe's budget in counts, so that it means the same once blocks are gone."""
+    """The counts in the recipe's budget, so that they mean the same once blocks are gone."""
     sizes = sizes_of(inputs, reference)
-    limits = Budget.parse(inputs.recipe.budget).limits
+    limits = [limit for limit in Budget.parse(inputs.recipe.budget).limits if limit.metric in sizes]
     return {limit.metric: int(limit.absolute(sizes[limit.metric])) for limit in limits}
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from penjing.core._groups import PruneGroup
 from penjing.search._prices import Priced, Prices
-from penjing.search._select import GLOBAL_FLOOR, Rounding
+from penjing.search._select import Rounding, floor_choices
 from penjing.structure import Structure
 
 RISE = 1.2  # of the price from one round to the next
@@ -70,7 +70,7 @@ class ByLoss:
         self._stepped = frozenset(parts or ()) if stepped else frozenset()
         self._numbers = {g.name: i for i, g in enumerate(structure.groups)}
         self._curves = {self._numbers[g.name]: curves[g.name] for g in groups}
-        self.choices = {g.name: _choices(g, rounding) for g in groups}
+        self.choices = {g.name: floor_choices(g, rounding) for g in groups}
         self._movers = self._all_movers(groups)
         self._whole: Kept = {i: len(g) for i, g in enumerate(structure.groups)}
 
@@ -222,11 +222,6 @@ class _Priced:
 
     kept: Kept
     prices: dict[str, float]
-
-
-def _choices(group: PruneGroup, rounding: Rounding) -> np.ndarray:
-    least = max(rounding.min_kept, int(np.ceil(GLOBAL_FLOOR * len(group))))
-    return rounding.choices(group, len(group), least)
 
 
 def _through(options: Sequence[tuple[int, ...]]) -> tuple[tuple[int, ...], np.ndarray]:

@@ -9,7 +9,7 @@ from penjing.core._groups import PruneGroup
 from penjing.measure import Timekeeper, Timing
 from penjing.search._latency_table import FEWEST, LatencyTable, Observation, fit_table
 from penjing.search._node_time import Seen
-from penjing.search._select import GLOBAL_FLOOR, Rounding
+from penjing.search._select import Rounding, floor_choices
 from penjing.structure import Structure
 from penjing.surgery import apply, plan_removal
 
@@ -58,16 +58,12 @@ def designs(
     count: int,
     *,
     seed: int,
-    least: float = GLOBAL_FLOOR,
 ) -> Iterator[dict[str, int]]:
     """Kept counts of `count` networks: in every `NETWORKS` of them each group takes narrow and wide widths alike often,
     in an order of its own (Latin hypercube sampling, McKay, Beckman & Conover, Technometrics 1979), and its ties hold.
     """
     rng = np.random.default_rng(seed)
-    choices = {
-        g.name: rounding.choices(g, len(g), max(rounding.min_kept, int(np.ceil(least * len(g)))))
-        for g in groups
-    }
+    choices = {g.name: floor_choices(g, rounding) for g in groups}
     for start in range(0, count, NETWORKS):
         places = {g.name: rng.permutation(NETWORKS) for g in groups}
         for number in range(min(NETWORKS, count - start)):

@@ -58,6 +58,13 @@ class Rounding:
         return self.round_to if granularity in ROUNDED else 1
 
 
+def floor_choices(group: PruneGroup, rounding: Rounding) -> np.ndarray:
+    """The counts that a group may take where every group keeps a tenth of its units, ascending."""
+    return rounding.choices(
+        group, len(group), max(rounding.min_kept, int(np.ceil(GLOBAL_FLOOR * len(group))))
+    )
+
+
 def names_of(option: str, value: object) -> tuple[str, ...]:
     """One name or several, as a tuple."""
     found = (value,) if isinstance(value, str) else value

@@ -75,8 +75,8 @@ def to_latency(
     if best is None:
         nearest = min(measured for _, measured in tries)
         raise BudgetError(
-            f"latency<={limit:.4g}ms was not reached: the fastest network tried took {nearest:.4g}ms, "
-            f"measured, at {keeper.milliseconds:.4g}ms for the whole one",
+            f"the fastest network tried took {nearest:.4g}ms, measured, and not {limit:.4g}ms; the whole one takes "
+            f"{keeper.milliseconds:.4g}ms",
             nearest=nearest,
             metric="latency",
         )

@@ -14,8 +14,9 @@ from penjing.search._choose import BudgetCost, Choice, Chooser
 from penjing.search._designs import learn_table
 from penjing.search._latency_table import LatencyTable
 from penjing.search._prove import prove
+from penjing.search._select import Rounding, floor_choices, prunable
 from penjing.search._to_latency import Aimed, Candidate, to_latency
-from penjing.structure import Structure
+from penjing.structure import Structure, trace
 from penjing.surgery import apply, plan_removal
 
 
@@ -84,6 +85,37 @@ def within_time(
 
 def _first(example_inputs: Any) -> Any:
     return example_inputs[0] if isinstance(example_inputs, list) else example_inputs
+
+
+def fastest(
+    model: nn.Module,
+    example_inputs: Any,
+    *,
+    granularity: Sequence[str],
+    protect: Sequence[str],
+    rounding: Rounding,
+    runtime: str,
+    batch_size: int | None = None,
+    threads: int | None = None,
+    reference: nn.Module | None = None,
+) -> tuple[float, float]:
+    """Milliseconds of the narrowest network that these options allow, which keeps a tenth of every group, and of the
+    reference (None: `model`), timed in turns. It is not proven, and nobody would want it: it says what is in reach.
+    """
+    structure = trace(model, example_inputs)
+    groups = prunable(structure, granularity=granularity, protect=protect, exact_only=False)
+    choices = {g.name: floor_choices(g, rounding) for g in groups}
+    kept = structure.couplings.repair({name: int(counts[0]) for name, counts in choices.items()}, choices)
+    gone = {g.name: tuple(range(kept[g.name], len(g))) for g in groups if kept[g.name] < len(g)}
+    with Timekeeper(
+        reference=model if reference is None else reference,
+        example_inputs=_first(example_inputs),
+        runtime=runtime,
+        batch_size=batch_size,
+        threads=threads,
+    ) as keeper:
+        narrow = apply(model, plan_removal(structure, gone))
+        return keeper.time(narrow, operators=False).milliseconds, keeper.milliseconds
 
 
 def untouched(model: nn.Module, structure: Structure) -> tuple[nn.Module, Plan]:

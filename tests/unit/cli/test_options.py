@@ -86,8 +86,8 @@ def test_the_version(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixt
             "did you mean 'macs'",
         ),
         (
-            ("shape", "--model", "timm:resnet18", "--data", "d", "--budget", "latency<=0.5x"),
-            "macs and params",
+            ("shape", "--model", "timm:resnet18", "--data", "d", "--budget", "size<=0.5x"),
+            "latency, macs, params",
         ),
         (("shape", "gone.yaml"), "gone.yaml"),
         (("inspect", "no-such-folder"), "no-such-folder"),
