@@ -48,7 +48,7 @@ def take_turns(
     Ends after `rounds` rounds, or once the readings exceed `seconds` in total and at least 5 rounds are made.
     Warm-ups end early too, at a quarter of `seconds`, after at least 3.
     """
-    watch = stopwatch or _stopwatch(prepared[0].device)
+    watch = stopwatch or stopwatch_of(prepared[0].device)
     calls = [one.run for one in prepared]
     list(_rounds(calls, watch, most=warmup, fewest=_SETTLED, milliseconds=250 * seconds))
     made = list(_rounds(calls, watch, most=rounds, fewest=FEWEST, milliseconds=1000 * seconds))
@@ -77,7 +77,7 @@ def _rounds(
         yield times
 
 
-def _stopwatch(device: torch.device) -> Stopwatch:
+def stopwatch_of(device: torch.device) -> Stopwatch:
     return _cuda_stopwatch(device) if device.type == "cuda" else _wall_clock
 
 
