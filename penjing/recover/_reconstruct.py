@@ -33,6 +33,7 @@ from penjing.structure import (
     fast_paths_off,
     kept_outputs,
     kernels_written_out,
+    tensors_of,
 )
 
 POSITIONS = 20_000
@@ -81,8 +82,11 @@ def reconstruct(
                 f"{name}={number} leaves nothing to fit on: give at least 1, or leave it at {usual:,}"
             )
     given = [place(batch, device_of(slim)) for batch in batches]
+    given = [batch for batch in given if _examples(batch)]
     if not given:
-        raise UsageError("reconstruct got no batches: pass at least one (a generator may be used up)")
+        raise UsageError(
+            "reconstruct got no batches: pass at least one with examples (a generator may be used up)"
+        )
     job = _Job.of(model, slim, plan, given, task, positions, memory, seed)
     layers = job.run()
     return Reconstruction(
@@ -356,6 +360,11 @@ def _near(meeting: Meeting, miss: float, positions: int = 0) -> Refitted:
 
 def _precise(tensor: Tensor) -> Tensor:
     return tensor if tensor.dtype is torch.float64 else tensor.float()
+
+
+def _examples(batch: Batch) -> int:
+    """Dim 0 of its first tensor; 1 where it shows none."""
+    return next((tensor.shape[0] for tensor in tensors_of(batch) if tensor.dim()), 1)
 
 
 def _first(batch: Batch) -> Any:

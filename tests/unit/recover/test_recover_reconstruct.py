@@ -413,6 +413,19 @@ class Twice(nn.Module):
         return torch.relu(self.again(torch.relu(self.again(x)))) @ self.tied.T + self.tied.sum()
 
 
+def test_batches_without_examples_are_passed_over() -> None:
+    net, given = conv_net(), batches(16, 3, 6, 6)
+    empty = torch.zeros(0, 3, 6, 6, dtype=torch.float64)
+    slim, plan = cut(net, given[0], "0.weight", 6)
+    twin = copy.deepcopy(slim)
+    found = reconstruct(net, slim, plan, [empty, *given, empty])
+    reconstruct(net, twin, plan, given)
+    assert found.examples == 16 * len(given)
+    assert all(torch.equal(a, b) for a, b in zip(slim.parameters(), twin.parameters(), strict=True))
+    with pytest.raises(UsageError, match="no batches"):
+        reconstruct(net, slim, plan, [empty])
+
+
 def test_weights_of_several_operators_are_left_alone_and_said() -> None:
     torch.manual_seed(0)
     net, data = Twice().double().eval(), batches(16, 5)
