@@ -127,14 +127,14 @@ def trace(model: Any, example: Any) -> Callable[[], None]:
 
 def ours(model: Any, example: Any, proof: bool) -> Callable[[], None]:
     import penjing as pj
-    from penjing.search import _prune
+    from penjing.search import _prove
     from penjing.surgery import check
 
     def checking(*args: Any, exact: bool = True, **kwargs: Any) -> Any:
         return check(*args, exact=exact and proof, **kwargs)
 
     def work() -> None:
-        with patch.object(_prune, "check", checking):
+        with patch.object(_prove, "check", checking):
             pj.prune(model, example, ratio=0.5)
 
     return work

@@ -38,12 +38,17 @@ class Stopwatch:
     @contextmanager
     def watching(self) -> Iterator[None]:
         """Everything inside counts; what is neither trace, surgery nor verify is choosing and planning."""
-        from penjing.search import _prune
+        from penjing.search import _prove, _prune
 
         started = time.process_time()
         with ExitStack() as stack:
-            for stage, name in (("trace", "trace_merged"), ("surgery", "cut"), ("verify", "check")):
-                stack.enter_context(patch.object(_prune, name, self.wrap(stage, getattr(_prune, name))))
+            places = (
+                ("trace", _prune, "trace_merged"),
+                ("surgery", _prove, "cut"),
+                ("verify", _prove, "check"),
+            )
+            for stage, place, name in places:
+                stack.enter_context(patch.object(place, name, self.wrap(stage, getattr(place, name))))
             yield
         total = time.process_time() - started
         self.seconds["plan"] = total - sum(self.seconds[stage] for stage in ("trace", "surgery", "verify"))
