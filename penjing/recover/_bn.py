@@ -11,10 +11,11 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from penjing.core import UsageError
+from penjing.recover._counting import examples as examples_of
 from penjing.recover._evaluate import score, select
 from penjing.recover._modules import call, device_of, kept_modes, place, tensors_of, write_tensors
 from penjing.recover._protocols import Data, Task
-from penjing.recover._training import Training
+from penjing.recover._training import Training, least_batch
 
 BATCH = 128
 
@@ -81,7 +82,15 @@ def _accumulate(model: nn.Module, norms: list[_NormBase], batches: Iterable[Any]
         norm.train()
     seen, device = 0, device_of(model)
     for batch in batches:
-        call(model, inputs(place(batch, device)))
+        try:
+            call(model, inputs(place(batch, device)))
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):
+                raise
+            raise UsageError(
+                f"Batch {seen + 1} for reestimate_bn gives a batch norm one value per channel, which has no variance. "
+                "Pass batches of two and more examples, such as those of a loader with drop_last=True."
+            ) from error
         seen += 1
     if not seen:
         raise UsageError(
@@ -90,13 +99,17 @@ def _accumulate(model: nn.Module, norms: list[_NormBase], batches: Iterable[Any]
 
 
 def adapt_bn(model: nn.Module, task: Task, data: Data, training: Training, *, examples: int) -> None:
-    """`reestimate_bn` on `examples` random training examples without augmentation; 0 does nothing."""
-    if not examples:
+    """`reestimate_bn` on `examples` random training examples without augmentation; 0 does nothing. A last batch of less
+    than half is left out, as in training.
+    """
+    least = least_batch(data.n("train"), BATCH)
+    if not examples or data.n("train") < least:
         return
     memory_format = torch.channels_last if training.channels_last else None
-    batches = islice(
+    drawn = islice(
         data.batches("train", BATCH, seed=training.seed, shuffle=True), math.ceil(examples / BATCH)
     )
+    batches = (batch for batch in drawn if examples_of(task.targets(batch)) >= least)
     reestimate_bn(model, (place(batch, device_of(model), memory_format) for batch in batches), task.inputs)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from penjing.core import DataError, TrainingError
+from penjing.core import DataError, TrainingError, UsageError
 from penjing.recover._bn import least_momentum
 from penjing.recover._counting import examples
 from penjing.recover._ema import Average
@@ -128,7 +128,13 @@ class _Loop:
         self.job, self.format = job, memory_format
         self.settings = {**job.training.to_json(), **job.settings}
         self.good: Mapping[str, Tensor] = _copy(tensors_of(job.model))
-        self.groups = (*job.groups(), *_helper_groups(job))
+        learning = job.groups()
+        if not learning:
+            raise UsageError(
+                f"There is nothing to train in {job.stage}: every parameter of {type(job.model).__name__} has "
+                "requires_grad=False. Call model.requires_grad_(True), or on the parameters that shall learn."
+            )
+        self.groups = (*learning, *_helper_groups(job))
         self.optimizer = build_optimizer(self.groups, job.training)
         self.names: dict[Tensor, str] = {
             p: n for g in self.groups for n, p in zip(g.names, g.parameters, strict=True)

@@ -4,7 +4,8 @@ from torch import nn
 
 from penjing.core import UsageError
 from penjing.recover import reestimate_bn
-from penjing.recover._bn import least_momentum
+from penjing.recover._bn import adapt_bn, least_momentum
+from penjing.recover._training import Training
 
 
 def test_statistics_become_the_mean_over_batches_and_nothing_else_moves(net):
@@ -66,3 +67,28 @@ def test_a_slow_momentum_is_raised_while_training_and_given_back(net):
     with pytest.raises(InterruptedError):
         fail()
     assert (model.blocks[0][1].momentum, model.blocks[1][1].momentum) == (0.01, None)
+
+
+def vectors() -> nn.Module:
+    """Its batch norm sees one value per example and channel."""
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 4), nn.BatchNorm1d(4))
+
+
+@pytest.mark.parametrize(("extra", "counted"), [(1, False), (2, False), (63, False), (64, True)])
+def test_a_small_last_batch_does_not_count(task, data, extra, counted):
+    """128 examples and a few: as in training, fewer than half a batch is no batch; one has no variance at all."""
+    data.examples = 128 + extra
+    model, training = vectors(), Training(epochs=1)
+    adapt_bn(model, task, data, training, examples=1024)
+    first, last = (model[:2](x).detach() for x, _ in data.batches("train", 128, shuffle=True))
+    wanted = (first.mean(0) + last.mean(0)) / 2 if counted else first.mean(0)
+    torch.testing.assert_close(model[2].running_mean, wanted, rtol=1e-4, atol=1e-5)  # fp32 sums
+
+
+def test_a_batch_of_one_example_says_what_to_do():
+    model = vectors()
+    before = model[2].running_var.clone()
+    with pytest.raises(UsageError, match=r"Batch 2 .* one value per channel.*drop_last=True"):
+        reestimate_bn(model, torch.randn(9, 1, 8, 8).split(8))
+    assert torch.equal(model[2].running_var, before)

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load, save
 
 from penjing.core import DataError, TrainingError, UsageError
-from penjing.recover import TrainState, evaluate, reestimate_bn, transfer
+from penjing.recover import TrainState, evaluate, recover, reestimate_bn, transfer
 from penjing.recover import _engine as engine
 
 OPTIONS = {
@@ -260,6 +260,13 @@ def test_bfloat16_trains(net, task, data):
 def test_options_that_cannot_work_say_so(net, task, data, options, message):
     with pytest.raises(UsageError, match=message):
         transfer(net(), task, data, **(OPTIONS | options))
+
+
+def test_a_network_with_everything_frozen_is_refused(net, task, data):
+    with pytest.raises(
+        UsageError, match=r"nothing to train in recover: every parameter of TinyNet .*requires_grad_"
+    ):
+        recover(net().requires_grad_(False), net(width=4), task, data, epochs=1)
 
 
 def test_a_split_without_examples_is_refused(net, task, data):
