@@ -16,8 +16,9 @@ from penjing.criteria._registry import prepare_criterion as prepare_criterion
 from penjing.criteria._registry import remarks_in as remarks_in
 from penjing.criteria._registry import remarks_of as remarks_of
 from penjing.criteria._registry import unit_scores as unit_scores
+from penjing.criteria._weights import Layout as Layout
 from penjing.criteria._weights import check_share as check_share
-from penjing.criteria._weights import input_dim as input_dim
+from penjing.criteria._weights import layout as layout
 from penjing.criteria._weights import odd_names as odd_names
 from penjing.criteria._weights import parse_pattern as parse_pattern
 from penjing.criteria._weights import pattern_masks as pattern_masks

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from penjing.core._groups import PruneGroup
+from penjing.core._groups import PruneGroup, Slot
 from penjing.criteria._calibration import batches_of
 from penjing.criteria._moments import Moments, input_moments
 from penjing.criteria._registry import Context, Score, criterion
@@ -43,9 +43,19 @@ def _read(name: str, model: nn.Module, context: Context, size: Callable[[Moments
     def score(group: PruneGroup, model: nn.Module) -> np.ndarray:
         total, read = np.zeros(len(group)), False
         for slot in group.slots:
-            weights, inputs = sums.along(slot.name, slot.dim), moments.get((slot.name, slot.dim))
-            if weights is not None and inputs is not None:
-                total, read = total + (weights * inputs)[slot.index].sum(1), True
+            inputs = moments.get((slot.name, slot.dim))
+            if inputs is not None:
+                squares = _squares(model, sums, slot, len(inputs))
+                total, read = total + (squares * inputs).sum(0)[slot.index].sum(1), True
         return np.sqrt(total if read else spread(group, sums))
 
     return score
+
+
+def _squares(model: nn.Module, sums: Sums, slot: Slot, groups: int) -> np.ndarray | None:
+    """Per group of a convolution and index of the slot's dim the sum of its squared weights, [groups, indices]."""
+    if groups == 1:
+        return sums.along(slot.name, slot.dim)
+    weight = model.get_parameter(slot.name).detach().double()
+    parts = weight.reshape(groups, -1, weight.shape[slot.dim], weight[0, 0].numel())
+    return parts.square().sum((1, 3)).cpu().numpy()

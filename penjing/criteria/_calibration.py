@@ -10,6 +10,7 @@ from torch import nn
 
 from penjing.core import UsageError
 from penjing.criteria._registry import Context
+from penjing.structure import tensors_of
 
 MAX_BATCHES = 50
 
@@ -28,14 +29,18 @@ def batches_of(name: str, context: Context, *, loss: bool = True) -> Iterator[An
     sound = isinstance(context.calibration, Iterable) and not isinstance(context.calibration, torch.Tensor)
     if not sound or (loss and not callable(context.loss)):
         raise UsageError("calibration must be an iterable of batches and loss a callable(outputs, batch)")
-    return _at_least_one(itertools.islice(context.calibration, MAX_BATCHES))
+    return _at_least_one(itertools.islice(filter(_any_examples, context.calibration), MAX_BATCHES))
+
+
+def _any_examples(batch: Any) -> bool:
+    return next((len(t) > 0 for t in tensors_of(batch) if t.dim()), True)
 
 
 def _at_least_one(batches: Iterator[Any]) -> Iterator[Any]:
     first = next(batches, batches)
     if first is batches:
         raise UsageError(
-            "calibration gave no batch: pass a list or a loader, not a generator that was used up"
+            "calibration gave no batch with examples: pass a list or a loader, not a generator that was used up"
         )
     return itertools.chain([first], batches)
 
@@ -59,7 +64,8 @@ def loss_of(model: nn.Module, context: Context, batch: Any, number: int) -> torc
 @contextmanager
 def gradients(model: nn.Module) -> Iterator[None]:
     """Eval mode with every parameter's gradient on; modes, flags and gradients are put back."""
-    flags = [(p, p.requires_grad, p.grad) for p in model.parameters()]
+    able = (p for p in model.parameters() if p.is_floating_point() or p.is_complex())
+    flags = [(p, p.requires_grad, p.grad) for p in able]
     for parameter, _, _ in flags:
         parameter.requires_grad_(True)
         parameter.grad = None
@@ -85,11 +91,14 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def run_batch(model: nn.Module, batch: Any) -> Any:
-    """The network's outputs for a batch: a tensor, (inputs, ...) with inputs first, or a dict of keyword arguments."""
-    if isinstance(batch, Mapping):
-        return model(**batch)
-    inputs = batch[0] if isinstance(batch, (tuple, list)) else batch
-    return model(**inputs) if isinstance(inputs, Mapping) else model(inputs)
+    """The network's outputs for a batch: a tensor, (inputs, ...) with inputs first, or a dict of keyword arguments.
+
+    Inputs are a tensor, a tuple of arguments or a dict of keyword arguments, as in `pj.trace`.
+    """
+    inputs = inputs_of(batch)
+    if isinstance(inputs, Mapping):
+        return model(**inputs)
+    return model(*inputs) if isinstance(inputs, tuple) else model(inputs)
 
 
 def inputs_of(batch: Any) -> Any:

@@ -23,7 +23,10 @@ _RESHAPES = (aten.view, aten._unsafe_view, aten.reshape, aten._reshape_alias)
 
 @dataclass(slots=True)
 class Moments:
-    """Per index of a dim: how often it was met, its sum and its sum of squares, in float64."""
+    """Per index of a dim: how often it was met, its sum and its sum of squares [groups, indices], in float64.
+
+    A convolution's groups read other channels at the same index; all else is one group.
+    """
 
     count: int
     first: torch.Tensor
@@ -96,8 +99,7 @@ class _Watching(TorchDispatchMode):
             mask = at_length(self._mask, rows.shape[0], rows.shape[1], rows.device) if (
                 len(self._mask) == rows.shape[0]) else None  # fmt: skip
             rows = rows if mask is None else rows[mask]
-        rows = rows.reshape(-1, groups, weight.shape[dim]) if not transposed else rows.flatten(0, -2)
-        self._add((name, dim), rows.reshape(-1, weight.shape[dim]))
+        self._add((name, dim), rows.reshape(-1, 1 if transposed else groups, weight.shape[dim]))
 
     def _product(self, left: torch.Tensor, right: torch.Tensor) -> None:
         name = self._name(right)
@@ -112,7 +114,7 @@ class _Watching(TorchDispatchMode):
         strides = [math.prod(shape[d + 1 :]) for d in range(len(shape))]
         alike = [d for d, n in enumerate(shape) if n == size and strides[d] == weight.stride(axis)]
         if len(alike) == 1 and data.shape[-1] == size:
-            self._add((name, alike[0]), self._real(data))
+            self._add((name, alike[0]), self._real(data).unsqueeze(1))
 
     def _real(self, data: torch.Tensor) -> torch.Tensor:
         """The rows that are no padding."""
@@ -128,6 +130,7 @@ class _Watching(TorchDispatchMode):
         return data
 
     def _add(self, key: tuple[str, int], rows: torch.Tensor) -> None:
+        """`rows` are [positions, groups, indices]."""
         values = rows.double() if not rows.is_complex() else rows.abs().double()
         first, second = values.sum(0), values.square().sum(0)
         held = self._found.get(key)

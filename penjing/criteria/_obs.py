@@ -261,12 +261,22 @@ def _gather(model: nn.Module, batches: Iterable[Any], seed: int) -> _Seen:
     with gradients(model), fast_paths_off(), kernels_written_out():
         for number, batch in enumerate(batches):
             inputs = inputs_of(batch)
-            examples = int(tensors_of(inputs)[0].shape[0])
+            examples = _examples(inputs, number)
             with _Meeting(seen, padding_mask(inputs), examples, generator) as mode:
                 outputs = run_batch(model, batch)
                 mode.settle()
             _own_loss(outputs, generator, number).backward()
     return seen
+
+
+def _examples(inputs: Any, number: int) -> int:
+    found = [t for t in tensors_of(inputs) if t.dim()]
+    if not found:
+        raise UsageError(
+            f"the inputs of calibration batch {number} are {type(inputs).__name__} without a tensor [examples, ...]: "
+            "give tensors, such as torch.from_numpy(array)"
+        )
+    return len(found[0])
 
 
 def _own_loss(outputs: Any, generator: torch.Generator, batch: int) -> Tensor:

@@ -28,8 +28,8 @@ def taylor(model: nn.Module, context: Context) -> Score:
 
 def _accumulate(model: nn.Module, context: Context) -> dict[str, torch.Tensor]:
     parameters = dict(model.named_parameters(remove_duplicate=False))
-    total = {name: torch.zeros_like(p) for name, p in parameters.items()}
-    batches = batches_of("taylor", context)
+    total = {n: torch.zeros_like(p, dtype=_wide(p)) for n, p in parameters.items()}
+    batches, count = batches_of("taylor", context), 0
     with gradients(model):
         for number, batch in enumerate(batches):
             loss = loss_of(model, context, batch, number)
@@ -37,5 +37,11 @@ def _accumulate(model: nn.Module, context: Context) -> dict[str, torch.Tensor]:
             loss.backward()
             for name, parameter in parameters.items():
                 if parameter.grad is not None:
-                    total[name].add_((parameter.detach() * parameter.grad).abs_())
-    return total
+                    total[name].add_((parameter.detach().to(_wide(parameter)) * parameter.grad).abs_())
+            count += 1
+    return {name: summed.div_(count) for name, summed in total.items()}
+
+
+def _wide(parameter: torch.Tensor) -> torch.dtype:
+    """Products of half-precision numbers are smaller than those numbers reach, and sums of many stand still."""
+    return torch.promote_types(parameter.dtype, torch.float32)

@@ -2,7 +2,9 @@
 
 import fnmatch
 import re
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -51,12 +53,17 @@ def wanda(model: nn.Module, names: Sequence[str], calibration: Iterable[Any] | N
     seen = input_moments(model, batches_of("wanda", context, loss=False))
     found = magnitude(model, names, None)
     for name, scores in found.items():
-        dim = input_dim(model, name)
-        moments = seen.get((name, dim))
+        moments = seen.get((name, layout(model, name).dim))
         if moments is not None:
-            shape = [-1 if d == dim else 1 for d in range(scores.dim())]
-            found[name] = scores * moments.mean_square.sqrt().to(scores).reshape(shape)
+            found[name] = _times(scores, moments.mean_square.sqrt().to(scores), layout(model, name).dim)
     return found
+
+
+def _times(scores: Tensor, norms: Tensor, dim: int) -> Tensor:
+    """`norms` are [groups, inputs]; a convolution's groups have outputs, and read channels, of their own."""
+    groups = len(norms)
+    shape = [groups, *(-1 if d == dim else 1 for d in range(scores.dim()))]
+    return (scores.unflatten(0, (groups, -1)) * norms.reshape(shape)).flatten(0, 1)
 
 
 def weight_scores(
@@ -70,10 +77,36 @@ def weight_scores(
     return WEIGHT_SCORES[which](model, names, calibration)
 
 
-def input_dim(model: nn.Module, name: str) -> int:
-    """The dim of a weight that its layer sums over."""
-    owner = model.get_submodule(name.rpartition(".")[0])
-    return 0 if isinstance(owner, _TRANSPOSED) else 1
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """Which dim of a weight its layer sums over, and in how many groups of inputs that have outputs of their own."""
+
+    dim: int = 1
+    groups: int = 1
+
+    def inputs(self, weight: Tensor) -> int:
+        """How many inputs one output reads."""
+        return weight.shape[self.dim] // self.groups
+
+    def by_output(self, values: Tensor) -> Tensor:
+        """[groups, outputs, ..., inputs]."""
+        return values.movedim(self.dim, -1).unflatten(-1, (self.groups, -1)).movedim(-2, 0)
+
+    def back(self, values: Tensor) -> Tensor:
+        """What `by_output` gave, laid out as the weight."""
+        return values.movedim(0, -2).flatten(-2).movedim(-1, self.dim)
+
+
+def layout(model: nn.Module, name: str) -> Layout:
+    """How a weight lies; that of a parameter which no known layer owns as in `nn.Linear`, outputs first."""
+    path = name.rpartition(".")[0].partition(".parametrizations.")[0].removesuffix(".parametrizations")
+    owner = model.get_submodule(path)
+    if isinstance(owner, _TRANSPOSED):
+        return Layout(dim=0, groups=owner.groups)
+    library = sys.modules.get(
+        "transformers.pytorch_utils"
+    )  # its Conv1D is a linear layer of weights [in, out]
+    return Layout(dim=0 if library is not None and isinstance(owner, library.Conv1D) else 1)
 
 
 def parse_pattern(pattern: str) -> tuple[int, int]:
@@ -94,14 +127,16 @@ def check_share(share: float) -> float:
 def weight_names(
     model: nn.Module, layers: Sequence[str] | None = None, pattern: str | None = None
 ) -> tuple[str, ...]:
-    """Parameters whose weights may go: those of two and more dims, without embedding tables.
+    """Parameters whose weights may go: those of two and more dims, without embedding tables and weight norm's sizes.
 
     `layers` are module paths, parameter names or glob patterns of those to take. Without them, weights whose input
     dim M does not divide stay as they are; with them, such a weight raises `UsageError`, as does one of `layers` that
     matches nothing.
     """
     tables = {p for m in model.modules() if isinstance(m, _TABLES) for p in m.parameters(recurse=False)}
-    able = {n: p for n, p in model.named_parameters() if p.dim() > 1 and p not in tables}
+    able = {
+        n: p for n, p in model.named_parameters() if p.dim() > 1 and not (p in tables or _is_size(model, n))
+    }
     for asked in layers or ():
         if not any(_matches(name, asked) for name in able):
             raise UsageError(
@@ -111,10 +146,10 @@ def weight_names(
     chosen = [n for n in able if layers is None or any(_matches(n, asked) for asked in layers)]
     odd = odd_names(model, chosen, pattern) if pattern is not None else ()
     if layers is not None and odd:
-        name, dim = odd[0], input_dim(model, odd[0])
+        name, lies = odd[0], layout(model, odd[0])
         raise UsageError(
             f"pattern={pattern!r} needs input dims that {parse_pattern(pattern or '')[1]} divides: {name} has "
-            f"{able[name].shape[dim]} along dim {dim}. Leave it out of layers"
+            f"{lies.inputs(able[name])} along dim {lies.dim}. Leave it out of layers"
         )
     return tuple(n for n in chosen if n not in odd)
 
@@ -122,7 +157,14 @@ def weight_names(
 def odd_names(model: nn.Module, names: Iterable[str], pattern: str) -> tuple[str, ...]:
     """Those of `names` whose input dim an N:M pattern's M does not divide: it cannot be laid over them."""
     of, parameters = parse_pattern(pattern)[1], dict(model.named_parameters())
-    return tuple(n for n in names if parameters[n].shape[input_dim(model, n)] % of)
+    return tuple(n for n in names if layout(model, n).inputs(parameters[n]) % of)
+
+
+def _is_size(model: nn.Module, name: str) -> bool:
+    """Whether it is the length that weight norm gives each output: zeros there would take whole outputs."""
+    path, _, leaf = name.rpartition(".")
+    given = model.get_submodule(path)._parameters
+    return (leaf == "original0" and "original1" in given) or (leaf[-2:] == "_g" and f"{leaf[:-1]}v" in given)
 
 
 def _matches(name: str, asked: str) -> bool:
@@ -131,24 +173,28 @@ def _matches(name: str, asked: str) -> bool:
     return under or fnmatch.fnmatch(name, asked) or fnmatch.fnmatch(path, asked)
 
 
-def share_masks(scores: Scores, share: float, *, per_output: bool) -> dict[str, Tensor]:
-    """True where a weight stays: of every layer, or of every output's weights, the lowest `share` go."""
+def share_masks(
+    scores: Scores, share: float, outputs: Mapping[str, Layout] | None = None
+) -> dict[str, Tensor]:
+    """True where a weight stays: of every layer, or by the layouts of every output's weights, the lowest `share` go."""
     check_share(share)
     found = {}
     for name, values in scores.items():
-        rows = values.reshape(len(values) if per_output else 1, -1)
-        found[name] = _without_lowest(rows, round(share * rows.shape[1])).reshape(values.shape)
+        lies = values if outputs is None else outputs[name].by_output(values)
+        rows = values.reshape(1, -1) if outputs is None else lies.flatten(0, 1).flatten(1)
+        mask = _without_lowest(rows, round(share * rows.shape[1])).reshape(lies.shape)
+        found[name] = mask if outputs is None else outputs[name].back(mask)
     return found
 
 
-def pattern_masks(scores: Scores, pattern: str, dims: Mapping[str, int]) -> dict[str, Tensor]:
-    """True where a weight stays: of every M in a row along the input dim, the N highest."""
+def pattern_masks(scores: Scores, pattern: str, layouts: Mapping[str, Layout]) -> dict[str, Tensor]:
+    """True where a weight stays: of every M in a row along the inputs of an output, the N highest."""
     kept, of = parse_pattern(pattern)
     found = {}
     for name, values in scores.items():
-        last = values.movedim(dims[name], -1)
+        last = layouts[name].by_output(values)
         mask = _without_lowest(last.reshape(-1, of), of - kept)
-        found[name] = mask.reshape(last.shape).movedim(-1, dims[name])
+        found[name] = layouts[name].back(mask.reshape(last.shape))
     return found
 
 

@@ -12,7 +12,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook, register_op
 from penjing.core import UsageError
 from penjing.criteria import (
     check_share,
-    input_dim,
+    layout,
     odd_names,
     parse_pattern,
     pattern_masks,
@@ -57,6 +57,10 @@ class Sparsity:
 
     def __post_init__(self) -> None:
         check_share(self.share)
+        if isinstance(self.layers, str):
+            raise UsageError(
+                f"layers={self.layers!r} must be a tuple of names or patterns: layers=({self.layers!r},)"
+            )
         if self.pattern is not None and self.share:
             raise UsageError("give a share of zeros or an N:M pattern, not both")
         if self.pattern is not None:
@@ -107,14 +111,14 @@ class _Ranking:
         scores = weight_scores(sparsity.method, model, names, calibration)
         now = weight_scores("magnitude", model, names)
         self._scale = {n: scores[n] / now[n].clamp_min(1e-30) for n in names}
-        self._dims = {n: input_dim(model, n) for n in names}
+        self._layouts = {n: layout(model, n) for n in names}
 
     def masks(self, share: float) -> dict[str, Tensor]:
         now = weight_scores("magnitude", self._model, self._names)
         scores = {n: v * self._scale[n] for n, v in now.items()}
         if self._sparsity.pattern is not None:
-            return pattern_masks(scores, self._sparsity.pattern, self._dims)
-        return share_masks(scores, share, per_output=self._sparsity.method == "wanda")
+            return pattern_masks(scores, self._sparsity.pattern, self._layouts)
+        return share_masks(scores, share, self._layouts if self._sparsity.method == "wanda" else None)
 
 
 @contextmanager
@@ -198,7 +202,7 @@ def _dense(model: nn.Module, sparsity: Sparsity) -> tuple[str, ...]:
         return ()
     parameters, of = dict(model.named_parameters()), int(sparsity.pattern.partition(":")[2])
     numbers, whole = (sum(parameters[n].numel() for n in names) for names in (odd, able))
-    dims = [parameters[n].shape[input_dim(model, n)] for n in odd]
+    dims = [layout(model, n).inputs(parameters[n]) for n in odd]
     shown = ", ".join(f"{n} ({dim})" for n, dim in list(zip(odd, dims, strict=True))[:3])
     way = f"; units removed in steps of {of} (round_to) leave dims that it divides" if max(dims) > of else ""
     return (

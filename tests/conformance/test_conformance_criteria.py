@@ -126,6 +126,70 @@ def test_taylor_by_hand():
     assert unit_scores(score, group, model).tolist() == pytest.approx([2 * 2 * 3, 2 * 1 * 5])
 
 
+def test_taylor_is_a_mean_over_batches():
+    model = nn.Sequential(nn.Linear(1, 2, bias=False), nn.Linear(2, 1, bias=False))
+    with torch.no_grad():
+        model[0].weight.copy_(torch.tensor([[2.0], [-1.0]]))
+        model[1].weight.copy_(torch.tensor([[3.0, 5.0]]))
+    batches = [
+        torch.full((1, 1), size) for size in (1.0, 2.0, 6.0)
+    ]  # the score of one is in proportion to its size
+    group = pj.trace(model, batches[0]).group("0.weight:0")
+    score = prepare_criterion(
+        "taylor", model, Context(calibration=batches, loss=lambda out, batch: out.sum())
+    )
+    assert unit_scores(score, group, model).tolist() == pytest.approx([3 * 12, 3 * 10])
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_taylor_of_half_precision_does_not_round(dtype):
+    """Fifty equal batches, whose products are below the least float16: 49 + 1 would round, and each one vanish."""
+    model = nn.Sequential(nn.Linear(1, 2, bias=False), nn.Linear(2, 1, bias=False)).to(dtype)
+    with torch.no_grad():
+        model[0].weight.copy_(torch.tensor([[2.0**-12], [1.5 * 2.0**-12]]))
+        model[1].weight.fill_(2.0**-14)
+    batches = [torch.ones(1, 1, dtype=dtype)] * 50
+    group = pj.trace(model, batches[0]).group("0.weight:0")
+    score = prepare_criterion(
+        "taylor", model, Context(calibration=batches, loss=lambda out, batch: out.sum())
+    )
+    wanted = [2 * 2.0**-26, 2 * 1.5 * 2.0**-26]  # both slices, powers of two: exact
+    assert unit_scores(score, group, model).tolist() == pytest.approx(wanted, rel=1e-6)
+
+
+class Numbered(nn.Module):
+    """Holds a parameter of whole numbers, and takes two inputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.out = nn.Linear(4, 6), nn.Linear(4, 6), nn.Linear(6, 3)
+        self.order = nn.Parameter(torch.tensor([2, 0, 1]), requires_grad=False)
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return self.out((self.a(x) + self.b(y)).relu())
+
+
+@pytest.mark.parametrize("name", sorted(CRITERIA))
+def test_two_inputs_whole_numbers_and_batches_without_examples(name: str):
+    torch.manual_seed(0)
+    model, x, y = Numbered(), torch.randn(8, 4), torch.randn(8, 4)
+    labels = torch.arange(8) % 3
+    whole = [((x, y), labels), ((x[:0], y[:0]), labels[:0])]
+
+    def told(batches: list) -> list[float]:
+        structure = pj.trace(model, (x, y))
+        score = prepare_criterion(name, model, Context(calibration=batches, loss=loss, structure=structure))
+        return [float(v) for group in structure.groups for v in unit_scores(score, group, model)]
+
+    assert told(whole) == told(whole[:1])
+    assert told(whole) == pytest.approx(told([({"x": x, "y": y}, labels)]))
+
+
+def test_obs_says_that_inputs_are_no_tensors():
+    with pytest.raises(pj.UsageError, match=r"calibration batch 0 are ndarray .*from_numpy"):
+        prepare_criterion("obs", network(), Context(calibration=[(np.zeros((2, 8)), None)]))
+
+
 @pytest.mark.parametrize("missing", [{"calibration": None}, {"loss": None}])
 def test_taylor_needs_data_and_says_how_to_give_it(missing: dict[str, None]):
     given = {"calibration": BATCHES, "loss": loss, **missing}

@@ -103,6 +103,29 @@ def test_activation_against_loops(name: str):
     np.testing.assert_allclose(scores(name, model)["conv.weight:0"], twin, rtol=1e-5)  # float32 inputs
 
 
+def test_activation_of_a_grouped_convolution_against_loops():
+    """Unit j is channel j of either group, and each group's outputs read their own."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv1d(3, 8, 1), nn.Conv1d(8, 4, 1, groups=2), nn.Flatten(), nn.Linear(20, 3)
+    ).eval()
+    with torch.no_grad():
+        model[0].weight[:4] *= 10
+    x = torch.randn(6, 3, 5)
+    seen, weight = model[0](x).detach().double(), model[1].weight.detach().double()
+    twin = []
+    for unit in range(4):
+        total = 0.0
+        for group in range(2):
+            size = float(seen[:, 4 * group + unit].square().mean())
+            total += size * sum(float(weight[2 * group + out, unit, 0]) ** 2 for out in range(2))
+        twin.append(math.sqrt(total))
+    structure = pj.trace(model, x)
+    score = prepare_criterion("activation", model, Context(calibration=[x], structure=structure))
+    group = next(g for g in structure.groups if ("1.weight", 1) in {(s.name, s.dim) for s in g.slots})
+    np.testing.assert_allclose(unit_scores(score, group, model), twin, rtol=1e-5)  # float32 inputs
+
+
 def test_activation_sees_recurrent_layers_and_transposed_convolutions():
     class Mixed(nn.Module):
         def __init__(self) -> None:

@@ -6,10 +6,11 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from transformers.pytorch_utils import Conv1D
 
 import penjing as pj
 from penjing.core import UsageError
-from penjing.criteria import pattern_masks, share_masks, weight_scores
+from penjing.criteria import Layout, pattern_masks, share_masks, weight_scores
 from penjing.recover import Sparsity, TrainState, cubic, held, sparse_masks, sparsify, zero_masks, zero_out
 
 
@@ -29,18 +30,18 @@ def test_masks_against_loops():
     torch.manual_seed(0)
     scores = {"w": torch.rand(6, 8)}
     flat = sorted(scores["w"].flatten().tolist())
-    assert share_masks(scores, 0.25, per_output=False)["w"].tolist() == [
+    assert share_masks(scores, 0.25)["w"].tolist() == [
         [v > flat[11] for v in row] for row in scores["w"].tolist()
     ]
-    assert share_masks(scores, 0.5, per_output=True)["w"].tolist() == [
+    assert share_masks(scores, 0.5, {"w": Layout()})["w"].tolist() == [
         [v > sorted(row)[3] for v in row] for row in scores["w"].tolist()
     ]
     expected = []
     for row in scores["w"].tolist():
         runs = [row[:4], row[4:]]
         expected.append([v > sorted(run)[1] for run in runs for v in run])
-    assert pattern_masks(scores, "2:4", {"w": 1})["w"].tolist() == expected
-    turned = pattern_masks({"w": scores["w"].T}, "2:4", {"w": 0})["w"]
+    assert pattern_masks(scores, "2:4", {"w": Layout()})["w"].tolist() == expected
+    turned = pattern_masks({"w": scores["w"].T}, "2:4", {"w": Layout(dim=0)})["w"]
     assert turned.T.tolist() == expected
 
 
@@ -57,6 +58,64 @@ def test_wanda_against_loops():
         seen = torch.cat([model[:3](x) for x, _ in batches])
     expected = model[3].weight.detach().abs() * seen.square().mean(0).sqrt()
     torch.testing.assert_close(found["3.weight"], expected)
+
+
+def test_patterns_lie_along_the_inputs_of_every_layer():
+    """Two of every four inputs of an output, wherever the layer keeps them."""
+    torch.manual_seed(0)
+    model = nn.Sequential(Conv1D(6, 8), nn.ConvTranspose1d(8, 3, 2), nn.ConvTranspose1d(16, 4, 1, groups=2))
+    masks = sparse_masks(model, Sparsity(pattern="2:4"))
+    assert (masks["0.weight"].unflatten(0, (2, 4)).sum(1) == 2).all()
+    assert (masks["1.weight"].unflatten(0, (2, 4)).sum(1) == 2).all()
+    assert (masks["2.weight"].unflatten(0, (4, 4)).sum(1) == 2).all()
+    narrow = nn.Sequential(nn.ConvTranspose1d(4, 6, 1, groups=2))  # each output reads two
+    assert sparse_masks(narrow, Sparsity(pattern="2:4")) == {}
+    with pytest.raises(UsageError, match=r"0\.weight has 2 along dim 0"):
+        sparse_masks(narrow, Sparsity(pattern="2:4", layers=("0",)))
+
+
+def read_by(layer: nn.Module, output: int) -> list[tuple[tuple[int, ...], int]]:
+    """The weights of an output, each with the channel that it multiplies."""
+    if isinstance(layer, Conv1D):
+        return [((i, output), i) for i in range(layer.nx)]
+    wide, narrow = layer.in_channels // layer.groups, layer.out_channels // layer.groups
+    group, taps = output // narrow, range(layer.kernel_size[0])
+    if isinstance(layer, nn.ConvTranspose1d):
+        channels = range(group * wide, (group + 1) * wide)
+        return [((i, output % narrow, t), i) for i in channels for t in taps]
+    return [((output, i, t), group * wide + i) for i in range(wide) for t in taps]
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [Conv1D(6, 4), nn.ConvTranspose1d(4, 6, 3), nn.ConvTranspose1d(4, 6, 3, groups=2), nn.Conv1d(4, 6, 3, groups=2)],
+)  # fmt: skip
+def test_wanda_compares_the_weights_of_an_output(layer: nn.Module):
+    torch.manual_seed(0)
+    sizes = torch.tensor([9.0, 1.0, 0.2, 3.0])
+    data = torch.randn(64, 4, 7) * sizes[:, None]
+    nn.init.normal_(layer.weight)
+    x = data.transpose(1, 2).contiguous() if isinstance(layer, Conv1D) else data
+    masks = sparse_masks(nn.Sequential(layer), Sparsity(share=0.5, method="wanda"), [(x, None)])
+    norms = data.square().mean((0, 2)).sqrt()
+    for output in range(6):
+        places = read_by(layer, output)
+        scores = [float(layer.weight[at].detach().abs() * norms[channel]) for at, channel in places]
+        kept = [score > sorted(scores)[len(scores) // 2 - 1] for score in scores]
+        assert [bool(masks["0.weight"][at]) for at, _ in places] == kept
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")
+@pytest.mark.parametrize("norm", [nn.utils.weight_norm, nn.utils.parametrizations.weight_norm])
+def test_weight_norm_keeps_its_sizes(norm: Any):
+    """A zero among them would take a whole output."""
+    model = nn.Sequential(norm(nn.Conv1d(4, 6, 3)))
+    masks = sparse_masks(model, Sparsity(share=0.5))
+    zero_out(model, masks)
+    model(torch.randn(1, 4, 8))
+    assert len(masks) == 1
+    assert int((model[0].weight == 0).sum()) == 6 * 4 * 3 // 2
+    assert (model[0].weight.flatten(1).abs().sum(1) > 0).all()
 
 
 @pytest.mark.parametrize("optimizer", [torch.optim.AdamW, torch.optim.SGD])
@@ -144,6 +203,7 @@ def test_zeros_and_sizes_are_measured():
     ({"share": 1.0}, r"share=1.0 must lie in \[0, 1\)"), ({"share": -0.1}, r"\[0, 1\)"),
     ({"pattern": "4:2"}, "0 < N < M"), ({"pattern": "half"}, "N:M"), ({"share": 0.5, "pattern": "2:4"}, "not both"),
     ({"share": 0.5, "method": "obd"}, "magnitude, wanda"), ({"share": 0.5, "method": "wanda"}, "calibration="),
+    ({"share": 0.5, "layers": "head"}, "must be a tuple"),
     ({"share": 0.5, "layers": ("bodies.*",)}, "'bodies.*' matches no weight"),
     ({"pattern": "2:4", "layers": ("blocks.0",)}, r"4 divides: blocks.0.0.weight has 1 along dim 1"),
 ])  # fmt: skip
