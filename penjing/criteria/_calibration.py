@@ -7,10 +7,11 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.utils.rnn import PackedSequence
 
 from penjing.core import UsageError
 from penjing.criteria._registry import Context
-from penjing.structure import tensors_of
+from penjing.structure import buffers_kept, surroundings_off, tensors_of
 
 MAX_BATCHES = 50
 
@@ -80,11 +81,12 @@ def gradients(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Eval mode inside, every module's own mode outside."""
+    """Eval mode inside, every module's own mode outside; buffers come out as they were."""
     modes = [(m, m.training) for m in model.modules()]
     model.eval()
     try:
-        yield
+        with surroundings_off(), buffers_kept(model):
+            yield
     finally:
         for module, mode in modes:
             module.training = mode
@@ -98,7 +100,8 @@ def run_batch(model: nn.Module, batch: Any) -> Any:
     inputs = inputs_of(batch)
     if isinstance(inputs, Mapping):
         return model(**inputs)
-    return model(*inputs) if isinstance(inputs, tuple) else model(inputs)
+    several = isinstance(inputs, tuple) and not isinstance(inputs, PackedSequence)
+    return model(*inputs) if several else model(inputs)
 
 
 def inputs_of(batch: Any) -> Any:

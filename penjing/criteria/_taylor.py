@@ -28,9 +28,9 @@ def taylor(model: nn.Module, context: Context) -> Score:
 
 def _accumulate(model: nn.Module, context: Context) -> dict[str, torch.Tensor]:
     parameters = dict(model.named_parameters(remove_duplicate=False))
-    total = {n: torch.zeros_like(p, dtype=_wide(p)) for n, p in parameters.items()}
     batches, count = batches_of("taylor", context), 0
     with gradients(model):
+        total = {n: torch.zeros_like(p, dtype=_wide(p), requires_grad=False) for n, p in parameters.items()}
         for number, batch in enumerate(batches):
             loss = loss_of(model, context, batch, number)
             model.zero_grad(set_to_none=True)

@@ -27,6 +27,7 @@ from penjing.recover._state import TrainState
 from penjing.recover._teachers import check_teacher
 from penjing.recover._teaching import teaching
 from penjing.recover._training import Training, training_with
+from penjing.structure import surroundings_off
 
 Number = float | Literal["auto"]
 Say = Callable[[str], None]
@@ -118,6 +119,7 @@ def recover(
     asked = _Asked(terms=terms, more=more, layers=layers, plan=plan, cache=cache, say=say)
     settle = partial(settle_bn, slim, task, data, training, examples=bn_examples)
     with (
+        surroundings_off(),
         kept_modes(slim),
         channels_last(slim, on=training.channels_last),
         _job("recover", slim, teacher, task, data, training, asked, resume) as (job, fill),

@@ -25,6 +25,7 @@ from penjing.recover._optim import Group, build_optimizer, param_groups, pull, s
 from penjing.recover._protocols import Batch, Data, Progress, Task
 from penjing.recover._state import TrainState, check_state, fill_optimizer, optimizer_tensors
 from penjing.recover._training import Training, least_batch
+from penjing.structure import surroundings_off
 
 Checkpoint = Callable[[TrainState], None]
 REPORT_EVERY = 0.1  # seconds
@@ -93,6 +94,8 @@ def run(
     models = (job.model, *job.beside)
     training = job.training
     with (
+        surroundings_off(),
+        torch.enable_grad(),
         kept_modes(*models),
         least_momentum(job.model, training.bn_momentum),
         channels_last(*models, on=training.channels_last) as memory_format,

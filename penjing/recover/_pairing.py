@@ -60,6 +60,19 @@ def paired(surveys: tuple[Survey, Survey], own: Parameters, plan: Plan) -> Pairi
     return Pairing(once, again, left)
 
 
+def check_cut(own: Parameters, whole: Parameters, plan: Plan) -> None:
+    """Raises `PlanError` unless the tensors of the smaller network are as large as `plan` leaves the original's."""
+    for name, dims in plan.removed.items():
+        if name not in own.tensors or name not in whole.tensors:
+            continue
+        left = [n - len(set(dims.get(dim, ()))) for dim, n in enumerate(whole.tensors[name].shape)]
+        if list(own.tensors[name].shape) != left:
+            raise PlanError(
+                f"{name} is {list(own.tensors[name].shape)} in `slim`, and the plan leaves {left} of the "
+                f"{list(whole.tensors[name].shape)} in `model`: was `slim` cut from `model` by this plan?"
+            )
+
+
 def _able(meetings: Mapping[str, Meeting], scaled: set[str]) -> dict[str, Meeting]:
     return {key: m for key, m in meetings.items() if m.name not in scaled and _inputs(m) <= WIDEST}
 

@@ -1,8 +1,8 @@
 """Closed-form reconstruction: the kept weights that give the original's outputs from the inputs there are now."""
 
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -14,11 +14,12 @@ from penjing.core import Plan, UsageError
 from penjing.recover._apart import Apart, too_little
 from penjing.recover._footprint import fitting, footprint, positions_of_batch
 from penjing.recover._lockstep import Walker
-from penjing.recover._modules import device_of, place
+from penjing.recover._modules import device_of, place, write_tensors
+from penjing.recover._modules import tensors_of as tensors_by_name
 from penjing.recover._norms import Norms, address, norms_of
 from penjing.recover._offsets import bias_of, less_added, offset_now, write
 from penjing.recover._padding import Padding, padding_of
-from penjing.recover._pairing import Pairing, alike, base_of, paired, run_once, sharing, surveyed
+from penjing.recover._pairing import Pairing, alike, base_of, check_cut, paired, run_once, sharing, surveyed
 from penjing.recover._protocols import Batch, Task
 from penjing.recover._refit import Sums, missed, refit
 from penjing.recover._refitted import Reconstruction, Refitted, notes_of
@@ -30,9 +31,11 @@ from penjing.structure import (
     Parameters,
     Product,
     Survey,
+    buffers_kept,
     fast_paths_off,
     kept_outputs,
     kernels_written_out,
+    surroundings_off,
     tensors_of,
 )
 
@@ -73,7 +76,8 @@ def reconstruct(
     other operators (transposed convolutions, lookups), and those that see rows chosen by the data, where the two
     networks choose unlike numbers.
 
-    Raises `UsageError` for batches that are missing or hold NaN, `PlanError` for a plan of another network.
+    Raises `UsageError` for batches that are missing or hold NaN, `PlanError` for a plan of another network; then `slim`
+    stays as it was.
     """
     begun = time.perf_counter()
     for name, number, usual in (("positions", positions, POSITIONS), ("memory", memory, MEMORY)):
@@ -81,14 +85,19 @@ def reconstruct(
             raise UsageError(
                 f"{name}={number} leaves nothing to fit on: give at least 1, or leave it at {usual:,}"
             )
+    if batches is None or isinstance(batches, Tensor):
+        raise UsageError(
+            f"batches is {type(batches).__name__}: give an iterable of batches, such as a loader or [inputs]"
+        )
     given = [place(batch, device_of(slim)) for batch in batches]
     given = [batch for batch in given if _examples(batch)]
     if not given:
         raise UsageError(
             "reconstruct got no batches: pass at least one with examples (a generator may be used up)"
         )
-    job = _Job.of(model, slim, plan, given, task, positions, memory, seed)
-    layers = job.run()
+    with surroundings_off(), buffers_kept(model), _whole_or_not(slim):
+        job = _Job.of(model, slim, plan, given, task, positions, memory, seed)
+        layers = job.run()
     return Reconstruction(
         layers=layers,
         notes=(*job.notes, *notes_of(layers)),
@@ -96,6 +105,17 @@ def reconstruct(
         memory=job.memory,
         seconds=time.perf_counter() - begun,
     )
+
+
+@contextmanager
+def _whole_or_not(slim: nn.Module) -> Iterator[None]:
+    """An error or interrupt on the way leaves the tensors as they were."""
+    before = {name: tensor.clone() for name, tensor in tensors_by_name(slim).items()}
+    try:
+        yield
+    except BaseException:
+        write_tensors(slim, before)
+        raise
 
 
 @dataclass(slots=True)
@@ -131,6 +151,7 @@ class _Job:
         base = base_of(model, plan)
         inputs = [_first(b) if task is None else task.inputs(b) for b in batches]
         own, whole = Parameters(slim), Parameters(base)
+        check_cut(own, whole, plan)
         slim, base = sharing(slim), sharing(base)
         alike(slim, base)
         with fast_paths_off():

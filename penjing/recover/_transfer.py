@@ -18,6 +18,7 @@ from penjing.recover._probe import find_module, linear_probe
 from penjing.recover._protocols import Data, Progress, Task
 from penjing.recover._state import TrainState
 from penjing.recover._training import Training, training_with
+from penjing.structure import surroundings_off
 
 REGULARIZERS = ("weight_decay", "l2sp")
 
@@ -59,7 +60,7 @@ def transfer(
     rates = {"head": head, "head_lr": head_lr, "layer_decay": layer_decay}
     probing = replace(training, epochs=probe_epochs or 1, lr=probe_lr, augment=probe_augment, mixup=0.0)
     seconds = 0.0
-    with kept_modes(model), channels_last(model, on=training.channels_last):
+    with surroundings_off(), kept_modes(model), channels_last(model, on=training.channels_last):
         if resume is None or resume.stage == "probe":
             adapt_bn(model, task, data, training, examples=bn_examples)
             if probe_epochs:

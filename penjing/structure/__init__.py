@@ -37,6 +37,8 @@ from penjing.structure._network._plain import loose_modules as loose_modules
 from penjing.structure._network._plain import plain_tensors as plain_tensors
 from penjing.structure._network._provenance import Attr as Attr
 from penjing.structure._network._refusals import refuse_unsupported as refuse_unsupported
+from penjing.structure._network._surroundings import buffers_kept as buffers_kept
+from penjing.structure._network._surroundings import surroundings_off as surroundings_off
 from penjing.structure._network._walk import every_path as every_path
 from penjing.structure._network._walk import first_paths as first_paths
 from penjing.structure._network._walk import named_buffers as named_buffers

@@ -185,6 +185,37 @@ def test_two_inputs_whole_numbers_and_batches_without_examples(name: str):
     assert told(whole) == pytest.approx(told([({"x": x, "y": y}, labels)]))
 
 
+class Counting(nn.Module):
+    """Counts its calls in a buffer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.out = nn.Linear(4, 6), nn.Linear(6, 6), nn.Linear(6, 3)
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        return self.out(self.b(self.a(x).relu()).relu())
+
+
+@pytest.mark.parametrize("name", sorted(CRITERIA))
+def test_scores_do_not_depend_on_the_callers_modes_and_leave_no_traces(name: str):
+    torch.manual_seed(0)
+    model, batches = Counting(), [(torch.randn(8, 4), torch.arange(8) % 3) for _ in range(2)]
+    structure = pj.trace(model, batches[0][0])
+
+    def told() -> list[float]:
+        score = prepare_criterion(name, model, Context(calibration=batches, loss=loss, structure=structure))
+        return [float(v) for group in structure.groups for v in unit_scores(score, group, model)]
+
+    plain = told()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert told() == plain
+    with torch.inference_mode():
+        assert told() == plain
+    assert float(model.calls) == 0
+
+
 def test_obs_says_that_inputs_are_no_tensors():
     with pytest.raises(pj.UsageError, match=r"calibration batch 0 are ndarray .*from_numpy"):
         prepare_criterion("obs", network(), Context(calibration=[(np.zeros((2, 8)), None)]))

@@ -262,6 +262,17 @@ def test_options_that_cannot_work_say_so(net, task, data, options, message):
         transfer(net(), task, data, **(OPTIONS | options))
 
 
+@pytest.mark.parametrize(
+    "mode", [torch.no_grad, torch.inference_mode, lambda: torch.autocast("cpu", torch.bfloat16)]
+)
+def test_the_callers_modes_do_not_reach_the_training(net, task, data, mode):
+    model, other = net(), net()
+    recover(model, None, task, data, epochs=1)
+    with mode():
+        recover(other, None, task, data, epochs=1)
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True))
+
+
 def test_a_network_with_everything_frozen_is_refused(net, task, data):
     with pytest.raises(
         UsageError, match=r"nothing to train in recover: every parameter of TinyNet .*requires_grad_"

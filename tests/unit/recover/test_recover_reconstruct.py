@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import penjing as pj
-from penjing.core import Plan, UsageError
+from penjing.core import Plan, PlanError, UsageError
 from penjing.recover import _pairing, rebuild, reconstruct, recover, reestimate_bn
 from penjing.recover._apart import Apart
 from penjing.recover._refit import RIDGES, USUAL, Sums, refit
@@ -686,3 +686,57 @@ def test_one_batch_unlike_the_others_does_not_hide_what_a_weight_misses(silent: 
     found = {layer.name: layer for layer in reconstruct(net, slim, plan, data).layers}
     assert found["2.weight"].positions == 512
     assert found["2.weight"].after < found["2.weight"].before
+
+
+def small_net() -> tuple[nn.Module, nn.Module, Plan]:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(6, 12), nn.ReLU(), nn.Linear(12, 12), nn.ReLU(), nn.Linear(12, 3)).double()
+    return net, *pj.prune(net, batches(2, 6)[0], ratio=0.5)
+
+
+@pytest.mark.parametrize("mode", [torch.inference_mode, lambda: torch.autocast("cpu", torch.bfloat16)])
+def test_the_callers_modes_change_nothing(mode: Any) -> None:
+    """Both hide products from whoever watches operators: nothing would be refitted."""
+    net, slim, plan = small_net()
+    other = copy.deepcopy(slim)
+    reconstruct(net, slim, plan, batches(16, 6))
+    with mode():
+        reconstruct(net, other, plan, batches(16, 6))
+    assert all(torch.equal(a, b) for a, b in zip(slim.parameters(), other.parameters(), strict=True))
+
+
+class Breaking(nn.Sequential):
+    """Breaks on batches of five, behind its second layer; counts calls in a buffer."""
+
+    def __init__(self, *layers: nn.Module) -> None:
+        super().__init__(*layers)
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        x = self[2](self[1](self[0](x)))
+        if len(x) == 5:
+            raise RuntimeError("five")
+        return self[4](self[3](x))
+
+
+def test_an_error_on_the_way_leaves_the_weights_as_they_were() -> None:
+    net = Breaking(*small_net()[0])
+    slim, plan = pj.prune(net, batches(2, 6)[0], ratio=0.5)
+    before = copy.deepcopy(slim.state_dict())
+    with pytest.raises(RuntimeError, match="five"):
+        reconstruct(net, slim, plan, [*batches(16, 6), *batches(5, 6, count=1)])
+    assert all(torch.equal(tensor, before[name]) for name, tensor in slim.state_dict().items())
+    reconstruct(net, slim, plan, batches(16, 6))
+    assert not torch.equal(slim[2].weight, before["2.weight"])
+    assert float(net.calls) == 0
+
+
+def test_networks_that_do_not_belong_to_the_plan_are_refused() -> None:
+    net, slim, plan = small_net()
+    for model, cut_one in ((slim, net), (net, copy.deepcopy(net))):
+        with pytest.raises(PlanError, match=r"is \[12\] in `slim`, and the plan leaves .*by this plan\?"):
+            reconstruct(model, cut_one, plan, batches(16, 6))
+    for given in (None, batches(16, 6)[0]):
+        with pytest.raises(UsageError, match="give an iterable of batches"):
+            reconstruct(net, slim, plan, given)  # type: ignore[arg-type]
