@@ -22,7 +22,8 @@ percent, mean over seeds and, from two seeds on, the 95% interval of Student's t
 difference is ours minus the peer's, paired by seed. *As cut* is what the cut alone leaves, *BN* has batch norms
 re-estimated on 512 training examples, the same for both. Recovery is `penjing.recover.recover` with the same
 distillation, options and CPU seconds for both; seconds that our closed forms take count against ours. Whichever side's
-network still has 95% of the transferred accuracy before training is trained at 0.3 of the rate. Penjing's method
+convolutional network still has 95% of the transferred accuracy before training is trained at 0.3 of the rate. Penjing's
+method
 is chosen on the selection split by the accuracy with BN of the first seed; the peer's is the one that turns out best
 on the certification split, in its favour. All of either side's methods
 are tried on the first seed at the first budget, the best {first} of each side at the others; of those the peer's best

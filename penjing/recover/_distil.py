@@ -68,7 +68,9 @@ def distil(
     `hidden` and `attention` are the weights of terms that draw hidden states and attention to the teacher's;
     `hidden_layers` and `attention_layer` say which, and `plan` is what cut the student from this teacher, if anything
     did (`match`). `cache` keeps the teacher's answers where they are all that is looked at. Options are the fields of
-    `Training`; the defaults are `DISTIL`. Returns the student in its best epoch on the selection split.
+    `Training`; the defaults are `DISTIL`. Returns the student in its best epoch on the selection split; as it was given
+    only where that is better by more than one standard error, paired by example (`within_noise`): an untrained
+    student that agrees with the selection split by chance is no reason to throw the training away.
     """
     terms = {"loss": loss, "temperature": temperature, "weight": weight, "hidden": hidden}
     more = {"guide": guide, "guide_alpha": guide_alpha}
@@ -229,6 +231,7 @@ def _job(
         mode=mode,
         settings={**named, **asked.more, "teacher": teacher is not None, **matching.settings()},
         helpers=matching.maps,
+        doubt=True,
         beside=() if teacher is None else (teacher,),
     )
     if along is not None:

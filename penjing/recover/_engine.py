@@ -18,7 +18,7 @@ from penjing.recover._bn import least_momentum
 from penjing.recover._counting import examples
 from penjing.recover._ema import Average
 from penjing.recover._epoch import not_finite, train_epoch
-from penjing.recover._evaluate import score, select
+from penjing.recover._evaluate import Look, look, score, within_noise
 from penjing.recover._mixup import mixed
 from penjing.recover._modules import channels_last, device_of, kept_modes, tensors_of, write_tensors
 from penjing.recover._optim import Group, build_optimizer, param_groups, pull, set_rate
@@ -38,8 +38,8 @@ class Fit:
 
     `history` has one mapping per epoch: epoch, loss (mean training loss), lr (at the epoch's end), seconds,
     selection_loss and a selection_NAME for each scalar metric of the task. `start` has the selection figures
-    before training, `selection` those of the model as returned; `best_epoch` 0 means that no epoch was better
-    than the start. `notes` are what people should know of it, `chosen` what of a distillation was left open.
+    before training, `selection` those of the model as returned; `best_epoch` 0 means that the start was kept, as
+    no epoch was better. `notes` are what people should know of it, `chosen` what of a distillation was left open.
     """
 
     model: nn.Module
@@ -59,6 +59,7 @@ class Job:
     `loss(batch, step, total)` runs the model, with mixup on `Mixed` batches; `groups` is called once the memory
     layout is set; `mode` sets training mode; `along(batches, epoch)` gives the batches of that epoch's views with
     what goes along with them; `settings` are the options a resumed run must share; `extra` goes into the state;
+    `doubt` keeps the start only where it is better than every epoch by more than the noise of the selection split;
     `beside` are other models that run (a teacher); `helpers` learn along and are thrown away; `given` are figures for
     `Fit.start`; `seconds` were spent before.
     """
@@ -74,6 +75,7 @@ class Job:
     along: Callable[[Iterable[Batch], int], Iterable[Batch]] = lambda batches, epoch: batches
     settings: Mapping[str, Any] = field(default_factory=dict)
     extra: Mapping[str, Tensor] = field(default_factory=dict)
+    doubt: bool = False
     beside: tuple[nn.Module, ...] = ()
     helpers: nn.Module = field(default_factory=nn.ModuleList)
     given: Mapping[str, float] = field(default_factory=dict)
@@ -149,6 +151,7 @@ class _Loop:
         self.average: Average | None = None
         self.epoch = self.step = self.best_epoch = 0
         self.best: Mapping[str, Tensor] = self.good
+        self.start_right: Tensor | None = None
         self.history: list[Mapping[str, float]] = []
         self.seconds = job.seconds
 
@@ -158,8 +161,9 @@ class _Loop:
         elif self.job.training.ema:
             self.average = Average(self.good, self.job.training.ema)
         if resume is None:
-            figures = self._select()
-            self.start, self.score = {**self.job.given, **figures}, self._score(figures)
+            begun = self._look()
+            self.start, self.score = {**self.job.given, **begun.figures}, self._score(begun.figures)
+            self.start_right = begun.right if self.job.doubt else None
 
     def _load(self, state: TrainState) -> None:
         check_state(state, self.job.stage, self.good, self.settings)
@@ -170,7 +174,7 @@ class _Loop:
         fill_optimizer(self.optimizer, state.optimizer, self.names)
         self.epoch, self.step, self.seconds = state.epoch, state.step, state.seconds
         self.best, self.best_epoch, self.score = state.best, state.best_epoch, state.score
-        self.history, self.start = list(state.history), state.start
+        self.history, self.start, self.start_right = list(state.history), state.start, state.start_right
         self.good = _copy(state.ema if state.ema is not None else state.model)
 
     def over(self) -> bool:
@@ -182,7 +186,8 @@ class _Loop:
         """One epoch, its evaluation and its place in the history."""
         begun, training = time.perf_counter(), self.job.training
         loss = self._train()
-        figures = self._select()
+        found = self._look()
+        figures = found.figures
         if not math.isfinite(figures["loss"]):
             lr, last = self.optimizer.param_groups[0]["lr"], self.per_epoch - 1
             stage = f"{self.job.stage} (selection)"
@@ -190,7 +195,7 @@ class _Loop:
         self.epoch += 1
         self.good = _copy(self.average.tensors if self.average else tensors_of(self.job.model))
         reached = self._score(figures)
-        if reached > self.score:
+        if reached > self.score or (not self.best_epoch and within_noise(self.start_right, found.right)):
             self.best, self.best_epoch, self.score = self.good, self.epoch, reached
         took = time.perf_counter() - begun
         self.seconds += took
@@ -248,15 +253,15 @@ class _Loop:
     def _score(self, figures: Mapping[str, float]) -> tuple[float, ...]:
         return score(figures, self.job.task, self.job.training.monitor)
 
-    def _select(self) -> dict[str, float]:
-        """Selection figures of what would be kept: the average where there is one."""
+    def _look(self) -> Look:
+        """What would be kept on the selection split: the average where there is one."""
         job = self.job
         if self.average is None:
-            return select(job.model, job.task, job.data, job.training)
+            return look(job.model, job.task, job.data, job.training)
         own = _copy(tensors_of(job.model))
         write_tensors(job.model, self.average.tensors)
         try:
-            return select(job.model, job.task, job.data, job.training)
+            return look(job.model, job.task, job.data, job.training)
         finally:
             write_tensors(job.model, own)
 
@@ -274,6 +279,7 @@ class _Loop:
             score=self.score,
             extra={**self.job.extra, **_helper_tensors(self.job.helpers)},
             start=self.start,
+            start_right=self.start_right,
             history=tuple(self.history),
             seconds=self.seconds,
             settings=self.settings,

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -84,11 +85,48 @@ def _ordered(parts: Sequence[Any], order: Tensor | None) -> Any:
     return tuple(places[i] for i in range(len(served)))
 
 
+@dataclass(frozen=True, slots=True)
+class Look:
+    """Scalar figures on the selection split, and per example whether it was right; None where accuracy does not
+    decide.
+    """
+
+    figures: dict[str, float]
+    right: Tensor | None
+
+
+def look(model: nn.Module, task: Task, data: Data, training: Training) -> Look:
+    """What `model` does on the selection split."""
+    memory_format = torch.channels_last if training.channels_last else None
+    found = evaluate(model, task, data, "selection", training.eval_batch_size, memory_format=memory_format)
+    told, truth, decides = found["predictions"], found["targets"], training.monitor or headline(task)[0]
+    single = isinstance(told, Tensor) and isinstance(truth, Tensor) and told.shape == truth.shape
+    return Look(
+        figures={name: float(value) for name, value in found.items() if isinstance(value, int | float)},
+        right=(told == truth).flatten() if single and decides == "accuracy" else None,
+    )
+
+
 def select(model: nn.Module, task: Task, data: Data, training: Training) -> dict[str, float]:
     """The scalar figures of `evaluate` on the selection split."""
-    memory_format = torch.channels_last if training.channels_last else None
-    figures = evaluate(model, task, data, "selection", training.eval_batch_size, memory_format=memory_format)
-    return {name: float(value) for name, value in figures.items() if isinstance(value, int | float)}
+    return look(model, task, data, training).figures
+
+
+def within_noise(first: Tensor | None, second: Tensor | None) -> bool:
+    """True where `first` (bool per example: answered rightly) is not better than `second` by more than one standard
+    error: b - c <= sqrt(b + c), b examples being right in the first alone and c in the second alone (McNemar,
+    Psychometrika 1947). It does not show that they are equally good. Where either is unknown, False.
+
+    >>> twice = torch.tensor([True, True, False, False])
+    >>> within_noise(twice, torch.tensor([True, False, False, False])), within_noise(twice, ~twice)
+    (True, True)
+    >>> within_noise(twice, torch.zeros(4, dtype=torch.bool))
+    False
+    """
+    if first is None or second is None:
+        return False
+    b, c = int((first & ~second).sum()), int((~first & second).sum())
+    return b - c <= math.sqrt(b + c)
 
 
 def score(figures: Mapping[str, float], task: Task, monitor: str | None = None) -> tuple[float, ...]:

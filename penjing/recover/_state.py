@@ -20,8 +20,9 @@ class TrainState:
     Every random choice of an epoch is a function of (seed, stage, epoch), so no generator state is kept; the
     seed is in `settings`, which a resumed run must share. `model` holds parameters and all buffers by name;
     `optimizer` goes from "parameter/field" to tensor; `ema` is the running average or None; `best` are the
-    tensors of the best epoch so far (0 is the start), with `score` (larger is better); `extra` belongs to the
-    step (L2-SP keeps its anchors there, hidden-state matching its linear maps).
+    tensors of the best epoch so far (0 is the start), with `score` (larger is better); `start_right` says per example
+    of the selection split whether the start got it right, where that matters; `extra` belongs to the step (L2-SP keeps
+    its anchors there, hidden-state matching its linear maps).
     """
 
     stage: str
@@ -35,6 +36,7 @@ class TrainState:
     ema: Mapping[str, Tensor] | None = None
     extra: Mapping[str, Tensor] = field(default_factory=dict)
     start: Mapping[str, float] = field(default_factory=dict)
+    start_right: Tensor | None = None
     history: tuple[Mapping[str, float], ...] = ()
     seconds: float = 0.0
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -44,6 +46,8 @@ class TrainState:
         parts = {"model": self.model, "optimizer": self.optimizer, "ema": self.ema or {}, "extra": self.extra}
         if self._best_is() == "own":
             parts["best"] = self.best
+        if self.start_right is not None:
+            parts["start"] = {"right": self.start_right}
         return {
             f"{part}/{name}": t.contiguous() for part, named in parts.items() for name, t in named.items()
         }
@@ -63,7 +67,7 @@ class TrainState:
                     f"This training state has schema {told['schema']}; this version reads {SCHEMA}."
                 )
             parts: dict[str, dict[str, Tensor]] = {
-                p: {} for p in ("model", "optimizer", "ema", "extra", "best")
+                p: {} for p in ("model", "optimizer", "ema", "extra", "best", "start")
             }
             for name, tensor in tensors.items():
                 part, _, rest = name.partition("/")
@@ -82,6 +86,7 @@ class TrainState:
             extra=parts["extra"],
             best=best,
             ema=ema,
+            start_right=parts["start"].get("right"),
             **plain,
         )
 

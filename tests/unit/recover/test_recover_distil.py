@@ -10,6 +10,7 @@ from penjing.recover import (
     RECOVER,
     Training,
     TrainState,
+    _engine,
     distil,
     distillation_loss,
     evaluate,
@@ -18,6 +19,7 @@ from penjing.recover import (
     transfer,
 )
 from penjing.recover._bn import settle_bn
+from penjing.recover._evaluate import Look, look
 from penjing.recover._teachers import check_teacher
 from penjing.tasks import image_classification
 
@@ -283,7 +285,49 @@ def hurt(model):
 def test_recovery_re_estimates_before_training(teacher, task, data):
     fit = recover(hurt(teacher), teacher, task, data, **(OPTIONS | {"epochs": 1}))
     assert fit.start["accuracy"] > fit.start["given_accuracy"] + 0.2
-    assert fit.selection["accuracy"] >= fit.start["accuracy"]
+    errors = round(40 * (fit.start["accuracy"] - fit.selection["accuracy"]))  # of 40 examples
+    assert errors <= 1  # more new errors than one are more than their own standard error
+
+
+def rights(*numbers):
+    return torch.tensor([number in numbers for number in range(40)])
+
+
+@pytest.mark.parametrize(
+    ("start", "later", "kept"),
+    [
+        (rights(*range(39)), rights(*range(36)), 0),  # 3 right before alone, none after alone: 3 > sqrt(3)
+        (rights(*range(36)), rights(*range(33), 37, 38), 1),  # 3 before, 2 after: 1 <= sqrt(5)
+        (rights(*range(36)), rights(*range(35)), 1),  # 1 <= sqrt(1)
+        (rights(*range(36)), rights(*range(34)), 0),  # 2 > sqrt(2)
+        (rights(*range(30)), rights(*range(31)), 1),  # better is better
+    ],
+)
+def test_the_start_is_kept_only_where_it_is_clearly_better(
+    net, teacher, task, data, monkeypatch, start, later, kept
+):
+    looks = iter([start, later])
+
+    def seen(*_):
+        right = next(looks)
+        return Look({"accuracy": float(right.float().mean()), "loss": 1.0}, right)
+
+    monkeypatch.setattr(_engine, "look", seen)
+    fit = distil(net(), teacher, task, data, **(OPTIONS | {"epochs": 1}))
+    assert fit.best_epoch == kept
+
+
+def test_a_metric_asked_for_chooses_without_doubt(net, teacher, task, data, monkeypatch):
+    looks = iter([0.5, 0.6])
+    monkeypatch.setattr(_engine, "look", lambda *_: Look({"accuracy": 0.5, "loss": next(looks)}, right=None))
+    fit = distil(net(), teacher, task, data, **(OPTIONS | {"epochs": 1, "monitor": "loss"}))
+    assert fit.best_epoch == 0
+
+
+def test_a_look_tells_who_was_right_where_accuracy_decides(net, task, data):
+    found = look(net(), task, data, Training(epochs=1))
+    assert float(found.right.float().mean()) == pytest.approx(found.figures["accuracy"])
+    assert look(net(), task, data, Training(epochs=1, monitor="loss")).right is None
 
 
 def test_re_estimation_that_does_not_help_is_taken_back(teacher, task, data):
