@@ -42,6 +42,7 @@ class Peer:
     scope: str
     inner: bool
     dims: bool = False
+    round_to: int | None = None
 
     def cut(self, case: Case, budget: float) -> Cut:
         return Cut(model=_bisect(self, case, budget))
@@ -58,6 +59,7 @@ class Peer:
             case.example,
             importance=_importance(self.importance),
             pruning_ratio=ratio,
+            round_to=self.round_to,
             ignored_layers=_ignored(model, case, self.inner),
             num_heads=count,
             prune_num_heads=bool(count) and not self.dims,
@@ -82,7 +84,7 @@ def _bisect(peer: Peer, case: Case, budget: float) -> nn.Module:
     Uniformly pruned heads leave all layers together, which leaps over many budgets: then one head more stays in each,
     and the ratio of the rest is searched again.
     """
-    prepared = _prepared(peer.importance, case)
+    prepared = prepared_for(peer.importance, case)
     share, model, low = _search(lambda ratio: peer.at(case, prepared, ratio), case, budget)
     if share < budget and case.pair.heads and not peer.dims:
         with_heads = partial(peer.at, case, prepared, heads=low)
@@ -132,7 +134,7 @@ def _importance(name: str) -> Any:
     return made[name]()
 
 
-def _prepared(importance: str, case: Case) -> nn.Module:
+def prepared_for(importance: str, case: Case) -> nn.Module:
     """A copy of the network with what the importance reads: gradients, their squares, activations."""
     if importance not in case.stored:
         model = case.copy().eval().requires_grad_(True)
