@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from penjing.core import Plan
+from penjing.recover._counting import sample
 from penjing.recover._evaluate import select
 from penjing.recover._layers import find_layers
 from penjing.recover._losses import DistillationLoss
@@ -115,7 +116,7 @@ def _situation(
     classes: int,
     pruned: bool,
 ) -> Situation:
-    targets = task.targets(next(iter(data.batches("selection", 2))))
+    targets = task.targets(sample(data))
     numbered = isinstance(targets, Tensor) and not targets.is_floating_point()
     if isinstance(task, SequenceTask):
         numbered = numbered and isinstance(targets, Tensor) and targets.ndim == 2
@@ -135,7 +136,7 @@ def _hidden(
 ) -> tuple[float, str]:
     if plan is None:
         return 0.0, "the student was not cut from the teacher"
-    batch = next(iter(data.batches("selection", 2)))
+    batch = sample(data)
     found = [find_layers(model, task.inputs(place(batch, device_of(model)))) for model in models]
     if any(layers is None for layers in found):
         return 0.0, "no layers or stages were found"

@@ -5,7 +5,8 @@ from typing import Any
 
 from torch import Tensor
 
-from penjing.recover._protocols import Batch, SequenceTask, Task
+from penjing.core import DataError
+from penjing.recover._protocols import Batch, Data, SequenceTask, Task
 
 IGNORED = -100
 
@@ -28,6 +29,23 @@ def terms(task: Task, batch: Batch) -> int:
     if isinstance(task, SequenceTask) and isinstance(targets, Tensor) and targets.ndim == 2:
         return int((targets != IGNORED).sum())
     return examples(targets)
+
+
+def classes_last(logits: Tensor, targets: Any) -> Tensor:
+    """Logits (..., classes); those of maps may come as [batch, classes, ...], as torch's losses take them, which
+    targets [batch, ...] tell.
+    """
+    if not isinstance(targets, Tensor) or logits.ndim < 3 or targets.shape == logits.shape[:-1]:
+        return logits
+    return logits.movedim(1, -1) if targets.shape == logits[:, 0].shape else logits
+
+
+def sample(data: Data, split: str = "selection") -> Batch:
+    """Two examples. Raises `DataError` where the split has none."""
+    batch = next(iter(data.batches(split, 2)), None)
+    if batch is None:
+        raise DataError(f"The split {split!r} is empty: nothing to try the networks on. Give it examples.")
+    return batch
 
 
 def counted(task: Task, batch: Batch, logits: Tensor, *others: Tensor) -> tuple[Tensor, ...]:

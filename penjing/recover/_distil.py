@@ -13,6 +13,7 @@ from penjing.core._recipe import ONE_CLASS_EACH
 from penjing.recover._bn import settle_bn
 from penjing.recover._cache import TeacherCache
 from penjing.recover._choice import AUTO, resolved
+from penjing.recover._counting import sample
 from penjing.recover._defaults import DISTIL, RECOVER
 from penjing.recover._distillation import blaming, distillation_loss
 from penjing.recover._engine import Checkpoint, Fit, Job, run
@@ -204,7 +205,7 @@ def _job(
         terms = _untaught(asked)
     else:
         terms = _chosen(stage, (student, teacher), task, data, training, asked, resume)
-        batch, own = next(iter(data.batches("selection", 2))), needs_of(terms["loss"])
+        batch, own = sample(data), needs_of(terms["loss"])
         drawn = {**asked.layers, "hidden": terms["hidden"], "plan": asked.plan, "seed": training.seed}
         matching = match(student, teacher, task, batch, needs=own, **drawn)
         if asked.cache is not None:

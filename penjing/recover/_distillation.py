@@ -7,12 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from penjing.core import TrainingError, UsageError
-from penjing.recover._counting import counted
+from penjing.recover._counting import classes_last, counted
 from penjing.recover._loss_answers import teacher_guided
 from penjing.recover._losses import DistillationLoss, Signals, find_loss
 from penjing.recover._matching import NOTHING, Matching
 from penjing.recover._modules import call
-from penjing.recover._protocols import Batch, Task
+from penjing.recover._protocols import Batch, SequenceTask, Task
 from penjing.recover._schedules import anneal
 from penjing.recover._teaching import Taught
 from penjing.recover._training import inside
@@ -95,6 +95,8 @@ def _signals(
 ) -> Signals:
     """What the distance looks at: of a sequence task the positions that count, and their targets if they have any."""
     targets = task.targets(batch)
+    if not isinstance(task, SequenceTask):
+        own, taught = classes_last(own, targets), classes_last(taught, targets)
     placed = isinstance(targets, Tensor) and targets.shape == own.shape[:-1]
     student, teacher, *rest = counted(task, batch, own, taught, *((targets,) if placed else ()))
     return Signals(

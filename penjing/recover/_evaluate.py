@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from penjing.core import DataError, UsageError
-from penjing.recover._counting import terms
+from penjing.recover._counting import classes_last, terms
 from penjing.recover._modules import call, device_of, kept_modes, place
 from penjing.recover._protocols import Batch, Data, SequenceTask, Task
 from penjing.recover._training import Training
@@ -50,12 +50,12 @@ def evaluate(
             weight = terms(task, batch)
             loss += float(task.loss(outputs, batch)) * weight if weight else 0.0
             count += weight
-    if not found:
+    if not any(len(truths) for _, truths in found):
         raise DataError(
             f"The split {split!r} is empty: nothing to evaluate. Give it examples with splits=(...)."
         )
     given, truth = (_ordered(parts, order) for parts in zip(*found, strict=True))
-    told = given.argmax(-1) if isinstance(given, Tensor) else given
+    told = classes_last(given, truth).argmax(-1) if isinstance(given, Tensor) else given
     return {**task.metric(given, truth), "loss": loss / max(1, count), "predictions": told, "targets": truth}
 
 
@@ -70,7 +70,13 @@ def _answers(task: Task, outputs: Any, batch: Batch) -> tuple[Any, Any]:
     logits = task.logits(outputs).float()
     if isinstance(task, SequenceTask):
         return task.answers(logits, batch), task.truths(batch)
-    return logits.cpu(), task.targets(batch).cpu()
+    targets = task.targets(batch)
+    if not isinstance(targets, Tensor):
+        raise UsageError(
+            f"targets() of the task {task.name!r} gives {type(targets).__name__}, not a tensor with one row per "
+            "example. Give classes as numbers, such as torch.tensor([names.index(label) for label in labels])."
+        )
+    return logits.cpu(), targets.cpu()
 
 
 def _ordered(parts: Sequence[Any], order: Tensor | None) -> Any:

@@ -87,6 +87,11 @@ def dkd(
     student, teacher, right = student[counts], teacher[counts], targets.reshape(-1)[counts]
     if not len(student):
         return student.sum()
+    if int(right.max()) >= student.shape[-1]:
+        raise UsageError(
+            f"The distillation loss 'dkd' found the class number {int(right.max())} among {student.shape[-1]} classes. "
+            "Check the targets, and mark those that do not count with -100."
+        )
     own, other = _binary(student, right), _binary(teacher, right)
     target = F.kl_div(own, other, reduction="batchmean", log_target=True)
     own, other = (F.log_softmax(_others(x, right), dim=-1) for x in (student, teacher))

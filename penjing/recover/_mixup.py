@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from penjing.core import UsageError
+from penjing.recover._counting import sample
 from penjing.recover._protocols import Batch, Data, SequenceTask, Task
 from penjing.recover._training import Training
 
@@ -61,7 +62,7 @@ def mixing(task: Task, data: Data, training: Training) -> Task:
     """`task` as training sees it: with mixup a `MixedTask`; a UsageError where examples cannot be mixed."""
     if not training.mixup:
         return task
-    batch = next(iter(data.batches("selection", 2)))
+    batch = sample(data)
     why = (
         "answers by position have no one label to mix"
         if isinstance(task, SequenceTask)

@@ -123,11 +123,13 @@ def cache_features(
             kept: list[tuple[Tensor, Tensor]] = []
             for raw in data.batches(split, training.eval_batch_size):
                 pair = _features_of(model, module, task, place(raw, device_of(model), memory_format))
-                if pair is None or pair[0][0].nbytes * data.n(split) > FEATURE_BYTES:
+                if pair is None or not len(pair[0]) or pair[0][0].nbytes * data.n(split) > FEATURE_BYTES:
                     return None
                 if kept and pair[0].shape[1:] != kept[0][0].shape[1:]:
                     return None
                 kept.append(pair)
+            if not kept:
+                return None
             splits[split] = torch.cat([x for x, _ in kept]), torch.cat([y for _, y in kept])
     return Features(splits)
 

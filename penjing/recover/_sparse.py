@@ -24,6 +24,7 @@ from penjing.recover._distil import recover
 from penjing.recover._engine import Checkpoint, Fit, least_batch
 from penjing.recover._protocols import Data, Progress, Task
 from penjing.recover._state import TrainState
+from penjing.recover._training import inside
 
 RAMP, HOLD = "sparsify-ramp", "sparsify"
 TIMES = 100  # that the share rises within a ramp
@@ -170,6 +171,9 @@ def sparsify(
     ramp; weights that they cannot be laid over are named in the result's `notes`, and told to `say`. A resumed run does
     as the whole one did. Zeros are no speed: measure, and compare sizes on disk.
     """
+    inside("ramp", ramp, 0, 1)
+    if epochs < 1:
+        raise UsageError(f"epochs must be a whole number of at least 1, not {epochs!r}.")
     names = weight_names(model, sparsity.layers, sparsity.pattern)
     notes = _dense(model, sparsity)
     if options.get("say") is not None:

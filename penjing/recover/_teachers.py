@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from penjing.core import UsageError
+from penjing.recover._counting import classes_last, sample
 from penjing.recover._modules import call, device_of, kept_modes, place
 from penjing.recover._protocols import Data, SequenceTask, Task
 
@@ -23,7 +24,7 @@ def check_teacher(student: nn.Module, teacher: nn.Module, task: Task, data: Data
             "The teacher is the student itself; pass copy.deepcopy(model) taken before the change."
         )
     _separate(student, teacher)
-    batch = next(iter(data.batches("selection", 2)))
+    batch = sample(data)
     own, tables = _outputs(student, task, batch, "student")
     taught, others = _outputs(teacher, task, batch, "teacher")
     _same_tables(tables, others)
@@ -32,6 +33,8 @@ def check_teacher(student: nn.Module, teacher: nn.Module, task: Task, data: Data
             f"The teacher gives {taught.shape[1]} positions where the student gives {own.shape[1]}: their frame "
             "rates differ, so their outputs cannot be compared. Choose a teacher of the student's frame rate."
         )
+    if not isinstance(task, SequenceTask):
+        own, taught = (classes_last(logits, task.targets(batch)) for logits in (own, taught))
     if own.shape[-1] != taught.shape[-1]:
         raise UsageError(
             f"The teacher gives {taught.shape[-1]} classes and the student {own.shape[-1]}: "

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from penjing.recover._cache import TeacherCache, View, as_logits, as_rows, digest
+from penjing.recover._counting import sample
 from penjing.recover._matching import Matching
 from penjing.recover._mixup import Mixed
 from penjing.recover._modules import call, device_of, kept_modes, place
@@ -37,7 +38,7 @@ class Teaching:
         self._say, self._failed = say, False
         self._teacher, self._task, self._data, self._training = teacher, task, data, training
         self._format = torch.channels_last if training.channels_last else None
-        self._dtype, self._width = self._form()
+        self._dtype, self._shape, self._width = self._form()
         about = {"bf16": training.bf16, "channels_last": training.channels_last, "mixup": training.mixup}
         self._shelf = cache.of(teacher, **about)
 
@@ -75,7 +76,7 @@ class Teaching:
         inputs, partners = self._key(batch, examples)
         found = view.read(examples, inputs, partners)
         if found is not None:
-            return as_logits(found, len(examples), self._dtype)
+            return as_logits(found, len(examples), self._dtype).view(len(examples), *self._shape)
         fresh = self._fresh(batch)
         view.write(examples, inputs, as_rows(fresh), partners)
         return fresh
@@ -94,12 +95,12 @@ class Teaching:
         with torch.autocast(device.type, torch.bfloat16, enabled=self._training.bf16):
             return self._task.logits(call(self._teacher, self._task.inputs(placed)))
 
-    def _form(self) -> tuple[torch.dtype, int]:
-        """The dtype of the teacher's logits, and the bytes of one example's."""
+    def _form(self) -> tuple[torch.dtype, torch.Size, int]:
+        """The dtype of the teacher's logits, and the shape and bytes of one example's."""
         with kept_modes(self._teacher):
             self._teacher.eval()
-            logits = self._fresh(next(iter(self._data.batches("selection", 2))))
-        return logits.dtype, logits[0].numel() * logits.itemsize
+            logits = self._fresh(sample(self._data))
+        return logits.dtype, logits.shape[1:], logits[0].numel() * logits.itemsize
 
 
 def teaching(

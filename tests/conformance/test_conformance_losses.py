@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from penjing.recover import Related, Signals, Stream, find_loss, loss_names, needs_of
+from penjing.core import UsageError
+from penjing.recover import Related, Signals, Stream, dkd, find_loss, loss_names, needs_of
 from penjing.recover._attention import Attended
 
 
@@ -104,3 +105,8 @@ def test_every_loss_cites_its_paper(name: str):
     text = known[name].__doc__ or ""
     assert any(str(year) in text for year in range(2014, 2026))
     assert "eq" in text or "section" in text
+
+
+def test_class_numbers_beyond_the_classes_are_named():
+    with pytest.raises(UsageError, match=r"class number 255 among 3 classes.*-100"):
+        dkd(torch.zeros(2, 3), torch.zeros(2, 3), torch.tensor([1, 255]), 1.0)

@@ -1,19 +1,24 @@
 import copy
 import math
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor, nn
 
 from penjing.core import TrainingError, UsageError
 from penjing.recover import (
     DISTIL,
     RECOVER,
+    Signals,
+    TeacherCache,
     Training,
     TrainState,
     _engine,
     distil,
     distillation_loss,
     evaluate,
+    find_loss,
     kd_kl,
     recover,
     transfer,
@@ -393,3 +398,57 @@ def test_defaults_are_what_the_functions_use(net, teacher, task, data):
     assert (kept["loss"], kept["temperature"], kept["weight"]) == ("kl", 2.0, 1.0)
     assert kept["weight_decay"] == DISTIL.training.weight_decay
     assert kept["optimizer"] == RECOVER.training.optimizer == "adamw"
+
+
+class Maps:
+    """A class for every place: logits [batch, classes, height, width], as torch's cross entropy takes them."""
+
+    name = "maps"
+
+    def inputs(self, batch: Any) -> Tensor:
+        return batch[0]
+
+    def targets(self, batch: Any) -> Tensor:
+        return (batch[0][:, 0] > 0).long()
+
+    def logits(self, outputs: Any) -> Tensor:
+        return outputs
+
+    def loss(self, outputs: Any, batch: Any) -> Tensor:
+        return nn.functional.cross_entropy(outputs, self.targets(batch))
+
+    def metric(self, logits: Tensor, targets: Tensor) -> dict[str, Any]:
+        return {"accuracy": float((logits.argmax(1) == targets).float().mean())}
+
+
+def mapping(width: int, classes: int = 3) -> nn.Module:
+    torch.manual_seed(width)
+    return nn.Sequential(nn.Conv2d(1, width, 3, padding=1), nn.ReLU(), nn.Conv2d(width, classes, 1))
+
+
+@pytest.mark.parametrize("loss", ["kl", "standardized-kl", "dist", "dkd"])
+def test_of_maps_the_classes_are_compared_and_not_the_columns(data, loss):
+    """Every place is an example: the same as a plain table of logits [places, classes]."""
+    student, teacher, task = mapping(4), mapping(8), Maps()
+    batch = next(iter(data.batches("train", 6)))
+    found = distillation_loss(student, teacher, task, loss=loss, temperature=2.0, weight=1.0)(batch, 0, 1)
+    own, taught = (net(batch[0]).permute(0, 2, 3, 1).reshape(-1, 3) for net in (student, teacher))
+    shape = (6, 8, 8, 3) if loss == "dist" else own.shape
+    own, taught = own.reshape(shape), taught.reshape(shape)
+    told = Signals(student=own, teacher=taught, targets=task.targets(batch).flatten(), temperature=2.0)
+    wanted = task.loss(student(batch[0]), batch) + find_loss(loss)(told)
+    torch.testing.assert_close(found, wanted)  # fp32, sums in another order
+
+
+def test_maps_of_other_numbers_of_classes_are_refused_and_their_cache_is_replayed(data, tmp_path):
+    with pytest.raises(UsageError, match="gives 5 classes and the student 3"):
+        distil(mapping(4), mapping(8, classes=5), Maps(), data, epochs=1)
+    cached, online = mapping(4), mapping(4)
+    options = {"epochs": 2, "views": 1, "channels_last": False}
+    fit = distil(cached, mapping(8), Maps(), data, cache=TeacherCache(folder=tmp_path), **options)
+    distil(online, mapping(8), Maps(), data, **options)
+    assert "3 classes" in fit.notes[0]
+    assert all(torch.equal(a, b) for a, b in zip(cached.parameters(), online.parameters(), strict=True))
+    figures = evaluate(cached, Maps(), data, "selection")
+    assert figures["predictions"].shape == figures["targets"].shape
+    assert float((figures["predictions"] == figures["targets"]).float().mean()) == figures["accuracy"]

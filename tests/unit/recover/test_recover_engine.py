@@ -374,3 +374,28 @@ def test_evaluate_counts_right_answers(net, task, data):
         images, targets = data._make("selection")
         expected = torch.nn.functional.cross_entropy(model.eval()(images), targets)
     assert figures["loss"] == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_targets_that_are_words_are_refused(net, task, data):
+    task.targets = lambda batch: ["bright"] * len(batch[1])
+    with pytest.raises(UsageError, match=r"targets\(\) of the task 'tiny' gives list, not a tensor"):
+        evaluate(net(), task, data, "selection")
+
+
+@pytest.mark.parametrize("batches", [0, 1])
+def test_a_selection_split_without_examples_is_refused(net, task, data, batches):
+    """Loaders give no batch, or one without examples."""
+    serve = data.batches
+
+    def empty(split, size, **options):
+        if split != "selection":
+            return serve(split, size, **options)
+        return [(x[:0], y[:0]) for x, y in list(serve(split, size))[:batches]]
+
+    data.batches = empty
+    for train in (
+        lambda: transfer(net(), task, data, **OPTIONS),
+        lambda: recover(net(), net(width=4), task, data, epochs=1),
+    ):
+        with pytest.raises(DataError, match="The split 'selection' is empty"):
+            train()

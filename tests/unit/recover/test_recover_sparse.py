@@ -175,6 +175,13 @@ def test_a_resumed_run_ends_bit_for_bit_the_same(net: Any, task: Any, data: Any,
         assert torch.equal(tensor, again.state_dict()[name]), name
 
 
+@pytest.mark.parametrize("options", [{"ramp": -1.0}, {"ramp": 2.0}, {"epochs": 0}])
+def test_ramps_and_epochs_that_cannot_be_are_named(net: Any, task: Any, data: Any, options: dict[str, Any]):
+    (name,) = options
+    with pytest.raises(UsageError, match=f"^{name} must be .*{options[name]}"):
+        sparsify(net(), None, task, data, sparsity=Sparsity(share=0.5), **options)
+
+
 def test_saved_and_loaded_as_ever(net: Any, tmp_path: Any):
     model, x = net(), torch.randn(1, 1, 8, 8)
     slim, plan = pj.prune(model, x, ratio=0.5)
