@@ -7,10 +7,13 @@ os.environ.setdefault("MKL_NUM_THREADS", "1")
 
 import random
 import signal
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+
+from penjing.search import _timed_before
 
 torch.set_num_threads(1)
 # Where this runs in the background, what tests start would inherit that Ctrl-C is ignored.
@@ -23,6 +26,12 @@ def _same_start():
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _no_times_from_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a search times is kept in a folder of the test's own."""
+    monkeypatch.setattr(_timed_before, "cache_folder", lambda: tmp_path / "times")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

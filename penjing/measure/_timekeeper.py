@@ -1,5 +1,6 @@
 """Many networks timed against one, whatever else the machine does meanwhile."""
 
+import os
 from collections.abc import Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
@@ -11,8 +12,8 @@ import numpy as np
 from torch import nn
 
 from penjing.core import UsageError
-from penjing.measure._clock import Stopwatch, stopwatch_of
-from penjing.runtimes import ExampleInputs, NodeTime, Prepared, prepare, steady
+from penjing.measure._clock import Stopwatch, device_name, undisturbed
+from penjing.runtimes import ExampleInputs, NodeTime, Prepared, prepare, steady, versions_of
 
 ROUNDS = 12
 PROFILED = 8  # forwards whose operators are timed
@@ -69,6 +70,24 @@ class Timekeeper:
         self._placed = None
         self._stack.close()
 
+    @property
+    def place(self) -> dict[str, Any]:
+        """Machine, runtime with its versions, threads, batch size and clock: times of two places do not compare."""
+        if self._placed is None:
+            raise UsageError(
+                "a Timekeeper has a place inside a with statement: with Timekeeper(...) as keeper"
+            )
+        one = self._placed
+        return {
+            "device": device_name(one.device),
+            "cores": os.cpu_count(),
+            "runtime": one.runtime,
+            "versions": versions_of(one.runtime),
+            "threads": one.threads,
+            "batch_size": one.batch_size,
+            "clock": getattr(self._watch(one), "__name__", "own"),
+        }
+
     def time(self, model: nn.Module, *, operators: bool = True) -> Timing:
         """One network's timing; its operators only where they are asked for and the runtime tells them."""
         if self._placed is None:
@@ -90,7 +109,7 @@ class Timekeeper:
         )
 
     def _watch(self, placed: Prepared) -> Stopwatch:
-        return self.stopwatch or stopwatch_of(placed.device)
+        return self.stopwatch or undisturbed(placed.device, placed.threads)
 
     def _turns(self, reference: Prepared, placed: Prepared) -> list[float]:
         """Time over the reference's, round by round, every other one backwards."""

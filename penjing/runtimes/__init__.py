@@ -18,3 +18,4 @@ from penjing.runtimes._prepared import steady as steady
 from penjing.runtimes._registry import RUNTIMES as RUNTIMES
 from penjing.runtimes._registry import prepare as prepare
 from penjing.runtimes._registry import refuse_unknown_runtime as refuse_unknown_runtime
+from penjing.runtimes._versions import versions_of as versions_of

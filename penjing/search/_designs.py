@@ -1,6 +1,7 @@
 """Networks of random widths, to learn from what each of them takes."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from torch import nn
@@ -26,22 +27,24 @@ def learn_table(
     rounding: Rounding,
     *,
     seed: int = 0,
+    before: Sequence[Observation] = (),
     progress: Callable[[int, int], None] | None = None,
 ) -> LatencyTable:
     """A latency table of `model` from networks of random widths, timed by `keeper`.
 
-    12 of them, and up to 24 while the table misses those left out by more than 3% in the median.
+    12 of them, and up to 24 while the table misses those left out by more than 3% in the median. `before` are
+    observations of an earlier search, the whole network first: what they hold is not timed again, but brought to the
+    pace that the whole network runs at now.
     """
     seen = [_observed(keeper.time(model), {g.name: len(g) for g in groups})]
+    known = at_pace(before, seen[0].milliseconds)
     table: LatencyTable | None = None
     for number, kept in enumerate(designs(structure, groups, rounding, MOST, seed=seed), 1):
-        rng = np.random.default_rng((seed, number))
-        gone = {
-            g.name: tuple(np.sort(rng.permutation(len(g))[kept[g.name] :]).tolist())
-            for g in groups
-            if kept[g.name] < len(g)
-        }
-        seen.append(_observed(keeper.time(apply(model, plan_removal(structure, gone))), kept))
+        found = known.get(tuple(kept.items()))
+        if found is None:
+            slim = apply(model, plan_removal(structure, drawn(groups, kept, (seed, number))))
+            found = _observed(keeper.time(slim), kept)
+        seen.append(found)
         if progress is not None:
             progress(number, NETWORKS if number <= NETWORKS else MOST)
         if number >= NETWORKS and number % FEWEST == 0:
@@ -49,6 +52,31 @@ def learn_table(
             if table.error <= ENOUGH:
                 return table
     return table or fit_table(structure, seen)
+
+
+def drawn(groups: Sequence[PruneGroup], kept: Mapping[str, int], seed: Any) -> dict[str, tuple[int, ...]]:
+    """Units that go, by group name, at random: which ones does not change the time."""
+    rng = np.random.default_rng(seed)
+    return {
+        g.name: tuple(np.sort(rng.permutation(len(g))[kept[g.name] :]).tolist())
+        for g in groups
+        if kept[g.name] < len(g)
+    }
+
+
+def at_pace(before: Sequence[Observation], whole: float) -> dict[tuple[tuple[str, int], ...], Observation]:
+    """Observations by kept counts, as if the first, that of the whole network, had taken `whole` milliseconds."""
+    if not before:
+        return {}
+    factor = whole / before[0].milliseconds
+    return {
+        tuple(one.kept.items()): Observation(
+            kept=one.kept,
+            operators={k: Seen(s.shapes, factor * s.milliseconds) for k, s in one.operators.items()},
+            milliseconds=factor * one.milliseconds,
+        )
+        for one in before[1:]
+    }
 
 
 def designs(

@@ -65,6 +65,7 @@ def prune(
     batch_size: int | None = None,
     threads: int | None = None,
     reference: nn.Module | None = None,
+    fresh: bool = False,
     aimed: Callable[[Aimed], None] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[nn.Module, Plan]:
@@ -83,7 +84,8 @@ def prune(
     A budget on latency is one of `runtime` ("eager", "onnx", ...) at `batch_size` (None: that of example_inputs) and
     `threads`, relative to `reference` (None: `model`): networks of random widths are timed first, and the one that is
     returned was measured within the budget, in turns with the reference; `aimed` is told how, `progress` how many of
-    the networks are timed. It is a promise on this machine as it was, not on others.
+    the networks are timed. What was timed is kept in the cache folder (PENJING_CACHE) for later searches of the same
+    network on this machine, unless `fresh`. It is a promise on this machine as it was, not on others.
 
     Raises `UsageError` for arguments that cannot work, `BudgetError` (with the nearest) for a budget out of reach,
     `TraceError` if the forward cannot be followed, `VerificationError` if nothing can be removed and proven.
@@ -125,6 +127,7 @@ def prune(
                     seed=seed,
                     aimed=aimed,
                     progress=progress,
+                    fresh=fresh,
                 ),
             )
     return slim, plan if merging is None else merging.then(plan)

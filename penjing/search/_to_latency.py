@@ -19,8 +19,8 @@ ROUNDS = 4
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Aimed:
     """How a latency was reached, in milliseconds: the limit, the time of the reference, that measured of the network
-    which was taken, and what was predicted and measured per try; the table's own error, and from how many networks it
-    was learnt.
+    which was taken, and what was predicted and measured per try; the table's own error, from how many networks it was
+    learnt, how many of them an earlier search had timed, and what became of their file where that is worth a note.
     """
 
     limit: float
@@ -30,6 +30,8 @@ class Aimed:
     table_error: float
     unexplained: float
     networks: int
+    reused: int = 0
+    note: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -40,6 +42,8 @@ class Aimed:
             "table_error": self.table_error,
             "unexplained": self.unexplained,
             "networks": self.networks,
+            "reused": self.reused,
+            "note": self.note,
         }
 
 

@@ -6,15 +6,16 @@ from typing import Any
 
 from torch import nn
 
-from penjing.core import Budget, Limit
+from penjing.core import Budget, BudgetError, Limit
 from penjing.core._groups import PruneGroup
 from penjing.core._plan import Plan
 from penjing.measure import Timekeeper
 from penjing.search._choose import BudgetCost, Choice, Chooser
 from penjing.search._designs import learn_table
-from penjing.search._latency_table import LatencyTable
+from penjing.search._latency_table import LatencyTable, Observation
 from penjing.search._prove import prove
 from penjing.search._select import Rounding, floor_choices, prunable
+from penjing.search._timed_before import shelf_for
 from penjing.search._to_latency import Aimed, Candidate, to_latency
 from penjing.structure import Structure, trace
 from penjing.surgery import apply, plan_removal
@@ -31,6 +32,7 @@ class Clock:
     seed: int
     aimed: Callable[[Aimed], None] | None
     progress: Callable[[int, int], None] | None
+    fresh: bool = False  # times nothing by what earlier searches saw
 
 
 def within_time(
@@ -59,9 +61,6 @@ def within_time(
         if within and keeper.time(model, operators=False).milliseconds <= most:
             return untouched(model, structure)
         found = scored()
-        table = learn_table(
-            model, structure, groups, keeper, found.rounding, seed=clock.seed, progress=clock.progress
-        )
         absolute = Budget(limits=(Limit(metric="latency", number=most, unit="ms"), *others))
 
         def made(told: LatencyTable) -> Candidate:
@@ -77,9 +76,40 @@ def within_time(
             kept = {g.name: len(g) - len(gone.get(g.name, ())) for g in structure.groups}
             return Candidate(slim, plan, told.milliseconds(kept))
 
-        slim, plan, how = to_latency(made, table, keeper, most)
+        def reached(before: Sequence[Observation]) -> tuple[nn.Module, Plan, Aimed]:
+            table = learn_table(
+                model,
+                structure,
+                groups,
+                keeper,
+                found.rounding,
+                seed=clock.seed,
+                before=before,
+                progress=clock.progress,
+            )
+            notes.append(shelf.write(table.observations))
+            return to_latency(made, table, keeper, most)
+
+        shelf = shelf_for(
+            model,
+            structure,
+            groups,
+            found.rounding,
+            place=keeper.place,
+            example_inputs=example_inputs,
+            fresh=clock.fresh,
+        )
+        before, *notes = shelf.read()
+        try:
+            slim, plan, how = reached(before)
+        except BudgetError:
+            if not before:
+                raise
+            before = ()
+            slim, plan, how = reached(before)
     if clock.aimed is not None:
-        clock.aimed(how)
+        reused = max(0, len(before) - 1)
+        clock.aimed(replace(how, reused=reused, note="; ".join(note for note in notes if note)))
     return slim, plan
 
 

@@ -1,6 +1,7 @@
 """Time is scripted: a stopwatch that runs the call and reads from a list, so nothing here can flake."""
 
 import gc
+import time
 from collections.abc import Callable, Iterator
 from itertools import count
 
@@ -10,6 +11,7 @@ from torch import nn
 
 from penjing.core import UsageError
 from penjing.measure import Complexity, eta, latency, measure, speedup
+from penjing.measure._clock import undisturbed
 
 X = torch.randn(1, 3)
 
@@ -218,3 +220,11 @@ def test_cuda_events_give_milliseconds() -> None:
     assert found.latency.device.startswith("cuda:")
     assert found.peak_memory is not None
     assert found.peak_memory.value >= (256 * 256 + 256 + 4 * 256 * 2) * 4
+
+
+def test_on_one_thread_the_search_does_not_count_time_spent_elsewhere() -> None:
+    def rest() -> None:
+        time.sleep(0.2)
+
+    assert undisturbed(torch.device("cpu"), 1)(rest) < 100
+    assert undisturbed(torch.device("cpu"), 2)(rest) >= 200

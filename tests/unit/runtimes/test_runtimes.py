@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 import penjing as pj
 from penjing.core import UsageError
-from penjing.runtimes import NodeTime, Prepared, prepare
+from penjing.runtimes import NodeTime, Prepared, prepare, versions_of
 
 
 class SmallConvolutional(nn.Module):
@@ -190,3 +191,9 @@ def test_a_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> N
 def test_unknown_runtimes_are_refused() -> None:
     with pytest.raises(UsageError, match="did you mean 'onnx'"):
         prepare(nn.Linear(3, 2), torch.ones(1, 3), runtime="onx")
+
+
+def test_the_versions_are_those_of_the_packages_that_run() -> None:
+    assert versions_of("eager") == {"torch": version("torch")}
+    pytest.importorskip("onnxruntime")
+    assert versions_of("onnx")["onnxruntime"] == version("onnxruntime")

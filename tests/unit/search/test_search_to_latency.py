@@ -1,6 +1,7 @@
 """Latency budgets met by measurement, on a clock that the test keeps."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Self
 
 import pytest
@@ -39,6 +40,10 @@ class Clock:
         return self
 
     def __exit__(self, *error: object) -> None: ...
+
+    @property
+    def place(self) -> dict[str, str]:
+        return {"device": f"the test's own clock, {type(self).__name__}"}
 
     def time(self, model: nn.Module, *, operators: bool = True) -> Timing:
         type(self).timed += 1
@@ -127,3 +132,87 @@ def test_milliseconds_out_of_reach_are_refused_with_the_nearest(
     assert caught.value.metric == "latency"
     assert caught.value.nearest is not None
     assert caught.value.nearest > 0
+
+
+def limits_and_counts(kind: type[Clock], model: nn.Module, **options: Any) -> tuple[Aimed, int]:
+    """How the budget was reached, and how many networks were timed for it."""
+    told, before = list[Aimed](), kind.timed
+    pj.prune(model, X, budget="latency<=0.5x", aimed=told.append, **options)
+    return told[0], kind.timed - before
+
+
+def test_a_second_search_reuses_the_times_and_measures_its_result(
+    clock: Callable[[float], type[Clock]],
+) -> None:
+    kind, model = clock(1.0), net()
+    first, timed = limits_and_counts(kind, model)
+    again, fewer = limits_and_counts(kind, model)
+    assert (first.reused, again.reused) == (0, 12)
+    assert fewer == timed - 12
+    assert again.measured == first.measured
+    assert again.tries == first.tries
+
+
+def test_fresh_neither_reads_nor_keeps_times(clock: Callable[[float], type[Clock]], tmp_path: Path) -> None:
+    kind, model = clock(1.0), net()
+    assert limits_and_counts(kind, model, fresh=True)[0].reused == 0
+    assert not list(tmp_path.rglob("*.json"))
+    limits_and_counts(kind, model)
+    assert limits_and_counts(kind, model, fresh=True)[0].reused == 0
+
+
+def test_other_widths_alignment_or_inputs_are_timed_anew(clock: Callable[[float], type[Clock]]) -> None:
+    kind, model = clock(1.0), net()
+    limits_and_counts(kind, model)
+    assert limits_and_counts(kind, model, round_to=8)[0].reused == 0
+    assert limits_and_counts(kind, model, protect=("0",))[0].reused == 0
+    model[3] = nn.GELU()
+    assert limits_and_counts(kind, model)[0].reused == 0
+    told = list[Aimed]()
+    pj.prune(net(), torch.randn(2, 3, 16, 16), budget="latency<=0.5x", aimed=told.append)
+    assert told[0].reused == 0
+
+
+def altered(text: str) -> str:
+    return text.replace('"milliseconds": ', '"milliseconds": 1', 1)
+
+
+def of_another_machine(text: str) -> str:
+    return text.replace("test's own clock", "test's old clock", 1)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [lambda text: text[: len(text) // 2], lambda text: "[]", lambda text: "", altered, of_another_machine],
+)
+def test_a_torn_or_foreign_file_is_left_aside_with_a_note(
+    clock: Callable[[float], type[Clock]], tmp_path: Path, spoil: Callable[[str], str]
+) -> None:
+    kind, model = clock(1.0), net()
+    limits_and_counts(kind, model)
+    (kept,) = tmp_path.rglob("*.json")
+    kept.write_text(spoil(kept.read_text()))
+    how, _ = limits_and_counts(kind, model)
+    assert how.reused == 0
+    assert f"{kept} was not used" in how.note
+    assert limits_and_counts(kind, model)[0].note == ""
+
+
+def test_times_that_no_longer_hold_are_taken_again(clock: Callable[[float], type[Clock]]) -> None:
+    """By the times kept, nothing makes the network faster; the machine has changed since."""
+    clock(1.0)._true = staticmethod(lambda model: 5.0)  # type: ignore[method-assign]
+    with pytest.raises(BudgetError):
+        pj.prune(net(), X, budget="latency<=0.5x")
+    how, _ = limits_and_counts(clock(1.0), net())
+    assert how.reused == 0
+    assert how.measured <= how.limit
+
+
+def test_a_folder_that_cannot_be_written_is_no_failure(
+    clock: Callable[[float], type[Clock]], tmp_path: Path
+) -> None:
+    kind = clock(1.0)
+    (tmp_path / "times").write_text("a file in the way")
+    how, _ = limits_and_counts(kind, net())
+    assert "could not be written" in how.note
+    assert how.measured <= how.limit
