@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from penjing.cli._data import data as data_commands
-from penjing.cli._go import Options, check_resumable, first_free, go, recipe_from
+from penjing.cli._go import Options, check_resumable, first_free, go, lend_a_hand, recipe_from
 from penjing.cli._options import (
     Alphabet,
     Code,
@@ -144,6 +144,19 @@ def shape(
     found = recipe_from(recipe, given, resumed=out if resume else None)
     options = Options(dry_run=dry_run, resume=resume, as_json=as_json, quiet=quiet, trust=True)
     go(found, out or first_free(found.model.rpartition(":")[2]), options)
+
+
+@app.command()
+def tune(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="The folder of a run whose recipe tunes.")],
+    model: Code = None,
+    device: Annotated[str | None, typer.Option(help="cpu or cuda, where not the recipe's.")] = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Take part in a run's step tune, beside `penjing shape`: one more worker, here or on another machine."""
+    lend_a_hand(run, model, device, as_json=as_json, quiet=quiet)
 
 
 @app.command()

@@ -13,7 +13,7 @@ from penjing.cli._interrupt import CODE, in_order, interrupted
 from penjing.cli._screen import Screen, say_json, screen
 from penjing.cli._views import show_plan
 from penjing.core import Recipe, UsageError, clean, read_yaml, refuse_code, runs_code
-from penjing.pipeline import dry_run, shape, silent
+from penjing.pipeline import dry_run, help_tune, shape, silent
 
 DEFAULT_TASK = "image-classification"
 
@@ -102,6 +102,20 @@ def go(recipe: Recipe, out: str, options: Options) -> None:
             view.close()
         raise
     view.result(metrics, out)
+
+
+def lend_a_hand(run: str, model: str | None, device: str | None, *, as_json: bool, quiet: bool) -> None:
+    """Tries options for the run in the folder `run`; an interrupt gives the trial back and exits with 130."""
+    view = screen(as_json=as_json, quiet=quiet)
+    try:
+        with in_order():
+            listen = silent if quiet else view.hear
+            help_tune(run, model=model, device=device, trust=model is not None, listen=listen)
+    except KeyboardInterrupt:
+        print(interrupted("; the trial was given back"), file=sys.stderr)
+        raise typer.Exit(CODE) from None
+    finally:
+        view.close()
 
 
 def _how_to_go_on(recipe: Recipe, out: str) -> str:

@@ -12,7 +12,7 @@ from rich.table import Column
 
 from penjing.core import clean
 from penjing.pipeline import Event
-from penjing.report import plain, table, verdict
+from penjing.report import plain, table, trials, verdict
 
 NARROW = 60  # characters, below which names of steps are cut
 
@@ -80,6 +80,8 @@ class LineScreen:
             Console().print(table(metrics))
         else:
             print(plain(metrics))
+        if metrics.get("tuned"):
+            print(trials(metrics["tuned"]))
         print(clean(f"run: {out}   network: {out}/model"))
 
     def close(self) -> None: ...

@@ -12,13 +12,21 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
+    field_validator,
     model_validator,
 )
 
 from penjing.core._belonging import strangers
-from penjing.core._budget import Budget
 from penjing.core._errors import UsageError
-from penjing.core._recipe_values import REGISTERED, checked_name, checked_rival, checked_splits
+from penjing.core._recipe_values import (
+    REGISTERED,
+    checked_budget,
+    checked_name,
+    checked_rival,
+    checked_space,
+    checked_splits,
+    data_named,
+)
 from penjing.core._step_defaults import step_defaults
 from penjing.core._words import clean, cut, shown
 from penjing.core._yaml import dump_yaml, read_yaml
@@ -51,7 +59,6 @@ class _Part(BaseModel):
 
 class DataOptions(_Part):
     """Which examples, how they are split, and how training examples are varied (null: as suits the data).
-
     max_length (tokens) cuts texts; seconds is what networks made for pictures see of a clip, max_seconds refuses longer
     clips; alphabet are the characters of transcripts.
     """
@@ -171,6 +178,31 @@ class RecoverOptions(_Regained):
     reconstruct_examples: Count = 1024
 
 
+class TuneOptions(_Part):
+    """The recover step's options searched by recoveries of a `share` of its epochs; without trials or seconds none is.
+    `space` null is around the recipe's rate and weights of the loss, `storage` null a file in the run folder."""
+
+    trials: Annotated[int, Field(ge=0)] = 0
+    seconds: Positive | None = None
+    share: Annotated[float, Field(gt=0, le=1)] = 0.5
+    space: Annotated[dict[str, tuple[Number | str, ...]] | None, BeforeValidator(checked_space)] = None
+    stop_early: bool = True
+    storage: Annotated[str, Field(pattern="://")] | None = None
+
+    @property
+    def on(self) -> bool:
+        return bool(self.trials or self.seconds)
+
+    @field_validator("space")
+    @classmethod
+    def _allowed(cls, space: Any) -> Any:
+        try:
+            _ = [RecoverOptions.model_validate({k: v}) for k, among in (space or {}).items() for v in among]
+        except ValidationError as error:
+            raise ValueError(f"{error.errors()[0]['loc'][0]}: {error.errors()[0]['msg']}") from None
+        return space
+
+
 class SparsifyOptions(_Regained):
     """Single weights made zero after recovery, and kept so while training: for size on disk, not for speed.
 
@@ -217,6 +249,7 @@ class Steps(_Part):
     distil: DistilOptions = DistilOptions()
     trim: TrimOptions = TrimOptions()
     prune: PruneOptions = PruneOptions()
+    tune: TuneOptions = TuneOptions()
     recover: RecoverOptions = RecoverOptions()
     sparsify: SparsifyOptions = SparsifyOptions()
     controls: ControlOptions = ControlOptions()
@@ -236,14 +269,6 @@ def _filled_steps(values: Mapping[str, Any]) -> Any:
     return steps
 
 
-def _budget(text: str) -> str:
-    return str(Budget.parse(text))
-
-
-def _data(value: object) -> object:
-    return {"source": value} if isinstance(value, str) else value
-
-
 class Recipe(_Part):
     """What a run does. Names only: code comes in from the command line or Python, never from a recipe.
 
@@ -257,8 +282,8 @@ class Recipe(_Part):
     weights: str
     teacher: str | None = None
     teacher_weights: str
-    data: Annotated[DataOptions, BeforeValidator(_data)]
-    budget: Annotated[str, AfterValidator(_budget)]
+    data: Annotated[DataOptions, BeforeValidator(data_named)]
+    budget: Annotated[str, AfterValidator(checked_budget)]
     runtime: Literal["eager"] = "eager"
     device: Literal["cpu", "cuda"] = "cpu"
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0

@@ -18,6 +18,7 @@ from penjing.pipeline._job import Job
 from penjing.pipeline._shrink import trim_notes
 from penjing.pipeline._smaller import NAME as SMALLER
 from penjing.pipeline._smaller import about_rival, rival, why_no_rival
+from penjing.pipeline._tune import trials_in
 from penjing.recover import evaluate
 from penjing.tasks import headline
 
@@ -47,6 +48,8 @@ def measure_step(job: Job, out: Path, figures: dict[str, Any]) -> None:
     slim["speedup"] = _speedups(job)
     _compare_controls(job, rows, slim, answers)
     metrics = _metrics(job, rows, reference)
+    if job.recipe.steps.tune.on:
+        metrics["tuned"] = trials_in(job.run.path)
     if job.recipe.steps.sparsify.on:
         metrics["sparsity"] = _sparsity(job)
     write_json(out / "metrics.json", metrics)

@@ -251,9 +251,12 @@ def write_state(model: nn.Module, folder: Path, step: str) -> None:
     """Every parameter and buffer of `model`, non-persistent ones too."""
     path = state_file(folder, step)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(
-        save({name: tensor.to("cpu", copy=True).contiguous() for name, tensor in _tensors(model)})
-    )
+    path.write_bytes(packed(model))
+
+
+def packed(model: nn.Module) -> bytes:
+    """The content of a file that `read_state` reads."""
+    return save({name: tensor.to("cpu", copy=True).contiguous() for name, tensor in _tensors(model)})
 
 
 @torch.no_grad()

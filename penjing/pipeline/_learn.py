@@ -15,6 +15,7 @@ from penjing.pipeline._rebuilt import rebuild_to
 from penjing.pipeline._rounds import ONCE, Round, epochs_in_all
 from penjing.pipeline._shrink import calibration, cut, cut_from, start
 from penjing.pipeline._taught import distillation, finish, listening, transferred
+from penjing.pipeline._tune import STEP, tune_step, tuned
 from penjing.recover import Fit, Sparsity, distil, recover, sparsify
 from penjing.sources import LoadedSource
 
@@ -66,10 +67,18 @@ def distil_step(job: Job, out: Path, figures: dict[str, Any]) -> None:
 def recover_step(job: Job, round: Round, out: Path, figures: dict[str, Any]) -> None:
     """Accuracy won back after the cut of a round."""
     recipe, name = job.recipe, round.recover
-    model, plan = job.slim(round.prune, round.prune), job.plan(round.prune)
+    begun = round.last and recipe.steps.tune.on  # then the network was reconstructed before tuning
+    model, plan = job.slim(STEP if begun else round.prune, round.prune), job.plan(round.prune)
     epochs = recipe.steps.recover.epochs if round.last else recipe.steps.prune.between
-    _rebuild(job, name, model, round, plan, figures)
+    if not begun:
+        _rebuild(job, name, model, round, plan, figures)
     finish(job, name, _recover(job, name, model, plan, epochs), out, figures)
+
+
+def tuning_step(job: Job, round: Round, out: Path, figures: dict[str, Any]) -> None:
+    """The search of options for the recovery after the cut of the last round."""
+    plan = job.plan(round.prune)
+    tune_step(job, lambda model, told: _rebuild(job, STEP, model, round, plan, told), out, figures)
 
 
 def sparsify_step(job: Job, out: Path, figures: dict[str, Any]) -> None:
@@ -141,7 +150,9 @@ def _rebuild(
 
 def _recover(job: Job, step: str, model: nn.Module, plan: Plan, epochs: int) -> Fit:
     """Every recovery of a run draws the same order and views, so that rivals see the same batches."""
-    options = distillation(job, step, job.recipe.steps.recover) | {"epochs": epochs, "plan": plan}
+    options = (
+        distillation(job, step, job.recipe.steps.recover) | tuned(job) | {"epochs": epochs, "plan": plan}
+    )
     teacher, seed = job.full(job.reference), job.run.record("recover")["seed"]
     with listening(job, step, seed) as hooks:
         return recover(model, teacher, job.inputs.task(), job.inputs.data, **options, **hooks)

@@ -65,6 +65,7 @@ def predict(recipe: Recipe, *, trust: bool = False, inputs: Inputs | None = None
         "distil": pace.training(steps.distil.epochs, taught=True),
         "trim": 10 * steps.trim.blocks * pace.look * steps.trim.calibration,
         "recover": slim,
+        "tune": steps.tune.seconds or steps.tune.trials * steps.tune.share * slim,
         "sparsify": pace.training(steps.sparsify.epochs, share=pace.share, taught=True),
         "smaller:choose": FIXED["choose"],
         "smaller:transfer": 0.0 if of_layers else (probe + pace.training(steps.transfer.epochs)) * pace.share,

@@ -18,7 +18,8 @@ def rebuild_to(
 
     `wanted` is the network of the step `name`. A resumed step does it again: its figures are the same.
     """
-    options, seed = job.recipe.steps.recover, job.run.record(step)["seed"]
+    options, own = job.recipe.steps.recover, "recover" if step == "tune" else step  # as without tuning
+    seed = job.run.record(own)["seed"]
     if options.reconstruct is False:
         return
     how = {"when": options.reconstruct, "examples": options.reconstruct_examples, "seed": seed}

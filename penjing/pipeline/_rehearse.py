@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from penjing.core import Budget, BudgetError, Limit, Reads, SourceError, Texts, UsageError
+from penjing.core import Budget, BudgetError, Limit, Reads, Recipe, SourceError, Texts, UsageError
 from penjing.criteria import CRITERIA, Context, prepare_criterion
 from penjing.export import read_structure
 from penjing.pipeline._answer import check_answer
@@ -15,7 +15,7 @@ from penjing.pipeline._open import artifact_of, reads_of
 from penjing.pipeline._shrink import absolute, check_budget, prune_to, sizes_of
 from penjing.pipeline._smaller import check_rival
 from penjing.recover import Sparsity, Training, find_loss, mixing, sparse_masks
-from penjing.search import DEFAULT_GRANULARITY, Rounding, fastest, trim
+from penjing.search import DEFAULT_GRANULARITY, Rounding, check_optuna, fastest, trim
 from penjing.sources import parse_source
 from penjing.tasks import tokens_disagree
 
@@ -30,6 +30,7 @@ def rehearse(inputs: Inputs) -> None:
     check_budget(recipe)
     _check_device(recipe.device)
     _check_loss(recipe.steps.recover.loss)
+    _check_tuning(recipe)
     _check_mixup(inputs)
     with torch.random.fork_rng():
         whole = inputs.fresh(recipe.weights)
@@ -48,10 +49,19 @@ def _check_loss(name: str) -> None:
         find_loss(name)
 
 
+def _check_tuning(recipe: Recipe) -> None:
+    """Raises UsageError where Optuna is not installed, or a loss to choose from is not known."""
+    if recipe.steps.tune.on:
+        check_optuna()
+        for name in (recipe.steps.tune.space or {}).get("loss", ()):
+            _check_loss(str(name))
+
+
 def _check_mixup(inputs: Inputs) -> None:
     """Raises UsageError where a step that runs would lay examples over each other that cannot be."""
     steps = inputs.recipe.steps
     asked = [steps.transfer.mixup, steps.recover.mixup]
+    asked += [max(map(float, (steps.tune.space or {}).get("mixup", (0,))))] if steps.tune.on else []
     asked += [steps.distil.mixup] if inputs.recipe.teacher else []
     asked += [steps.sparsify.mixup] if steps.sparsify.on else []
     if any(asked):

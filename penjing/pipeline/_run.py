@@ -16,7 +16,7 @@ from penjing.core import Recipe, RunError, UsageError, read_yaml, runs_code
 from penjing.pipeline._files import publish, read_sealed, room_left, sha256, write, write_sealed
 
 # Files that hold measured times or facts of the machine: two equal runs differ in these alone.
-MEASURED = frozenset({"metrics.json", "smaller.json", "volatile.json", "README.md"})
+MEASURED = frozenset({"metrics.json", "smaller.json", "tried.json", "volatile.json", "README.md"})
 CACHE = ".cache"  # what a run keeps for its own length
 _PACKAGES = ("penjing", "torch", "torchvision", "timm", "numpy", "safetensors")
 

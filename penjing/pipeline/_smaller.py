@@ -20,6 +20,7 @@ from penjing.pipeline._job import Inputs, Job, read_state, state_file
 from penjing.pipeline._members import by_name, loaded, look_at, priced, reference_source
 from penjing.pipeline._rounds import epochs_in_all
 from penjing.pipeline._taught import distillation, finish, listening, transferred
+from penjing.pipeline._tune import tuned
 from penjing.recover import distil
 from penjing.sources import Member, build_source, family_rings, from_layers, no_family
 from penjing.tasks import tokens_disagree
@@ -79,7 +80,7 @@ def rival_step(job: Job, out: Path, figures: dict[str, Any]) -> None:
         return
     teacher, of_layers = job.full(job.reference), bool(chosen["layers"])
     model = from_layers(teacher, _member(chosen)) if of_layers else _trained(job, TRANSFER)
-    options = distillation(job, NAME, job.recipe.steps.recover)
+    options = distillation(job, NAME, job.recipe.steps.recover) | tuned(job)
     del options["bn_examples"]
     options |= {"epochs": epochs_of_rival(job.recipe, of_layers=of_layers), "attention": 0.0}
     options |= {"hidden": _hidden(job) if of_layers else 0.0}

@@ -30,13 +30,20 @@ READS = {
     "distil": ("teacher", "teacher_weights", "steps.distil"),
     "trim": ("steps.trim", "steps.recover.reconstruct", "steps.recover.reconstruct_examples"),
     "prune": ("budget", "steps.prune", "steps.recover.reconstruct"),
-    "recover": ("steps.recover", "steps.prune.between"),
+    "tune": ("steps.tune", "steps.recover"),
+    "recover": ("steps.recover", "steps.prune.between", "steps.tune"),
     "sparsify": ("steps.sparsify",),
     "smaller:choose": ("steps.controls.smaller", "steps.measure.batch_sizes"),
     "smaller:transfer": ("steps.transfer",),
-    "control:smaller": ("steps.recover", "steps.prune", "steps.distil.epochs", "steps.sparsify"),
-    "control:scratch": ("steps.recover", "steps.prune", "steps.controls.scratch"),
-    "control:random": ("steps.recover", "steps.prune", "steps.controls.random"),
+    "control:smaller": (
+        "steps.recover",
+        "steps.prune",
+        "steps.distil.epochs",
+        "steps.sparsify",
+        "steps.tune",
+    ),
+    "control:scratch": ("steps.recover", "steps.prune", "steps.controls.scratch", "steps.tune"),
+    "control:random": ("steps.recover", "steps.prune", "steps.controls.random", "steps.tune"),
     "measure": ("steps.measure", "budget"),
     "save": (),
 }
@@ -82,6 +89,8 @@ def steps_of(recipe: Recipe) -> tuple[Step, ...]:
 def _rounds(recipe: Recipe) -> Iterator[tuple[bool, str, Callable[[Job, Path, dict[str, Any]], None]]]:
     for one in rounds_of(recipe):
         yield True, one.prune, lambda job, out, figures, one=one: _shrink.prune_step(job, one, out, figures)
+        tunes = one.last and recipe.steps.tune.on
+        yield tunes, "tune", lambda job, out, figures, one=one: _learn.tuning_step(job, one, out, figures)
         yield (
             True,
             one.recover,

@@ -14,6 +14,7 @@ from penjing.recover._defaults import RecoverDefaults as RecoverDefaults
 from penjing.recover._defaults import TransferDefaults as TransferDefaults
 from penjing.recover._distil import distil as distil
 from penjing.recover._distil import recover as recover
+from penjing.recover._distil import recovery_terms as recovery_terms
 from penjing.recover._distillation import distillation_loss as distillation_loss
 from penjing.recover._engine import Checkpoint as Checkpoint
 from penjing.recover._engine import Fit as Fit

@@ -136,6 +136,21 @@ def recover(
     return fill(replace(fit, selection=after))
 
 
+def recovery_terms(
+    slim: nn.Module,
+    teacher: nn.Module,
+    task: Task,
+    data: Data,
+    plan: Plan | None,
+    asked: Mapping[str, Any],
+    batch_size: int = RECOVER.training.batch_size,
+) -> dict[str, Any]:
+    """loss, temperature, weight and hidden of `asked` with every "auto" as `recover` would choose it."""
+    training = training_with(RECOVER.training, {"batch_size": batch_size})
+    classes = check_teacher(slim, teacher, task, data)
+    return resolved(asked, (slim, teacher), task, data, training, plan, classes, True)[0]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Asked:
     """What the caller wants of a distillation: `terms` may be "auto"."""

@@ -7,4 +7,5 @@ from penjing.report._table import count as count
 from penjing.report._table import plain as plain
 from penjing.report._table import table as table
 from penjing.report._table import verdict as verdict
+from penjing.report._trials import trials as trials
 from penjing.report._units import size as size

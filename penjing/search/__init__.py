@@ -10,4 +10,13 @@ from penjing.search._to_latency import Aimed as Aimed
 from penjing.search._trim import Dropped as Dropped
 from penjing.search._trim import TrimReport as TrimReport
 from penjing.search._trim import trim as trim
+from penjing.search._tuning import Range as Range
+from penjing.search._tuning import Tried as Tried
+from penjing.search._tuning import Tuning as Tuning
+from penjing.search._tuning import check_optuna as check_optuna
+from penjing.search._tuning import choose as choose
+from penjing.search._tuning import open_study as open_study
+from penjing.search._tuning import tried as tried
 from penjing.search._within_time import fastest as fastest
+from penjing.search._workers import begin as begin
+from penjing.search._workers import work as work
