@@ -52,6 +52,8 @@ _HOMES = {
     "trim": "search",
     "load": "export",
     "save": "export",
+    "to_onnx": "export",
+    "to_openvino": "export",
     "load_source": "sources",
     "image_classification": "tasks",
     "image_data": "tasks",
@@ -97,6 +99,8 @@ if TYPE_CHECKING:
     from penjing.criteria import criterion as criterion
     from penjing.export import load as load
     from penjing.export import save as save
+    from penjing.export import to_onnx as to_onnx
+    from penjing.export import to_openvino as to_openvino
     from penjing.measure import Complexity as Complexity
     from penjing.measure import measure as measure
     from penjing.measure import speedup as speedup

@@ -33,10 +33,11 @@ from penjing.cli._options import (
     Tokenizer,
 )
 from penjing.cli._screen import say_json
-from penjing.cli._views import show_comparison, show_structure
+from penjing.cli._views import read_record, show_comparison, show_export, show_structure
 from penjing.core import BudgetError, InternalError, PenjingError, clean
 from penjing.pipeline import compare as compare_networks
 from penjing.pipeline import demo_recipe
+from penjing.pipeline import export as export_network
 from penjing.pipeline import inspect as inspect_network
 
 TASKS = "image-, text-, token- or audio-classification, or speech-recognition."
@@ -195,6 +196,24 @@ def compare(
         say_json(found)
     elif not quiet:
         show_comparison(found)
+
+
+@app.command()
+def export(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A run, or a saved network.")],
+    to: Annotated[str, typer.Option(help="onnx or openvino")],
+    int8: Annotated[bool, typer.Option("--int8", help="Not built yet.", hidden=True)] = False,
+    model: Code = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Write the slim network for another runtime, compared with PyTorch there, into the run's export/."""
+    found = export_network(run, to, int8=int8, trust=True, model=model)
+    if as_json:
+        say_json(read_record(found))
+    elif not quiet:
+        show_export(found)
 
 
 def run() -> int:

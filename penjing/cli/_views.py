@@ -1,5 +1,6 @@
 """What `inspect`, `compare` and `--dry-run` print."""
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,6 +10,7 @@ from rich.table import Table
 
 from penjing.cli._screen import duration
 from penjing.core import Recipe, clean
+from penjing.export import Exported
 from penjing.report import Listing, count, from_right, size, table
 
 
@@ -116,6 +118,21 @@ def _right(heading: str) -> Any:
     from rich.table import Column
 
     return Column(heading, justify="right", no_wrap=True)
+
+
+def show_export(found: Exported) -> None:
+    """Where the file is, what may vary in it, and how near its answers are to PyTorch's."""
+    console = _console()
+    vary = f"any {' and '.join(found.varying)}" if found.varying else "fixed sizes"
+    console.print(f"{_safe(str(found.path))}: {size(found.path.stat().st_size)}, {vary}")
+    console.print(f"Beside PyTorch its answers differ by {found.error:.2g} of their size at most.")
+    for note in found.notes:
+        console.print(f"note: {_safe(note)}")
+
+
+def read_record(found: Exported) -> dict[str, Any]:
+    """What the record beside the file says, with the file's place."""
+    return {"path": str(found.path), **json.loads(found.record.read_text(encoding="utf-8"))}
 
 
 def _console() -> Console:

@@ -5,6 +5,7 @@ from penjing.pipeline._demo import demo_recipe as demo_recipe
 from penjing.pipeline._events import Event as Event
 from penjing.pipeline._events import Listener as Listener
 from penjing.pipeline._events import silent as silent
+from penjing.pipeline._export import export as export
 from penjing.pipeline._helping import help_tune as help_tune
 from penjing.pipeline._inspect import inspect as inspect
 from penjing.pipeline._predict import predict as predict

@@ -1,5 +1,9 @@
 """A network as it runs: the same network in PyTorch, ONNX Runtime and others. Networks are left as they were."""
 
+from penjing.runtimes._deliver_onnx import Check as Check
+from penjing.runtimes._deliver_onnx import Delivered as Delivered
+from penjing.runtimes._deliver_onnx import deliver_onnx as deliver_onnx
+from penjing.runtimes._deliver_openvino import deliver_openvino as deliver_openvino
 from penjing.runtimes._eager import Eager as Eager
 from penjing.runtimes._eager import eager as eager
 from penjing.runtimes._inputs import ExampleInputs as ExampleInputs

@@ -3,39 +3,30 @@
 import inspect
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from penjing.core import UsageError
-from penjing.runtimes._inputs import ExampleInputs, as_call, batch_of, map_tensors, rebatch, tensors_of
+from penjing.runtimes._inputs import ExampleInputs, as_call, map_tensors, tensors_of
 from penjing.runtimes._place import untouched
-from penjing.runtimes._require import cannot_take, first_line, require
+from penjing.runtimes._require import cannot_take, require
 
 LARGEST = 2_000_000_000  # bytes in one protocol buffer; weights beyond it lie beside the file
-BATCH, LENGTH = "batch", "length"
-
-Dims = Mapping[int, str]
+Opened = TypeVar("Opened")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OnnxGraph:
-    """The file written, the names of its inputs and outputs in order, and the dims of inputs that may vary.
-
-    `note` says why the batch is fixed, where it had to be.
-    """
+class Written:
+    """An ONNX file of fixed sizes, and the names of the inputs in order."""
 
     path: Path
-    opset: int
     inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-    varying: tuple[str, ...]
-    note: str = ""
 
 
 class Flat(nn.Module):
@@ -51,87 +42,62 @@ class Flat(nn.Module):
         return tuple(tensors_of(self.model(*args, **kwargs)))
 
 
-def to_onnx(
-    model: nn.Module,
-    inputs: ExampleInputs,
-    path: Path,
-    *,
-    lengths: tuple[int, ...] = (),
-    metadata: Mapping[str, str] | None = None,
-) -> OnnxGraph:
-    """Writes `model` in eval mode to `path`: any batch, and any size in the dims `lengths` of every input.
+def open_fixed(
+    model: nn.Module, inputs: ExampleInputs, folder: Path, runtime: str, opened: Callable[[Written], Opened]
+) -> Opened:
+    """What `opened` makes of the network's graph at exactly these sizes, for timing: its first argument that works.
 
-    A dim that the network fixes is fixed in the file too, at its size in `inputs`, and `note` tells why. Raises
-    UsageError where the network cannot be written at all, or a package is missing.
+    The graph is recorded by torch.jit.trace, far faster than torch.export and run by the same kernels; torch.export
+    writes it where that fails. A way that the values of the inputs decide is the one of these inputs. `opened` raises
+    where the runtime does not take the file or its answers are not PyTorch's. Raises UsageError where nothing works.
     """
-    for module in ("onnx", "onnxscript"):
-        require(module, "ONNX", "onnx")
-    wanted = [((0,), lengths), ((0,), ())] if lengths else [((0,), ())]
-    note = ""
-    for batch, extra in [*wanted, ((), ())]:
+    require("onnx", f"runtime {runtime}", runtime)
+    failed: Exception | None = None
+    for write in (_trace, _export):
         try:
-            found, program = _exported(model, inputs, path, batch, extra, note)
-        except (KeyboardInterrupt, MemoryError, UsageError):
+            return opened(write(model, inputs, folder / "model.onnx"))
+        except (MemoryError, UsageError):
             raise
         except Exception as error:
-            if not batch:
-                raise cannot_take(model, "onnx", error) from error
-            fixed = LENGTH if extra else BATCH
-            note = note or f"the {fixed} is fixed: {first_line(error)}"
-        else:
-            program.model.metadata_props.update(metadata or {})
-            program.save(str(path), external_data=_bytes(model) > LARGEST)
-            return found
-    raise AssertionError("the last attempt returns or raises")
+            failed = error
+    assert failed is not None
+    raise cannot_take(model, runtime, failed) from failed
 
 
-def _exported(
-    model: nn.Module,
-    inputs: ExampleInputs,
-    path: Path,
-    batch: tuple[int, ...],
-    lengths: tuple[int, ...],
-    note: str,
-) -> tuple[OnnxGraph, Any]:
-    given = rebatch(inputs, max(2, batch_of(inputs))) if batch else inputs
-    tensors = tensors_of(given)
-    dims = tuple(_varying(tensor, batch_of(given), batch, lengths) for tensor in tensors)
-    names = input_names(model, given)
-    with untouched(model), _alone():
+def _trace(model: nn.Module, inputs: ExampleInputs, path: Path) -> Written:
+    names = input_names(model, inputs)
+    with untouched(model), quiet(), _no_fast_path():
+        flat = Flat(model, inputs).eval()
+        torch.onnx.export(
+            flat, tuple(tensors_of(inputs)), str(path), dynamo=False, verbose=False, input_names=list(names)
+        )
+    return Written(path=path, inputs=names)
+
+
+def _export(model: nn.Module, inputs: ExampleInputs, path: Path) -> Written:
+    require("onnxscript", "ONNX", "onnx")
+    names = input_names(model, inputs)
+    with untouched(model), quiet():
         program = torch.onnx.export(
-            Flat(model, given).eval(),
-            tuple(tensors),
+            Flat(model, inputs).eval(),
+            tuple(tensors_of(inputs)),
             dynamo=True,
-            dynamic_shapes={"tensors": tuple(_as_dims(one) for one in dims)} if any(dims) else None,
             input_names=list(names),
             verbose=False,
             external_data=False,
         )
+    save_program(program, model, path)
+    return Written(path=path, inputs=names)
+
+
+def save_program(program: Any, model: nn.Module, path: Path) -> None:
     if program is None:
         raise RuntimeError("the exporter gave no graph")
-    graph: Any = program.model.graph
-    found = OnnxGraph(
-        path=path,
-        opset=int(program.model.opset_imports[""]),
-        inputs=tuple(value.name for value in graph.inputs),
-        outputs=tuple(value.name for value in graph.outputs),
-        varying=tuple(sorted({name for one in dims for name in one.values()})),
-        note=note,
-    )
-    return found, program
+    program.save(str(path), external_data=bytes_of(model) > LARGEST)
 
 
-def _bytes(model: nn.Module) -> int:
+def bytes_of(model: nn.Module) -> int:
     return sum(p.numel() * p.element_size() for p in (*model.parameters(), *model.buffers()))
-
-
-def _varying(tensor: Tensor, examples: int, batch: tuple[int, ...], lengths: tuple[int, ...]) -> Dims:
-    found = {dim: BATCH for dim in batch if tensor.dim() and tensor.shape[0] == examples}
-    return found | {dim: LENGTH for dim in lengths if found and tensor.dim() > dim}
-
-
-def _as_dims(named: Dims) -> dict[int, Any]:
-    return {dim: torch.export.Dim(name) for dim, name in named.items()}
 
 
 def input_names(model: nn.Module, inputs: ExampleInputs) -> tuple[str, ...]:
@@ -139,16 +105,25 @@ def input_names(model: nn.Module, inputs: ExampleInputs) -> tuple[str, ...]:
     args, kwargs = as_call(inputs)
     parameters = inspect.signature(model.forward).parameters.values()
     own = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    named = [(own[i] if i < len(own) else f"input_{i}", value) for i, value in enumerate(args)]
+    named = {own[i] if i < len(own) else f"input_{i}": value for i, value in enumerate(args)}
+    return numbered({**named, **kwargs})
+
+
+def output_names(answer: Any) -> tuple[str, ...]:
+    """A name per tensor of the answer: its keys where it is a mapping, else "output"."""
+    return numbered(answer if isinstance(answer, Mapping) else {"output": answer})
+
+
+def numbered(named: Mapping[str, Any]) -> tuple[str, ...]:
     names: list[str] = []
-    for name, value in (*named, *kwargs.items()):
+    for name, value in named.items():
         count = len(tensors_of(value))
         names += [name] if count == 1 else [f"{name}_{place}" for place in range(count)]
     return tuple(names)
 
 
 @contextmanager
-def _alone() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without gradients and inference mode, which export does not bear, and without the exporter's remarks."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
@@ -161,3 +136,14 @@ def _alone() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
+
+
+@contextmanager
+def _no_fast_path() -> Iterator[None]:
+    """Without torch's fused transformer layer, one operator that no other runtime knows."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)

@@ -12,17 +12,20 @@ import torch
 from torch import Tensor, nn
 
 from penjing.core import UsageError
-from penjing.runtimes._graph import OnnxGraph, to_onnx
-from penjing.runtimes._inputs import ExampleInputs, batch_of, tensors_of
+from penjing.runtimes._agree import agree, answers
+from penjing.runtimes._graph import Written, open_fixed
+from penjing.runtimes._inputs import ExampleInputs, batch_of
 from penjing.runtimes._place import device_of
 from penjing.runtimes._prepared import WARM_UP, NodeTime
-from penjing.runtimes._require import cannot_take, require
+from penjing.runtimes._require import require
+from penjing.runtimes._session import feed_of, open_session, ran
 
 _CONTROL = (
     "If",
     "Loop",
     "Scan",
 )  # their time holds that of the operators inside, which are listed themselves
+_MADE_UP = ("gemm_input_reshape_arg", "gemm_output_reshape_arg")
 _NCHWC = "_nchwc"  # what the runtime adds to names in its blocked layout
 
 Shapes = tuple[tuple[int, ...], ...]
@@ -30,30 +33,27 @@ Shapes = tuple[tuple[int, ...], ...]
 
 @dataclass(slots=True, kw_only=True)
 class Onnx:
-    """A session on the CPU over the exported file, which lies in a folder of its own until `close`."""
+    """A session on the CPU over a file of fixed sizes, which lies in a folder of its own until `close`."""
 
-    graph: OnnxGraph
+    path: Path
     feed: dict[str, Any]
     session: Any
     threads: int
     batch_size: int
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     runtime: str = "onnx"
-
-    @property
-    def note(self) -> str:
-        return self.graph.note
+    note: str = ""
 
     def run(self) -> Any:
         return self.session.run(None, self.feed)
 
     def outputs(self) -> tuple[Tensor, ...]:
-        return tuple(torch.from_numpy(value) for value in self.run())
+        return ran(self.session, self.feed)
 
     def profile(self, runs: int) -> tuple[NodeTime, ...]:
         with tempfile.TemporaryDirectory() as folder:
             lowered = Path(folder, "lowered.onnx")
-            session = open_session(self.graph.path, self.threads, profile=Path(folder, "p"), lowered=lowered)
+            session = open_session(self.path, self.threads, profile=Path(folder, "p"), lowered=lowered)
             for _ in range(WARM_UP + runs):
                 session.run(None, self.feed)
             events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
@@ -61,30 +61,27 @@ class Onnx:
 
     def close(self) -> None:
         self.session = None
-        shutil.rmtree(self.graph.path.parent, ignore_errors=True)
+        shutil.rmtree(self.path.parent, ignore_errors=True)
 
 
 def prepare_onnx(model: nn.Module, inputs: ExampleInputs, threads: int) -> Onnx:
     require("onnxruntime", "runtime onnx", "onnx")
     on_cpu(model, "onnx")
-    folder = Path(tempfile.mkdtemp(prefix="penjing-onnx-"))
-    try:
-        graph = to_onnx(model, inputs, folder / "model.onnx")
-        session = open_session(graph.path, threads)
-        found = Onnx(
-            graph=graph,
-            feed=feed_of(session, graph, inputs),
-            session=session,
-            threads=threads,
-            batch_size=batch_of(inputs),
+    folder, expected = Path(tempfile.mkdtemp(prefix="penjing-onnx-")), answers(model, inputs)
+
+    def opened(written: Written) -> Onnx:
+        session = open_session(written.path, threads)
+        feed = feed_of(session, written.inputs, inputs)
+        agree(ran(session, feed), expected)
+        return Onnx(
+            path=written.path, feed=feed, session=session, threads=threads, batch_size=batch_of(inputs)
         )
-        found.run()
-    except BaseException as error:
+
+    try:
+        return open_fixed(model, inputs, folder, "onnx", opened)
+    except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
-        if isinstance(error, UsageError) or not isinstance(error, Exception):
-            raise
-        raise cannot_take(model, "onnx", error) from error
-    return found
+        raise
 
 
 def on_cpu(model: nn.Module, runtime: str) -> None:
@@ -93,31 +90,6 @@ def on_cpu(model: nn.Module, runtime: str) -> None:
             f"runtime {runtime} is measured on the cpu, and the network lives on {device_of(model)}. "
             "Fix: use device cpu, or runtime eager or compile"
         )
-
-
-def open_session(
-    path: Path, threads: int, *, profile: Path | None = None, lowered: Path | None = None
-) -> Any:
-    """A session of ONNX Runtime on `threads` threads, which flushes denormals and rests between runs."""
-    runtime = require("onnxruntime", "runtime onnx", "onnx")
-    options = runtime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    options.execution_mode = runtime.ExecutionMode.ORT_SEQUENTIAL
-    options.log_severity_level = 3
-    options.add_session_config_entry("session.set_denormal_as_zero", "1")
-    options.add_session_config_entry("session.force_spinning_stop", "1")  # two in turns: only one is busy
-    if profile is not None:
-        options.enable_profiling, options.profile_file_prefix = True, str(profile)
-    if lowered is not None:
-        options.optimized_model_filepath = str(lowered)
-    return runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-
-
-def feed_of(session: Any, graph: OnnxGraph, inputs: ExampleInputs) -> dict[str, Any]:
-    """The arrays by the names that the session still asks for: inputs nothing reads may be gone."""
-    wanted = {value.name for value in session.get_inputs()}
-    arrays = zip(graph.inputs, tensors_of(inputs), strict=True)
-    return {name: tensor.numpy(force=True) for name, tensor in arrays if name in wanted}
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,20 +104,26 @@ def _nodes(path: Path) -> dict[str, _Node]:
     """The nodes of the runtime's own graph by name, where a name is one node's alone."""
     graph = require("onnx", "runtime onnx", "onnx").load(str(path), load_external_data=False).graph
     weights = {weight.name: tuple(weight.dims) for weight in graph.initializer}
+    readers = {name: node for node in reversed(graph.node) for name in node.input}
     found: dict[str, _Node] = {}
     doubled: set[str] = set()
     for node in graph.node:
         (doubled if node.name in found else set()).add(node.name)
         shapes = tuple(weights.get(name) for name in node.input if name)
-        found[node.name] = _Node(key=_key(node), inputs=shapes)
+        found[node.name] = _Node(key=_key(node, readers), inputs=shapes)
     return {name: node for name, node in found.items() if name and name not in doubled}
 
 
-def _key(node: Any) -> str:
-    """The output's name in the file that was exported, whatever layout the runtime chose for it."""
+def _key(node: Any, readers: Mapping[str, Any]) -> str:
+    """The output's name in the file that was exported, whatever layout the runtime chose for it; where the runtime made
+    the name up, which counts what it changed before, that of the first node that reads it.
+    """
+    name, reader = node.output[0], readers.get(node.output[0])
     if node.name.endswith(_NCHWC):
         return node.name.removesuffix(_NCHWC)
-    return f"{node.op_type}:{node.output[0]}" if node.op_type.startswith("Reorder") else node.output[0]
+    if name.startswith(_MADE_UP) and reader is not None:
+        return f"{node.op_type}>{_key(reader, readers)}"
+    return f"{node.op_type}:{name}" if node.op_type.startswith("Reorder") else name
 
 
 def _times(events: Sequence[Mapping[str, Any]], nodes: Mapping[str, _Node]) -> tuple[NodeTime, ...]:

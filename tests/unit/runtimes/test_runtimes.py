@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import penjing as pj
 from penjing.core import UsageError
-from penjing.runtimes import NodeTime, Prepared, prepare, versions_of
+from penjing.runtimes import NodeTime, Prepared, _graph, _onnx, prepare, versions_of
 
 
 class SmallConvolutional(nn.Module):
@@ -91,7 +91,12 @@ CASES = (
         (("Gemm", (2, 16), (2, 3)), ("Gather", (20, 16), (2, 5, 16))),
     ),
     Case("recurrent", Recurrent, torch.randn(2, 7, 6), (("LSTM", (7, 2, 6), (7, 1, 2, 8)),)),
-    Case("pruned attention", pruned_attention, torch.randn(2, 5, 6), (("MatMul", (16, 8), (2, 5, 8)),)),
+    Case(
+        "pruned attention",
+        pruned_attention,
+        torch.randn(2, 5, 6),
+        (("Gemm", (16, 8), (10, 8)), ("Gemm", (8, 16), (10, 16))),
+    ),
 )
 
 
@@ -156,30 +161,78 @@ def keys(nodes: tuple[NodeTime, ...]) -> set[str]:
     return {node.key for node in nodes if "Reorder" not in node.op}
 
 
+class Feedforward(nn.Module):
+    """Products of three dims, which runtimes rewrite."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.into, self.out, self.norm = nn.Linear(6, width), nn.Linear(width, 6), nn.LayerNorm(6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(x + self.out(nn.functional.gelu(self.into(x))))
+
+
 @pytest.mark.parametrize("runtime", ["eager", "onnx"])
-def test_keys_stay_between_widths(runtime: str) -> None:
+@pytest.mark.parametrize(
+    ("build", "x"),
+    [(SmallConvolutional, torch.randn(1, 3, 9, 9)), (Feedforward, torch.randn(2, 5, 6))],
+    ids=["convolutions", "feedforward"],
+)
+def test_keys_stay_between_widths(runtime: str, build: Callable[[int], nn.Module], x: Tensor) -> None:
     if runtime == "onnx":
         pytest.importorskip("onnxruntime")
     found = []
     for width in (11, 16):
-        with closing(
-            prepare(SmallConvolutional(width), torch.randn(1, 3, 9, 9), runtime=runtime)
-        ) as prepared:
+        with closing(prepare(build(width), x, runtime=runtime)) as prepared:
             found.append(keys(prepared.profile(1)))
     assert found[0] == found[1]
+    assert not any("_token_" in key for key in found[0])
 
 
 class AsksForAValue(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
-        return x.relu() if x.sum().item() > 0 else x
+        return x.relu() if x.sum().item() > 0 else x.exp()
+
+
+def test_a_way_that_values_decide_is_timed_as_the_inputs_go_it() -> None:
+    pytest.importorskip("onnxruntime")
+    for x in (torch.tensor([[-1.0, 3.0]]), torch.tensor([[-1.0, -3.0]])):
+        with closing(prepare(AsksForAValue(), x, runtime="onnx")) as prepared:
+            check_equal(prepared.outputs(), (x.relu() if x.sum() > 0 else x.exp(),))
+
+
+class Eigenvalues(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.linalg.eigvalsh(x)
 
 
 def test_a_network_that_a_runtime_cannot_take_is_told_with_a_way_out() -> None:
     pytest.importorskip("onnxruntime")
     with pytest.raises(
-        UsageError, match=r"runtime onnx cannot take AsksForAValue: (?s:.*)Fix: use runtime eager"
+        UsageError, match=r"runtime onnx cannot take Eigenvalues: (?s:.*)Fix: use runtime eager"
     ):
-        prepare(AsksForAValue(), torch.ones(1, 3), runtime="onnx")
+        prepare(Eigenvalues(), torch.eye(3), runtime="onnx")
+
+
+def test_answers_that_are_not_pytorchs_are_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("onnxruntime")
+    monkeypatch.setattr(_onnx, "answers", lambda model, inputs: (model(inputs) + 1,))
+    with pytest.raises(UsageError, match=r"its answers differ from PyTorch's by"):
+        prepare(nn.Linear(3, 2), torch.ones(1, 3), runtime="onnx")
+
+
+def test_what_cannot_be_recorded_is_exported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A later torch may have no recording exporter any more."""
+    pytest.importorskip("onnxruntime")
+
+    def gone(*about: object) -> None:
+        raise NotImplementedError
+
+    monkeypatch.setattr(_graph, "_trace", gone)
+    torch.manual_seed(0)
+    network, x = SmallConvolutional(), torch.randn(2, 3, 9, 9)
+    with closing(prepare(network, x, runtime="onnx")) as prepared:
+        check_equal(prepared.outputs(), reference(network, x))
 
 
 def test_a_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
