@@ -191,17 +191,21 @@ def test_an_interrupt_exits_with_130_and_says_how_to_go_on(monkeypatch, capsys, 
     assert f"interrupted; go on with: penjing shape --out {tmp_path} --resume" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("word", ["certify", "explain", "export", "report", "certificate"])
+@pytest.mark.parametrize("word", ["certify", "explain", "report", "certificate"])
 def test_the_help_promises_nothing_that_is_not_there(monkeypatch: pytest.MonkeyPatch, capsys, word: str):
-    for command in ((), ("demo",), ("shape",), ("inspect",), ("compare",)):
+    for command in ((), ("demo",), ("shape",), ("inspect",), ("compare",), ("export",)):
         assert _run(monkeypatch, *command, "--help") == 0
         assert word not in capsys.readouterr().out.lower()
 
 
 @pytest.mark.parametrize(
     ("words", "function"),
-    [(("inspect", "run"), "inspect_network"), (("compare", "a", "b", "--data", "d"), "compare_networks")],
-    ids=["inspect", "compare"],
+    [
+        (("inspect", "run"), "inspect_network"),
+        (("compare", "a", "b", "--data", "d"), "compare_networks"),
+        (("export", "run", "--to", "onnx"), "export_network"),
+    ],
+    ids=["inspect", "compare", "export"],
 )
 def test_code_of_saved_networks_is_named_with_model(monkeypatch, words: tuple[str, ...], function: str):
     seen = {}
