@@ -166,12 +166,16 @@ def inspect(
     model: Code = None,
     task: Task = None,
     image_size: ImageSize = None,
+    roofline: Annotated[
+        bool,
+        typer.Option("--roofline", help="Time it, and say how far it is from what this machine could do."),
+    ] = False,
     as_json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     """Complexity per layer, what may shrink, and what may not and why."""
-    found = inspect_network(source, image_size=image_size, trust=True, model=model, task=task)
+    found = inspect_network(source, image_size=image_size, trust=True, model=model, task=task, bound=roofline)
     if as_json:
         say_json(found)
     elif not quiet:

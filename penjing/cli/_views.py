@@ -41,6 +41,33 @@ def show_structure(found: Mapping[str, Any]) -> None:
         console.print(
             f"Operations without a rule (all they touch is frozen): {_safe(', '.join(found['unknown_ops']))}"
         )
+    if "roofline" in found:
+        _show_roofline(console, found["roofline"])
+
+
+def _show_roofline(console: Console, found: Mapping[str, Any]) -> None:
+    """The bound by kinds of operators, and how far the measured time is from it."""
+    console.print(_bounds(found))
+    shares = ", ".join(f"{share:.0%} {by}" for by, share in found["shares"].items())
+    console.print(
+        f"At batch {found['batch_size']} on {found['threads']} threads eager PyTorch takes "
+        f"{found['measured_ms']:.3g} ms, {found['distance']:.2g} times the {found['bound_ms']:.3g} ms that peaks "
+        f"measured here allow. What holds the bound: {shares}. Caches can beat it; thin layers do not reach it."
+    )
+
+
+def _bounds(found: Mapping[str, Any]) -> Table:
+    kinds: dict[tuple[str, str], list[float]] = {}
+    for one in found["operators"]:
+        sums = kinds.setdefault((one["op"], one["by"]), [0, 0, 0, 0.0])
+        for place, value in enumerate((1, one["macs"], one["bytes"], one["bound_ms"])):
+            sums[place] += value
+    drawn = Table(
+        "operator", "held by", *map(_right, ("calls", "MACs", "traffic", "bound, ms")), title="Roofline"
+    )
+    for (op, by), (calls, macs, traffic, bound) in sorted(kinds.items(), key=lambda kind: -kind[1][3])[:12]:
+        drawn.add_row(_safe(op), by, str(int(calls)), count(int(macs)), size(int(traffic)), f"{bound:.3g}")
+    return drawn
 
 
 def show_comparison(found: Mapping[str, Any]) -> None:

@@ -12,6 +12,11 @@ from penjing.measure._latency import speedup as speedup
 from penjing.measure._macs import count_macs as count_macs
 from penjing.measure._macs import macs_by_module as macs_by_module
 from penjing.measure._memory import peak_memory as peak_memory
+from penjing.measure._roofline import OpBound as OpBound
+from penjing.measure._roofline import Peaks as Peaks
+from penjing.measure._roofline import Roofline as Roofline
+from penjing.measure._roofline import measure_peaks as measure_peaks
+from penjing.measure._roofline import roofline as roofline
 from penjing.measure._state import count_params as count_params
 from penjing.measure._state import state_bytes as state_bytes
 from penjing.measure._timekeeper import Timekeeper as Timekeeper

@@ -84,7 +84,7 @@ def _counting() -> Iterator[FlopCounterMode]:
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        counter = FlopCounterMode(display=False, custom_mapping=_FORMULAS)
+        counter = FlopCounterMode(display=False, custom_mapping=FORMULAS)
         with torch.inference_mode(False), torch.no_grad(), counter:
             yield counter
     finally:
@@ -115,7 +115,7 @@ def _rnn_flops(steps: Shape, weights: list[Shape], *_: Any, **__: Any) -> int:
 
 
 _aten = torch.ops.aten
-_FORMULAS = {
+FORMULAS = {
     _aten.mv: _product_flops,
     _aten.dot: _product_flops,
     _aten.addmv: _addmv_flops,

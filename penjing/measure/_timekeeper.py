@@ -1,7 +1,7 @@
 """Many networks timed against one, whatever else the machine does meanwhile."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from statistics import median
@@ -23,8 +23,8 @@ Shapes = tuple[tuple[int, ...], ...]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timing:
     """One network: its milliseconds, and its operators' shapes (inputs and weights first) and milliseconds by key,
-    all as if the machine were as fast as when the reference was first timed. `spread` is the median absolute
-    deviation of its time over the reference's, between rounds, as a share.
+    all as if the machine were as fast as when the reference was first timed: the mean of its middle half of readings
+    over the reference's. `spread` is the median absolute deviation of that ratio between rounds, as a share.
     """
 
     milliseconds: float
@@ -93,9 +93,10 @@ class Timekeeper:
         if self._placed is None:
             raise UsageError("a Timekeeper times inside a with statement: with Timekeeper(...) as keeper")
         with closing(self._prepared(model)) as placed:
-            ratios = self._turns(self._placed, placed)
-            middle = median(ratios)
-            spread = median(abs(ratio - middle) for ratio in ratios) / middle
+            before, taken = self._turns(self._placed, placed)
+            middle = midmean(taken) / midmean(before)
+            ratios = np.divide(taken, before)
+            spread = float(np.median(np.abs(ratios - np.median(ratios)))) / middle
             found = self._operators(self._placed, placed) if operators else {}
         return Timing(milliseconds=middle * self.milliseconds, spread=spread, operators=found)
 
@@ -111,17 +112,17 @@ class Timekeeper:
     def _watch(self, placed: Prepared) -> Stopwatch:
         return self.stopwatch or undisturbed(placed.device, placed.threads)
 
-    def _turns(self, reference: Prepared, placed: Prepared) -> list[float]:
-        """Time over the reference's, round by round, every other one backwards."""
-        watch, ratios = self._watch(placed), []
+    def _turns(self, reference: Prepared, placed: Prepared) -> tuple[list[float], list[float]]:
+        """Milliseconds of both, round by round, every other one backwards."""
+        watch, taken = self._watch(placed), list[tuple[float, float]]()
         with steady(reference.threads):
             for one in (reference, placed) * 2:
                 one.run()
             for number in range(self.rounds):
                 order = (reference, placed) if number % 2 == 0 else (placed, reference)
                 times = {id(one): watch(one.run) for one in order}
-                ratios.append(times[id(placed)] / times[id(reference)])
-        return ratios
+                taken.append((times[id(reference)], times[id(placed)]))
+        return [one for one, _ in taken], [other for _, other in taken]
 
     def _operators(self, reference: Prepared, placed: Prepared) -> dict[str, tuple[Shapes, float]]:
         """Operators' times, in turns with the reference's, which tell how fast the machine is now."""
@@ -134,6 +135,12 @@ class Timekeeper:
             key: (node.inputs + node.outputs, typical(times) / factor)
             for key, (node, times) in _merged([part[1] for part in parts]).items()
         }
+
+
+def midmean(readings: Sequence[float]) -> float:
+    """The mean of the middle half: as steady as a mean where readings scatter evenly, and deaf to a few outliers."""
+    cut = len(readings) // 4
+    return float(np.mean(np.sort(readings)[cut : len(readings) - cut]))
 
 
 def typical(readings: Any) -> float:

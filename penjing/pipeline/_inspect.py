@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import nn
 
-from penjing.measure import count_params, macs_by_module, state_bytes
+from penjing.measure import count_params, macs_by_module, roofline, state_bytes
 from penjing.pipeline._answer import check_answer
 from penjing.pipeline._open import open_network, sized
 from penjing.structure import Structure, tensors_of, trace
@@ -19,6 +19,7 @@ def inspect(
     trust: bool = False,
     model: str | None = None,
     task: str | None = None,
+    bound: bool = False,
 ) -> dict[str, Any]:
     """Everything that a trace shows about a source, a saved network, or the slim network of a run.
 
@@ -26,7 +27,8 @@ def inspect(
     head of a source that has several. A network that reads something else than its source tells says so by an attribute
     `example_inputs`: a tensor, a tuple or a dict of them.
 
-    Keys: source, input_size, params, macs (of one example), size_bytes, layers, groups, frozen, unknown_ops.
+    Keys: source, input_size, params, macs (of one example), size_bytes, layers, groups, frozen, unknown_ops; with
+    `bound` also roofline (of one example, timed here), as `measure.roofline` tells it.
     """
     opened = open_network(spec, trust=trust, original=model, task=task)
     network = opened.model.eval()
@@ -36,7 +38,7 @@ def inspect(
         check_answer(spec, network, example, opened.reads)
     size = tuple(tensors_of(example)[0].shape[1:]) if tensors_of(example) else ()
     structure, macs = trace(network, example), macs_by_module(network, example)
-    return {
+    found = {
         "source": spec,
         "input_size": list(size),
         "params": count_params(network),
@@ -47,6 +49,7 @@ def inspect(
         "frozen": _frozen(structure),
         "unknown_ops": list(structure.unknown_ops),
     }
+    return found | ({"roofline": roofline(network, example).to_dict()} if bound else {})
 
 
 def _layers(model: nn.Module, macs: Mapping[str, int]) -> list[dict[str, Any]]:

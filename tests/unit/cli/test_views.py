@@ -46,3 +46,23 @@ def test_names_keep_their_end_and_lines_their_width(monkeypatch: pytest.MonkeyPa
     assert any(".weight:0" in line for line in lines)
     assert "48 B" in drawn.getvalue()
     assert not set(drawn.getvalue()) & {"\x1b", "\x07"}
+
+
+def test_the_roofline_adds_up_operators_of_a_kind(monkeypatch: pytest.MonkeyPatch):
+    drawn = io.StringIO()
+    monkeypatch.setattr(_views, "_console", lambda: Console(file=drawn, width=160, highlight=False))
+    product = {"op": "aten.mm", "macs": 3_000_000, "bytes": 500_000, "bound_ms": 1.5, "by": "compute"}
+    found = {
+        "bound_ms": 4.0,
+        "measured_ms": 10.0,
+        "distance": 2.5,
+        "shares": {"compute": 0.75, "memory": 0.25, "overhead": 0.0},
+        "threads": 1,
+        "batch_size": 1,
+        "operators": [product, product, {**product, "op": "aten.add", "by": "memory", "bound_ms": 1.0}],
+    }
+    show_structure({**FOUND, "roofline": found})
+    text = " ".join(drawn.getvalue().split())
+    assert "aten.mm │ compute │ 2 │ 6.00M │ 1.00 MB │ 3" in text
+    assert "10 ms, 2.5 times the 4 ms" in text
+    assert "75% compute, 25% memory, 0% overhead" in text

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from penjing.core import UsageError
-from penjing.measure import Complexity, eta, latency, measure, speedup
+from penjing.measure import Complexity, Timekeeper, eta, latency, measure, speedup
 from penjing.measure._clock import undisturbed
 
 X = torch.randn(1, 3)
@@ -228,3 +228,21 @@ def test_on_one_thread_the_search_does_not_count_time_spent_elsewhere() -> None:
 
     assert undisturbed(torch.device("cpu"), 1)(rest) < 100
     assert undisturbed(torch.device("cpu"), 2)(rest) >= 200
+
+
+def test_the_search_reads_the_middle_half_of_its_readings() -> None:
+    """The reference takes 4 ms and the other 2 ms; every fourth reading of either is disturbed."""
+    models = [nn.Linear(4, 4), nn.Linear(4, 4)]
+    readings: dict[str, Iterator[int]] = {}
+
+    def watch(call: Callable[[], object]) -> float:
+        model = call.__self__.model  # type: ignore[attr-defined]
+        taken = 4.0 if model is models[0] else 2.0
+        return 50.0 if next(readings.setdefault(repr(taken), count())) % 4 == 3 else taken
+
+    with Timekeeper(
+        reference=models[0], example_inputs=torch.randn(2, 4), threads=1, stopwatch=watch
+    ) as keeper:
+        found = keeper.time(models[1], operators=False)
+    assert keeper.milliseconds == 4.0
+    assert found.milliseconds == pytest.approx(2.0)

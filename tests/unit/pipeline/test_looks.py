@@ -51,6 +51,13 @@ def ask(
     return answer
 
 
+def test_the_roofline_is_told_where_it_is_asked_for(folders: dict[str, str]) -> None:
+    found = inspect(folders["light"], bound=True)["roofline"]
+    assert found["bound_ms"] == pytest.approx(sum(one["bound_ms"] for one in found["operators"]))
+    assert sum(one["macs"] for one in found["operators"]) == inspect(folders["light"])["macs"]
+    assert "roofline" not in inspect(folders["light"])
+
+
 def test_inspect_adds_up(folders: dict[str, str]):
     found = inspect(folders["deep"])
     assert found["input_size"] == [3, 32, 32]
