@@ -26,6 +26,7 @@ from penjing.cli._options import (
     PathColumn,
     Quiet,
     Resume,
+    Runtime,
     Seed,
     SkipBad,
     Task,
@@ -111,7 +112,7 @@ def shape(
     budget: Annotated[
         str | None, typer.Option(help='In latency, macs and params, for example "latency<=0.5x,params<=2M".')
     ] = None,
-    runtime: Annotated[str | None, typer.Option(help="What latency is measured in: eager")] = None,
+    runtime: Runtime = None,
     device: Annotated[str | None, typer.Option(help="cpu or cuda")] = None,
     image_size: ImageSize = None,
     path_column: PathColumn = None,
@@ -189,13 +190,23 @@ def compare(
     data: Annotated[str, typer.Option(help="What both answer: as in `penjing shape`.")],
     model: Code = None,
     task: Task = None,
+    runtime: Runtime = None,
     image_size: ImageSize = None,
     as_json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     """Two networks on the same held-out examples: size, speed, accuracy, and where they differ."""
-    found = compare_networks(a, b, data=data, image_size=image_size, trust=True, model=model, task=task)
+    found = compare_networks(
+        a,
+        b,
+        data=data,
+        image_size=image_size,
+        runtime=runtime or "eager",
+        trust=True,
+        model=model,
+        task=task,
+    )
     if as_json:
         say_json(found)
     elif not quiet:

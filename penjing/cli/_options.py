@@ -9,6 +9,9 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but er
 Debug = Annotated[bool, typer.Option("--debug", help="Show where an error came from.")]
 Seed = Annotated[int | None, typer.Option(help="What every random choice is drawn from (default 0).", min=0)]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would run and how long; write nothing.")]
+Runtime = Annotated[
+    str | None, typer.Option(help="What latency is measured in: eager, compile, onnx or openvino.")
+]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the unfinished run in --out.")]
 Out = Annotated[str | None, typer.Option(help="The run folder (default: a new one under runs/).")]
 ImageSize = Annotated[

@@ -284,7 +284,7 @@ class Recipe(_Part):
     teacher_weights: str
     data: Annotated[DataOptions, BeforeValidator(data_named)]
     budget: Annotated[str, AfterValidator(checked_budget)]
-    runtime: Literal["eager"] = "eager"
+    runtime: Literal["eager", "compile", "onnx", "openvino"] = "eager"
     device: Literal["cpu", "cuda"] = "cpu"
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     image_size: Annotated[int, Field(ge=8)] | None = None

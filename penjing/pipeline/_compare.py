@@ -15,6 +15,7 @@ from penjing.pipeline._heldout import everything, run_of, split_as
 from penjing.pipeline._open import Opened, open_network, sized, task_of
 from penjing.pipeline._run import stored_recipe
 from penjing.recover import call, evaluate
+from penjing.runtimes import refuse_unknown_runtime
 from penjing.tasks import LabelledData, Task, clock_for, reads_for, task_for
 
 ALL = (
@@ -30,6 +31,7 @@ def compare(
     data: str,
     image_size: int | None = None,
     batch_sizes: tuple[int, ...] = (32, 1),
+    runtime: str = "eager",
     trust: bool = False,
     model: str | None = None,
     task: str | None = None,
@@ -41,10 +43,11 @@ def compare(
     says so; and it says where nothing tells what the outputs of a source stand for, so that the data's order is
     taken. `model` names the code (file:PATH.py:FACTORY) that a saved network was made from, where it was; `task` is
     needed where neither of the two tells it and they read no pictures.
-    Keys: data, rows (as in metrics.json, named after `a` and `b`), speedup (time of a / time of b per batch
-    size), agreement (share of equal answers), only_a_right, only_b_right (counts). It compares counts and is
-    no statistical test.
+    Times are those of `runtime`. Keys: data, rows (as in metrics.json, named after `a` and `b`), speedup (time of a /
+    time of b per batch size), agreement (share of equal answers), only_a_right, only_b_right (counts). It compares
+    counts and is no statistical test.
     """
+    refuse_unknown_runtime(runtime)
     task = task or next((told for told in map(task_of, (a, b)) if told), "image-classification")
     opened = [
         open_network(spec, trust=trust, weights="pretrained", original=model, task=task) for spec in (a, b)
@@ -54,13 +57,13 @@ def compare(
     sides = [_side(network, task, data, run) for network in networks]
     answers = [_answers(side) for side in sides]
     first, second = (same(answer["predictions"], answer["targets"]) for answer in answers)
-    rows = [_row(side, answer, batch_sizes[0]) for side, answer in zip(sides, answers, strict=True)]
+    rows = [_row(side, answer, batch_sizes[0], runtime) for side, answer in zip(sides, answers, strict=True)]
     return {
         "data": {"name": sides[0].data.name, "split": SPLIT if run else "all", "n": len(first)},
         "note": " ".join((*(() if run else (ALL,)), *_assumed(networks))),
         "reference": a,
         "rows": rows,
-        "speedup": _speedups(sides[0], sides[1], batch_sizes),
+        "speedup": _speedups(sides[0], sides[1], batch_sizes, runtime),
         "agreement": float(same(answers[0]["predictions"], answers[1]["predictions"]).double().mean()),
         "only_a_right": int((first & ~second).sum()),
         "only_b_right": int((second & ~first).sum()),
@@ -146,16 +149,18 @@ def _answers(side: Side) -> Mapping[str, Any]:
     return evaluate(side.network.model, side.task, side.data, SPLIT, 256)
 
 
-def _row(side: Side, answer: Mapping[str, Any], batch_size: int) -> dict[str, Any]:
-    sizes = complexity(measure(side.network.model, side.example, batch_size=batch_size))
+def _row(side: Side, answer: Mapping[str, Any], batch_size: int, runtime: str) -> dict[str, Any]:
+    sizes = complexity(measure(side.network.model, side.example, runtime, batch_size=batch_size))
     return {"name": side.network.name, **sizes, **performance(answer, side.data.labels)}
 
 
-def _speedups(a: Side, b: Side, batch_sizes: tuple[int, ...]) -> dict[str, Any]:
+def _speedups(a: Side, b: Side, batch_sizes: tuple[int, ...], runtime: str) -> dict[str, Any]:
     """Time of a / time of b, in turns; only for networks that take inputs of one size."""
     if shapes(a.example) != shapes(b.example):
         return {}
     return {
-        f"batch_{size}": faster(speedup(a.network.model, b.network.model, a.example, batch_size=size))
+        f"batch_{size}": faster(
+            speedup(a.network.model, b.network.model, a.example, batch_size=size, runtime=runtime)
+        )
         for size in batch_sizes
     }

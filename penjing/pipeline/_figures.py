@@ -32,7 +32,11 @@ def measure_step(job: Job, out: Path, figures: dict[str, Any]) -> None:
     for index, (name, model) in enumerate(_networks(job)):
         job.progress("measure")(name, index, 7, {})
         found = measure(
-            model, job.inputs.example(1), batch_size=options.batch_sizes[0], repeats=options.repeats
+            model,
+            job.inputs.example(1),
+            job.recipe.runtime,
+            batch_size=options.batch_sizes[0],
+            repeats=options.repeats,
         )
         row = {"name": name, **complexity(found)}
         if name == "base" and not _knows(job):
@@ -85,7 +89,9 @@ def _compare_controls(
     named = {row["name"]: row for row in rows}
     for name, control in _controls(job):
         size, rounds = options.batch_sizes[0], options.rounds
-        timed = faster(speedup(network, control, example, batch_size=size, rounds=rounds))
+        timed = faster(
+            speedup(network, control, example, batch_size=size, rounds=rounds, runtime=job.recipe.runtime)
+        )
         pair = {"control": answers[name], "slim": answers["slim"]}
         named[name]["against_slim"] = against(job.inputs.task(), named[name], slim, pair, timed)
 
@@ -154,22 +160,24 @@ def _relate(rows: list[dict[str, Any]], reference: str) -> None:
 
 def _speedups(job: Job) -> dict[str, Any]:
     """Reference (a) against slim (b) in turns, at every batch size of the recipe."""
-    options, reference, slim = job.recipe.steps.measure, job.full(job.reference), job.final()
-    example = job.inputs.example(1)
+    return _in_turns(job, job.full(job.reference), job.final())
+
+
+def _in_turns(job: Job, a: nn.Module, b: nn.Module) -> dict[str, Any]:
+    """How many times faster `b` is than `a` in the recipe's runtime, at each of its batch sizes."""
+    options, example, runtime = job.recipe.steps.measure, job.inputs.example(1), job.recipe.runtime
     return {
-        f"batch_{size}": faster(speedup(reference, slim, example, batch_size=size, rounds=options.rounds))
+        f"batch_{size}": faster(
+            speedup(a, b, example, batch_size=size, rounds=options.rounds, runtime=runtime)
+        )
         for size in options.batch_sizes
     }
 
 
 def _sparsity(job: Job) -> dict[str, Any]:
     """Zeros, sizes on disk, and run times of the same network before (a) and after (b) its weights became zero."""
-    options, dense, sparse = job.recipe.steps.measure, job.slim("recover", "prune"), job.final()
-    example, found = job.inputs.example(1), measure_zeros(sparse)
-    times = {
-        f"batch_{size}": faster(speedup(dense, sparse, example, batch_size=size, rounds=options.rounds))
-        for size in options.batch_sizes
-    }
+    dense, sparse = job.slim("recover", "prune"), job.final()
+    found, times = measure_zeros(sparse), _in_turns(job, dense, sparse)
     return asdict(found) | {"dense": asdict(measure_zeros(dense)) | {"by_weight": None}, "time": times}
 
 

@@ -26,8 +26,16 @@ def look_at(job: Job, step: str, *, bounded: bool) -> Look:
     def clock(member: Member) -> float:
         model = loaded(inputs, member, "none").model.to(job.recipe.device)
         job.progress(step)(f"timing {member}", 0, 1, {})
-        example, rounds, size = inputs.example(1), options.rounds, options.batch_sizes[0]
-        return 1 / speedup(slim, model, example, batch_size=size, rounds=rounds, seconds=SECONDS).ratio
+        timed = speedup(
+            slim,
+            model,
+            inputs.example(1),
+            batch_size=options.batch_sizes[0],
+            rounds=options.rounds,
+            seconds=SECONDS,
+            runtime=job.recipe.runtime,
+        )
+        return 1 / timed.ratio
 
     return Look(
         price=lambda member: priced(inputs, member, bound),

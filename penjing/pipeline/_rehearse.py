@@ -15,6 +15,7 @@ from penjing.pipeline._open import artifact_of, reads_of
 from penjing.pipeline._shrink import absolute, check_budget, prune_to, sizes_of
 from penjing.pipeline._smaller import check_rival
 from penjing.recover import Sparsity, Training, find_loss, mixing, sparse_masks
+from penjing.runtimes import prepare
 from penjing.search import DEFAULT_GRANULARITY, Rounding, check_optuna, fastest, trim
 from penjing.sources import parse_source
 from penjing.tasks import tokens_disagree
@@ -35,6 +36,7 @@ def rehearse(inputs: Inputs) -> None:
     with torch.random.fork_rng():
         whole = inputs.fresh(recipe.weights)
         _answers(inputs, recipe.model, whole)
+        _check_runtime(inputs, whole)
         if recipe.steps.prune.criterion not in CRITERIA:
             prepare_criterion(recipe.steps.prune.criterion, whole, Context())
         _try_cut(inputs, whole)
@@ -76,6 +78,14 @@ def _answers(inputs: Inputs, name: str, model: nn.Module) -> None:
 def _check_device(device: str) -> None:
     if device == "cuda" and not torch.cuda.is_available():
         raise UsageError("device: cuda is not available on this machine; use --device cpu.")
+
+
+def _check_runtime(inputs: Inputs, whole: nn.Module) -> None:
+    """Raises UsageError where the recipe's runtime is not installed or does not take the network."""
+    recipe = inputs.recipe
+    if recipe.runtime != "eager":
+        size = recipe.steps.measure.batch_sizes[0]
+        prepare(whole, inputs.example(1), runtime=recipe.runtime, batch_size=size).close()
 
 
 def _try_cut(inputs: Inputs, whole: nn.Module) -> None:

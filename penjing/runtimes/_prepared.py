@@ -16,7 +16,7 @@ WARM_UP = 2  # runs before a profile that are thrown away
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeTime:
-    """One executed operator and its time in each run of a profile.
+    """One executed operator and its time in each run of a profile, or the average where a runtime tells no more.
 
     `key` names the same operator in networks of the same structure at other widths; operators that a runtime adds for
     its own layouts come and go with the widths. `inputs` are shapes in the order the operator takes them, weights

@@ -7,15 +7,22 @@ import torch
 from torch import nn
 
 from penjing.core import UsageError
+from penjing.runtimes._compile import prepare_compile
 from penjing.runtimes._eager import prepare_eager
 from penjing.runtimes._inputs import ExampleInputs, forward
 from penjing.runtimes._onnx import prepare_onnx
+from penjing.runtimes._openvino import prepare_openvino
 from penjing.runtimes._place import in_place, untouched
 from penjing.runtimes._prepared import Prepared, checked_threads, steady
 
 Builder = Callable[[nn.Module, ExampleInputs, int], Prepared]
 
-RUNTIMES: Mapping[str, Builder] = {"eager": prepare_eager, "onnx": prepare_onnx}
+RUNTIMES: Mapping[str, Builder] = {
+    "eager": prepare_eager,
+    "compile": prepare_compile,
+    "onnx": prepare_onnx,
+    "openvino": prepare_openvino,
+}
 
 
 def prepare(

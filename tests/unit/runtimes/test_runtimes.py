@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import penjing as pj
 from penjing.core import UsageError
-from penjing.runtimes import NodeTime, Prepared, _graph, _onnx, prepare, versions_of
+from penjing.runtimes import NodeTime, Prepared, _graph, _onnx, _openvino, prepare, versions_of
 
 
 class SmallConvolutional(nn.Module):
@@ -70,6 +70,7 @@ class Case:
     build: Callable[[], nn.Module]
     inputs: Any
     weighted: tuple[tuple[str, tuple[int, ...], tuple[int, ...]], ...]  # op in ONNX, one input, the output
+    in_openvino: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]  # one input, the output
 
 
 MASK = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
@@ -83,19 +84,28 @@ CASES = (
             ("Conv", (32, 16, 3, 3), (2, 32, 4, 4)),
             ("Gemm", (5, 32), (2, 5)),
         ),
+        (((16, 3, 3, 3), (2, 16, 9, 9)), ((32, 16, 3, 3), (2, 32, 4, 4)), ((5, 32), (2, 5))),
     ),
     Case(
         "mask",
         Masked,
         {"input_ids": torch.randint(20, (2, 5)), "attention_mask": MASK},
         (("Gemm", (2, 16), (2, 3)), ("Gather", (20, 16), (2, 5, 16))),
+        (((3, 16), (2, 3)), ((20, 16), (2, 5, 16))),
     ),
-    Case("recurrent", Recurrent, torch.randn(2, 7, 6), (("LSTM", (7, 2, 6), (7, 1, 2, 8)),)),
+    Case(
+        "recurrent",
+        Recurrent,
+        torch.randn(2, 7, 6),
+        (("LSTM", (7, 2, 6), (7, 1, 2, 8)),),
+        (((3, 8), (2, 3)),),
+    ),
     Case(
         "pruned attention",
         pruned_attention,
         torch.randn(2, 5, 6),
         (("Gemm", (16, 8), (10, 8)), ("Gemm", (8, 16), (10, 16))),
+        (((8, 16), (2, 5, 8)), ((16, 8), (2, 5, 16))),
     ),
 )
 
@@ -172,15 +182,61 @@ class Feedforward(nn.Module):
         return self.norm(x + self.out(nn.functional.gelu(self.into(x))))
 
 
-@pytest.mark.parametrize("runtime", ["eager", "onnx"])
+@pytest.fixture(scope="module")
+def openvino(case: Case, network: nn.Module) -> Iterator[Prepared]:
+    pytest.importorskip("openvino")
+    with closing(prepare(network, case.inputs, runtime="openvino", threads=1)) as prepared:
+        yield prepared
+
+
+def test_openvino_answers_as_eager(case: Case, network: nn.Module, openvino: Prepared) -> None:
+    check_equal(openvino.outputs(), reference(network, case.inputs))
+    assert (openvino.runtime, openvino.threads, openvino.batch_size) == ("openvino", 1, 2)
+    assert network.training
+
+
+def test_openvino_tells_its_operators_with_their_shapes(case: Case, openvino: Prepared) -> None:
+    nodes = openvino.profile(3)
+    assert all(len(node.milliseconds) == 1 and min(node.milliseconds) >= 0 for node in nodes)
+    assert len({node.key for node in nodes}) == len(nodes)
+    for taken, given in case.in_openvino:
+        assert any(taken in node.inputs and given in node.outputs for node in nodes), (taken, nodes)
+
+
+def test_openvinos_averages_since_the_start_become_those_of_the_runs_asked_for() -> None:
+    first, last = {"a": 9.0, "late": 1.0}, {"a": 4.0, "late": 1.0}  # a: 2 runs at 9, 10 at 4: 8 runs at 2.75
+    assert _openvino._after(first, last, 2, 8) == pytest.approx({"a": 2.75, "late": 1.0})
+
+
+@pytest.mark.slow
+def test_compile_answers_as_eager() -> None:
+    torch.manual_seed(0)
+    network = Feedforward(8).train()
+    x = torch.randn(2, 5, 6)
+    with closing(prepare(network, x, runtime="compile", threads=1, batch_size=3)) as prepared:
+        check_equal(prepared.outputs(), reference(network, torch.cat([x, x[:1]])))
+        assert (prepared.runtime, prepared.batch_size, prepared.profile(2)) == ("compile", 3, ())
+    assert network.training
+
+
+def test_compile_without_a_compiler_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(*_: object) -> str:
+        raise RuntimeError("no compiler")
+
+    monkeypatch.setattr("torch._inductor.cpp_builder.get_cpp_compiler", none)
+    with pytest.raises(UsageError, match=r"needs a C\+\+ compiler, and none is found here \(no compiler\)"):
+        prepare(nn.Linear(3, 2), torch.ones(1, 3), runtime="compile")
+
+
+@pytest.mark.parametrize("runtime", ["eager", "onnx", "openvino"])
 @pytest.mark.parametrize(
     ("build", "x"),
     [(SmallConvolutional, torch.randn(1, 3, 9, 9)), (Feedforward, torch.randn(2, 5, 6))],
     ids=["convolutions", "feedforward"],
 )
 def test_keys_stay_between_widths(runtime: str, build: Callable[[int], nn.Module], x: Tensor) -> None:
-    if runtime == "onnx":
-        pytest.importorskip("onnxruntime")
+    if runtime != "eager":
+        pytest.importorskip({"onnx": "onnxruntime"}.get(runtime, runtime))
     found = []
     for width in (11, 16):
         with closing(prepare(build(width), x, runtime=runtime)) as prepared:
