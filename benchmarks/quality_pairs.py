@@ -15,6 +15,7 @@ from penjing.core import Recipe
 from penjing.measure import count_macs, count_params
 from penjing.pipeline._files import read_json, write_json
 from penjing.pipeline._job import Inputs, read_state, state_file, write_state
+from penjing.pipeline._settle import settled
 from penjing.recover import evaluate, transfer
 from penjing.sources import find_head
 from penjing.tasks import LabelledData
@@ -177,7 +178,7 @@ class Case:
 
 def open_case(pair: Pair, seed: int, out: Path) -> Case:
     """The data and the transferred network, which is trained once and kept below `out`."""
-    recipe = Recipe.of({"budget": "macs<=0.5x", "seed": seed, **pair.recipe})
+    recipe = settled(Recipe.of({"budget": "macs<=0.5x", "seed": seed, **pair.recipe}))
     inputs = Inputs(recipe=recipe)
     data = first(inputs.data, pair.counts)
     name = f"{pair.name}-{seed}"

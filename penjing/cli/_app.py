@@ -19,6 +19,7 @@ from penjing.cli._options import (
     ImageSize,
     Json,
     LabelColumn,
+    Margin,
     MaxLength,
     MaxSeconds,
     Out,
@@ -112,6 +113,7 @@ def shape(
     budget: Annotated[
         str | None, typer.Option(help='In latency, macs and params, for example "latency<=0.5x,params<=2M".')
     ] = None,
+    margin: Margin = None,
     runtime: Runtime = None,
     device: Annotated[str | None, typer.Option(help="cpu or cuda")] = None,
     image_size: ImageSize = None,
@@ -135,7 +137,7 @@ def shape(
     """Transfer a pretrained network to your data, shrink it to a budget, win its accuracy back, measure."""
     given: dict[str, Any] = {
         "task": task, "model": model, "weights": weights, "teacher": teacher,
-        "teacher_weights": teacher_weights, "budget": budget, "runtime": runtime, "device": device,
+        "teacher_weights": teacher_weights, "budget": budget, "margin": margin, "runtime": runtime, "device": device,
         "image_size": image_size, "seed": seed, "data.source": data, "data.path_column": path_column,
         "data.label_column": label_column, "data.text_column": text_column, "data.pair_column": pair_column,
         "data.tokenizer": tokenizer, "data.max_length": max_length, "data.max_seconds": max_seconds,

@@ -8,6 +8,9 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON lines on stdout a
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show where an error came from.")]
 Seed = Annotated[int | None, typer.Option(help="What every random choice is drawn from (default 0).", min=0)]
+Margin = Annotated[
+    float | None, typer.Option(help="Points of the metric that may be lost, for example 1.0.", min=0)
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would run and how long; write nothing.")]
 Runtime = Annotated[
     str | None, typer.Option(help="What latency is measured in: eager, compile, onnx or openvino.")

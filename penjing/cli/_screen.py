@@ -12,7 +12,7 @@ from rich.table import Column
 
 from penjing.core import clean
 from penjing.pipeline import Event
-from penjing.report import plain, table, trials, verdict
+from penjing.report import plain, table, trials, tried_plain, tried_table, tried_why, verdict
 
 NARROW = 60  # characters, below which names of steps are cut
 
@@ -80,6 +80,7 @@ class LineScreen:
             Console().print(table(metrics))
         else:
             print(plain(metrics))
+        show_tried(metrics.get("tried"))
         if metrics.get("tuned"):
             print(trials(metrics["tuned"]))
         print(clean(f"run: {out}   network: {out}/model"))
@@ -176,6 +177,18 @@ class Clock:
 
     def _worked(self) -> float:
         return self.done + self.within * self.predicted.get(self.step, 0.0)
+
+
+def show_tried(tried: Mapping[str, Any] | None) -> None:
+    """What a run tried, and why it chose what it did; nothing where it tried nothing."""
+    if tried is None:
+        return
+    if sys.stdout.isatty():
+        Console().print(tried_table(tried))
+    else:
+        print(tried_plain(tried))
+    for text in tried_why(tried):
+        print(text)
 
 
 def say_json(value: Mapping[str, Any]) -> None:

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from penjing.cli._screen import duration
+from penjing.cli._screen import duration, show_tried
 from penjing.core import Recipe, clean
 from penjing.export import Exported
 from penjing.report import Listing, count, from_right, size, table
@@ -41,6 +41,7 @@ def show_structure(found: Mapping[str, Any]) -> None:
         console.print(
             f"Operations without a rule (all they touch is frozen): {_safe(', '.join(found['unknown_ops']))}"
         )
+    show_tried(found.get("tried"))
     if "roofline" in found:
         _show_roofline(console, found["roofline"])
 

@@ -7,9 +7,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     ValidationError,
     field_validator,
@@ -17,10 +15,13 @@ from pydantic import (
 )
 
 from penjing.core._belonging import strangers
+from penjing.core._choose_options import ChooseOptions
 from penjing.core._errors import UsageError
+from penjing.core._recipe_part import Count, NonNegative, Part, Positive
 from penjing.core._recipe_values import (
     REGISTERED,
     checked_budget,
+    checked_margin,
     checked_name,
     checked_rival,
     checked_space,
@@ -31,9 +32,6 @@ from penjing.core._step_defaults import step_defaults
 from penjing.core._words import clean, cut, shown
 from penjing.core._yaml import dump_yaml, read_yaml
 
-Positive = Annotated[float, Field(gt=0)]
-NonNegative = Annotated[float, Field(ge=0)]
-Count = Annotated[int, Field(ge=1)]
 Number = int | float
 TaskName = Literal[
     "image-classification",
@@ -53,11 +51,7 @@ ONE_CLASS_EACH = "loss dkd needs one class per example, and mixup gives two; use
 _WEIGHTS = {"model": "weights", "teacher": "teacher_weights"}
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class DataOptions(_Part):
+class DataOptions(Part):
     """Which examples, how they are split, and how training examples are varied (null: as suits the data).
     max_length (tokens) cuts texts; seconds is what networks made for pictures see of a clip, max_seconds refuses longer
     clips; alphabet are the characters of transcripts.
@@ -78,7 +72,7 @@ class DataOptions(_Part):
     alphabet: str | None = None
 
 
-class _Training(_Part):
+class _Training(Part):
     """What every kind of training takes; penjing.recover explains each field.
 
     mixup lays examples over each other, in shares drawn from Beta(mixup, mixup); 0 is off.
@@ -140,25 +134,26 @@ class DistilOptions(_Training):
         return self
 
 
-class TrimOptions(_Part):
-    """Whole residual blocks dropped before units are pruned; `blocks: 0` drops none."""
+class TrimOptions(Part):
+    """Whole residual blocks dropped before units are pruned; `blocks: 0` drops none, "auto" as many as were chosen."""
 
-    blocks: Annotated[int, Field(ge=0)] = 0
+    blocks: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
     calibration: Count = 256
 
 
-class PruneOptions(_Part):
+class PruneOptions(Part):
     """Which units go: the criterion, how its scores are compared, and which kinds may shrink (null: all).
 
-    scope auto is loss for criteria in units of the loss, else global.
+    "auto" is what the step choose found best, else what suits the task; scope auto is then loss for criteria in units
+    of the loss, else global.
     rounds cut in that many steps, with `between` epochs of recovery after each but the last; "auto" is one where
     reconstruction follows, else steps of about 30% where the budget is a share below one half.
     """
 
-    criterion: str = "obs"
+    criterion: str = "auto"
     scope: Literal["auto", "uniform", "global", "loss"] = "auto"
-    granularity: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
-    round_to: Count = 8
+    granularity: Annotated[tuple[str, ...], Field(min_length=1)] | Literal["auto"] | None = "auto"
+    round_to: Count | Literal["auto"] = "auto"
     protect: tuple[str, ...] = ()
     calibration: Count = 512
     rounds: Annotated[int, Field(ge=1, le=20)] | Literal["auto"] = "auto"
@@ -178,7 +173,7 @@ class RecoverOptions(_Regained):
     reconstruct_examples: Count = 1024
 
 
-class TuneOptions(_Part):
+class TuneOptions(Part):
     """The recover step's options searched by recoveries of a `share` of its epochs; without trials or seconds none is.
     `space` null is around the recipe's rate and weights of the loss, `storage` null a file in the run folder."""
 
@@ -222,7 +217,7 @@ class SparsifyOptions(_Regained):
         return self.share > 0 or self.pattern is not None
 
 
-class ControlOptions(_Part):
+class ControlOptions(Part):
     """Rivals given the same recovery: a ready-made smaller member of the network's family at equal latency, the slim
     structure from scratch, and random units.
 
@@ -234,7 +229,7 @@ class ControlOptions(_Part):
     random: bool = False
 
 
-class MeasureOptions(_Part):
+class MeasureOptions(Part):
     """How latency is timed; speed-ups are interleaved runs at each of these batch sizes."""
 
     batch_sizes: Annotated[tuple[Count, ...], Field(min_length=1)] = (32, 1)
@@ -242,11 +237,12 @@ class MeasureOptions(_Part):
     rounds: Annotated[int, Field(ge=3)] = 30
 
 
-class Steps(_Part):
+class Steps(Part):
     """The options of every step of a run."""
 
     transfer: TransferOptions = TransferOptions()
     distil: DistilOptions = DistilOptions()
+    choose: ChooseOptions = ChooseOptions()
     trim: TrimOptions = TrimOptions()
     prune: PruneOptions = PruneOptions()
     tune: TuneOptions = TuneOptions()
@@ -269,10 +265,11 @@ def _filled_steps(values: Mapping[str, Any]) -> Any:
     return steps
 
 
-class Recipe(_Part):
+class Recipe(Part):
     """What a run does. Names only: code comes in from the command line or Python, never from a recipe.
 
     `model_args` go to the network's builder or configuration; `beam` is the width speech is read with (0: greedily).
+    `margin` is the loss of the headline metric, in points, that is accepted.
     """
 
     schema_version: Literal[1] = 1
@@ -284,6 +281,7 @@ class Recipe(_Part):
     teacher_weights: str
     data: Annotated[DataOptions, BeforeValidator(data_named)]
     budget: Annotated[str, AfterValidator(checked_budget)]
+    margin: Annotated[float, AfterValidator(checked_margin)] | None = None
     runtime: Literal["eager", "compile", "onnx", "openvino"] = "eager"
     device: Literal["cpu", "cuda"] = "cpu"
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0

@@ -2,7 +2,7 @@
 
 import difflib
 
-from penjing.core._budget import Budget
+from penjing.core._budget import Budget, Margin
 
 NUMBERS = (
     *("lr", "weight_decay", "warmup", "ema", "bn_momentum", "mixup"),
@@ -21,6 +21,10 @@ def checked_name(text: str) -> str:
 
 def checked_budget(text: str) -> str:
     return str(Budget.parse(text))
+
+
+def checked_margin(points: float) -> float:
+    return Margin(points=points).points
 
 
 def data_named(value: object) -> object:

@@ -44,7 +44,14 @@ def step_defaults(task: str, *, pretrained: bool) -> dict[str, dict[str, Any]]:
     known |= dict.fromkeys(("text-classification", "token-classification"), _texts)
     if task not in known:
         return {}
-    return {**known[task](pretrained), "prune": {"granularity": list(STREAM_KEPT), "criterion": CRITERION}}
+    return known[task](pretrained)
+
+
+def method_for(task: str) -> dict[str, Any]:
+    """The options of "prune" that suit `task` where nothing was tried on its data."""
+    if task == "image-classification":
+        return {"criterion": "obs", "granularity": None, "round_to": 8}
+    return {"criterion": CRITERION, "granularity": STREAM_KEPT, "round_to": 8}
 
 
 def _texts(pretrained: bool) -> dict[str, dict[str, Any]]:

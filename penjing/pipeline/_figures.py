@@ -13,8 +13,9 @@ from torch import nn
 from penjing.core import Measurement, UsageError
 from penjing.measure import Complexity, Speedup, measure, measure_zeros, speedup
 from penjing.pipeline._against import against, winner
-from penjing.pipeline._files import write_json
+from penjing.pipeline._files import read_json, write_json
 from penjing.pipeline._job import Job
+from penjing.pipeline._settle import chooses
 from penjing.pipeline._shrink import trim_notes
 from penjing.pipeline._smaller import NAME as SMALLER
 from penjing.pipeline._smaller import about_rival, rival, why_no_rival
@@ -190,6 +191,7 @@ def _metrics(job: Job, rows: list[dict[str, Any]], reference: str) -> dict[str, 
         "schema_version": 1,
         "task": job.recipe.task,
         "budget": job.recipe.budget,
+        "margin": job.recipe.margin,
         "reference": reference,
         "headline": dict(zip(("metric", "larger_is_better"), headline(job.inputs.task()), strict=True)),
         "input_size": list(data.size),
@@ -197,7 +199,16 @@ def _metrics(job: Job, rows: list[dict[str, Any]], reference: str) -> dict[str, 
         "notes": notes,
         "winner": winner(rows),
         "rows": rows,
+        **_tried(job),
     }
+
+
+def _tried(job: Job) -> dict[str, Any]:
+    """What the step choose tried, with the seconds that each try took."""
+    if not chooses(job.run.recipe):
+        return {}
+    seconds = job.run.volatile.get("tried", {}).get("seconds", {})
+    return {"tried": {**read_json(job.run.path / "tried.json"), "seconds": seconds}}
 
 
 def _predictions(path: Path, job: Job, reference: Mapping[str, Any], slim: Mapping[str, Any]) -> None:

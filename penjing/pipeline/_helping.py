@@ -7,6 +7,7 @@ from penjing.pipeline._events import Listener, silent
 from penjing.pipeline._facts import facts
 from penjing.pipeline._job import Inputs, Job
 from penjing.pipeline._run import reopen, stored_recipe
+from penjing.pipeline._settle import settled
 from penjing.pipeline._tune import take_part
 
 
@@ -32,7 +33,7 @@ def help_tune(
     recipe = stored_recipe(path)
     given = {"model": model, "device": device}
     recipe = recipe.model_copy(update={name: value for name, value in given.items() if value is not None})
-    inputs = Inputs(recipe=recipe, trust=trust)
+    inputs = Inputs(recipe=settled(recipe), trust=trust)
     opened = reopen(path, recipe)
     opened.recognise(facts(inputs, opened.steps_done))
     take_part(Job(run=opened, inputs=inputs, listen=listen))

@@ -7,6 +7,8 @@ from torch import nn
 
 from penjing.measure import count_params, macs_by_module, roofline, state_bytes
 from penjing.pipeline._answer import check_answer
+from penjing.pipeline._files import read_json
+from penjing.pipeline._heldout import run_of
 from penjing.pipeline._open import open_network, sized
 from penjing.structure import Structure, tensors_of, trace
 from penjing.tasks import example_of
@@ -28,7 +30,8 @@ def inspect(
     `example_inputs`: a tensor, a tuple or a dict of them.
 
     Keys: source, input_size, params, macs (of one example), size_bytes, layers, groups, frozen, unknown_ops; with
-    `bound` also roofline (of one example, timed here), as `measure.roofline` tells it.
+    `bound` also roofline (of one example, timed here), as `measure.roofline` tells it; of a run that tried methods also
+    tried (its tried.json).
     """
     opened = open_network(spec, trust=trust, original=model, task=task)
     network = opened.model.eval()
@@ -48,8 +51,15 @@ def inspect(
         "groups": _groups(structure),
         "frozen": _frozen(structure),
         "unknown_ops": list(structure.unknown_ops),
+        **_tried(spec),
     }
     return found | ({"roofline": roofline(network, example).to_dict()} if bound else {})
+
+
+def _tried(spec: str) -> dict[str, Any]:
+    run = run_of(spec)
+    file = run / "tried.json" if run is not None else None
+    return {"tried": read_json(file)} if file is not None and file.is_file() else {}
 
 
 def _layers(model: nn.Module, macs: Mapping[str, int]) -> list[dict[str, Any]]:

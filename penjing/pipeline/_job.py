@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,13 @@ class Inputs:
 
     recipe: Recipe
     trust: bool = False
+
+    def settled(self, recipe: Recipe) -> "Inputs":
+        """The same networks and data for `recipe`, which differs in options of steps alone: nothing is read again."""
+        other = replace(self, recipe=recipe)
+        own = {field.name for field in fields(self)}
+        other.__dict__.update({key: value for key, value in self.__dict__.items() if key not in own})
+        return other
 
     @functools.cached_property
     def reads(self) -> Reads:
@@ -173,7 +180,8 @@ class Job:
 
     @property
     def recipe(self) -> Recipe:
-        return self.run.recipe
+        """The run's, with what it leaves open settled."""
+        return self.inputs.recipe
 
     @property
     def reference(self) -> str:

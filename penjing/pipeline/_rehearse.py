@@ -106,7 +106,7 @@ def _try_cut(inputs: Inputs, whole: nn.Module) -> None:
     except BudgetError:
         if not options.trim.blocks:
             raise
-        trimmed, _, _ = trim(whole, inputs.example(), evaluate=lambda _: 0.0, drop=options.trim.blocks)
+        trimmed, _, _ = trim(whole, inputs.example(), evaluate=lambda _: 0.0, drop=int(options.trim.blocks))
         slim, _ = prune_to(inputs, trimmed, whole, "l2", 1, ())
     if options.sparsify.on:
         sparse = options.sparsify
@@ -123,7 +123,7 @@ def _try_time(inputs: Inputs, whole: nn.Module, limit: Limit) -> None:
         inputs.example(1),
         granularity=options.granularity or DEFAULT_GRANULARITY,
         protect=options.protect,
-        rounding=Rounding(round_to=options.round_to),
+        rounding=Rounding(round_to=int(options.round_to)),
         runtime=recipe.runtime,
         batch_size=most,
     )

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 
 from penjing.core import Recipe, RunError
+from penjing.pipeline._choose import STEP as CHOOSE
+from penjing.pipeline._choose import forget, with_choice
 from penjing.pipeline._events import Event, Listener, silent
 from penjing.pipeline._facts import facts
 from penjing.pipeline._files import check_place, read_json, writable
@@ -28,6 +30,7 @@ from penjing.pipeline._run import (
     reopen,
     resume_command,
 )
+from penjing.pipeline._settle import settled
 from penjing.pipeline._shrink import check_budget
 from penjing.pipeline._steps import Step, steps_of
 from penjing.pipeline._taught import checkpoints
@@ -53,7 +56,7 @@ def shape(
         with writable(path):
             held.enter_context(lock(path))
             run = _open(path, recipe, steps, resume)
-        inputs = Inputs(recipe=recipe, trust=trust)
+        inputs = Inputs(recipe=settled(recipe), trust=trust)
         run.recognise(facts(inputs, run.steps_done))
         _adopt(run, recipe, steps)
         if run.finished:
@@ -64,7 +67,7 @@ def shape(
                 rehearse(inputs)
                 _announce(job)
                 for step in steps:
-                    _perform(job, step)
+                    _perform(with_choice(job), step)
                 shutil.rmtree(path / CACHE, ignore_errors=True)
         metrics = read_json(path / "metrics.json")
     for text in metrics.get("notes", ()):
@@ -76,7 +79,7 @@ def dry_run(
     recipe: Recipe, out: str | Path, *, resume: bool = False, trust: bool = False
 ) -> dict[str, float]:
     """Predicted seconds of every step, after all the checks that `shape` begins with; writes nothing."""
-    path, inputs = Path(out), Inputs(recipe=recipe, trust=trust)
+    path, inputs = Path(out), Inputs(recipe=settled(recipe), trust=trust)
     check_budget(recipe)
     with writable(path):
         found = _welcome(path, recipe, resume)
@@ -155,7 +158,7 @@ def _ledger_state(run: RunFolder) -> Iterator[None]:
 def _announce(job: Job) -> None:
     """Predicted seconds per step, where somebody listens."""
     if job.listen is not silent:
-        job.listen(Event(kind="plan", figures=predict(job.recipe, inputs=job.inputs)))
+        job.listen(Event(kind="plan", figures=predict(job.run.recipe, inputs=job.inputs)))
 
 
 def _perform(job: Job, step: Step) -> None:
@@ -169,4 +172,6 @@ def _perform(job: Job, step: Step) -> None:
     with job.run.step(step.name) as (out, figures):
         step.run(job, out, figures)
     left_over.clear()
+    if step.name == CHOOSE:
+        forget(job.run.path)
     job.listen(Event(kind="finish", step=step.name, figures=figures))

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from penjing.core import Budget, BudgetError, Plan, Recipe, UsageError
-from penjing.criteria import CRITERIA, loss_units, remarks_in
+from penjing.criteria import CRITERIA, Score, loss_units, remarks_in
 from penjing.measure import count_macs, count_params
 from penjing.pipeline._job import Inputs, Job, event_log, write_plan, write_state
 from penjing.pipeline._rebuilt import rebuild_to
@@ -44,11 +44,14 @@ def trim_step(job: Job, out: Path, figures: dict[str, Any]) -> None:
     for what they gave.
     """
     options, whole = job.recipe.steps.trim, job.full(job.reference)
+    if not options.blocks:
+        figures |= {"asked": 0, "dropped": [], "stopped": "none was to go"}
+        return
     slim, plan, report = trim(
         whole,
         job.inputs.example(),
-        evaluate=_calibration_loss(job, options.calibration),
-        drop=options.blocks,
+        evaluate=calibration_loss(job.inputs, int(options.calibration)),
+        drop=int(options.blocks),
         progress=job.progress("trim"),
     )
     if plan.dropped:
@@ -141,7 +144,7 @@ def prune_to(
     inputs: Inputs,
     model: nn.Module,
     reference: nn.Module,
-    criterion: str,
+    criterion: str | Score,
     examples: int,
     protect: tuple[str, ...],
     round: Round = ONCE,
@@ -158,7 +161,7 @@ def prune_to(
             criterion=criterion,
             scope=_scope(options.scope, criterion),
             granularity=granularity,
-            round_to=options.round_to,
+            round_to=int(options.round_to),
             protect=protect,
             calibration=calibration(inputs, examples),
             loss=inputs.task().loss,
@@ -188,7 +191,7 @@ def _out_of_reach(error: BudgetError, inputs: Inputs, reference: nn.Module) -> B
         scope=options.scope,
         granularity=options.granularity or DEFAULT_GRANULARITY,
         protect=options.protect,
-        round_to=options.round_to,
+        round_to=int(options.round_to),
     )
     fix = levers.told(lambda name: f"steps.prune.{name}")
     told = str(error).partition(". Fix:")[
@@ -204,7 +207,7 @@ def _out_of_reach(error: BudgetError, inputs: Inputs, reference: nn.Module) -> B
     )
 
 
-def _scope(asked: str, criterion: str) -> str:
+def _scope(asked: str, criterion: str | Score) -> str:
     """Criteria in other units than the loss, such as those of controls, rank among groups that are alike."""
     if asked in ("auto", "loss"):
         return "loss" if loss_units(criterion) else "global"
@@ -239,8 +242,9 @@ def calibration(inputs: Inputs, examples: int) -> list[Any]:
     return [place(batch, torch.device(inputs.recipe.device)) for batch in batches]
 
 
-def _calibration_loss(job: Job, examples: int) -> Callable[[nn.Module], float]:
-    task, batches = job.inputs.task(), calibration(job.inputs, examples)
+def calibration_loss(inputs: Inputs, examples: int) -> Callable[[nn.Module], float]:
+    """The mean task loss of a network on the first training examples."""
+    task, batches = inputs.task(), calibration(inputs, examples)
 
     @torch.no_grad()
     def loss(model: nn.Module) -> float:

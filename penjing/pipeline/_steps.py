@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from penjing.core import Recipe
-from penjing.pipeline import _deliver, _figures, _learn, _shrink, _smaller
+from penjing.pipeline import _choose, _deliver, _figures, _learn, _shrink, _smaller
 from penjing.pipeline._job import Job
 from penjing.pipeline._rounds import rounds_of
+from penjing.pipeline._settle import chooses, may_trim
 from penjing.pipeline._smaller import looks_for_rival
 
 READS = {
@@ -28,6 +29,7 @@ READS = {
     "transfer": ("steps.transfer",),
     "teacher": ("teacher", "teacher_weights", "steps.transfer"),
     "distil": ("teacher", "teacher_weights", "steps.distil"),
+    "choose": ("budget", "margin", "steps.choose", "steps.trim", "steps.prune", "steps.recover"),
     "trim": ("steps.trim", "steps.recover.reconstruct", "steps.recover.reconstruct_examples"),
     "prune": ("budget", "steps.prune", "steps.recover.reconstruct"),
     "tune": ("steps.tune", "steps.recover"),
@@ -44,7 +46,7 @@ READS = {
     ),
     "control:scratch": ("steps.recover", "steps.prune", "steps.controls.scratch", "steps.tune"),
     "control:random": ("steps.recover", "steps.prune", "steps.controls.random", "steps.tune"),
-    "measure": ("steps.measure", "budget"),
+    "measure": ("steps.measure", "budget", "margin"),
     "save": (),
 }
 _RIVAL = (
@@ -74,7 +76,8 @@ def steps_of(recipe: Recipe) -> tuple[Step, ...]:
         (True, "transfer", _learn.transfer_step),
         (recipe.teacher, "teacher", _learn.teacher_step),
         (recipe.teacher, "distil", _learn.distil_step),
-        (recipe.steps.trim.blocks, "trim", _shrink.trim_step),
+        (chooses(recipe), _choose.STEP, _choose.choose_step),
+        (may_trim(recipe), "trim", _shrink.trim_step),
         *_rounds(recipe),
         (recipe.steps.sparsify.on, "sparsify", _learn.sparsify_step),
         *((looks_for_rival(recipe), name, run) for name, run in _RIVAL),

@@ -9,7 +9,7 @@ import copy
 import hashlib
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,11 @@ from typing import Any
 from torch import nn
 
 from penjing.core import Plan, RunError
+from penjing.pipeline._choose import with_choice
 from penjing.pipeline._events import Event
 from penjing.pipeline._files import read_json, read_sealed, sha256, write, write_json, write_sealed
 from penjing.pipeline._job import Job, packed, read_state, write_state
+from penjing.pipeline._run import reopen
 from penjing.recover import TrainState, recover, recovery_terms
 from penjing.search import Range, Tried, Tuning, begin, choose, open_study, tried, work
 from penjing.tasks import headline
@@ -74,6 +76,9 @@ def take_part(job: Job, *, wait: bool = True) -> None:
         job.note(STEP, f"waiting for {path} to come to its step tune")
     while not (path / FOLDER / STUDY).exists():
         time.sleep(POLL)
+    job = with_choice(
+        replace(job, run=reopen(path, job.run.recipe))
+    )  # a method was chosen while this one waited
     _search(job, read_sealed(path / FOLDER / STUDY))
 
 

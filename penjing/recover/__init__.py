@@ -5,6 +5,8 @@ from types import ModuleType
 
 from penjing.recover._attention import relation_distance as relation_distance
 from penjing.recover._bn import reestimate_bn as reestimate_bn
+from penjing.recover._bn import settle_bn as settle_bn
+from penjing.recover._brief import recover_briefly as recover_briefly
 from penjing.recover._cache import TeacherCache as TeacherCache
 from penjing.recover._defaults import DISTIL as DISTIL
 from penjing.recover._defaults import RECOVER as RECOVER

@@ -77,8 +77,8 @@ def distil(
     more = {"guide": guide, "guide_alpha": guide_alpha}
     layers = {"hidden_layers": hidden_layers, "attention": attention, "attention_layer": attention_layer}
     training = training_with(DISTIL.training, options)
-    asked = _Asked(terms=terms, more=more, layers=layers, plan=plan, cache=cache, say=say)
-    with _job("distil", student, teacher, task, data, training, asked, resume) as (job, fill):
+    asked = Asked(terms=terms, more=more, layers=layers, plan=plan, cache=cache, say=say)
+    with distillation_job("distil", student, teacher, task, data, training, asked, resume) as (job, fill):
         return fill(run(job, progress=progress, checkpoint=checkpoint, resume=resume))
 
 
@@ -119,13 +119,13 @@ def recover(
     more = {"guide": guide, "guide_alpha": guide_alpha}
     layers = {"hidden_layers": hidden_layers, "attention": attention, "attention_layer": attention_layer}
     training = training_with(RECOVER.training, options)
-    asked = _Asked(terms=terms, more=more, layers=layers, plan=plan, cache=cache, say=say)
+    asked = Asked(terms=terms, more=more, layers=layers, plan=plan, cache=cache, say=say)
     settle = partial(settle_bn, slim, task, data, training, examples=bn_examples)
     with (
         surroundings_off(),
         kept_modes(slim),
         channels_last(slim, on=training.channels_last),
-        _job("recover", slim, teacher, task, data, training, asked, resume) as (job, fill),
+        distillation_job("recover", slim, teacher, task, data, training, asked, resume) as (job, fill),
     ):
         job = replace(job, settings={**job.settings, "bn_examples": bn_examples})
         if resume is None:
@@ -152,7 +152,7 @@ def recovery_terms(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Asked:
+class Asked:
     """What the caller wants of a distillation: `terms` may be "auto"."""
 
     terms: Mapping[str, Any]
@@ -173,7 +173,7 @@ class _Asked:
             self.say(text)
 
 
-def _untaught(asked: _Asked) -> dict[str, Any]:
+def _untaught(asked: Asked) -> dict[str, Any]:
     """The terms without a teacher."""
     if asked.layers["attention"] or asked.terms["hidden"] not in (0, AUTO):
         raise UsageError("hidden and attention draw the student to a teacher; give one, or leave them at 0.")
@@ -186,7 +186,7 @@ def _chosen(
     task: Task,
     data: Data,
     training: Training,
-    asked: _Asked,
+    asked: Asked,
     resume: TrainState | None,
 ) -> dict[str, Any]:
     """The terms of a distillation with every "auto" replaced, as the first run did where one is resumed."""
@@ -201,14 +201,14 @@ def _chosen(
 
 
 @contextmanager
-def _job(
+def distillation_job(
     stage: str,
     student: nn.Module,
     teacher: nn.Module | None,
     task: Task,
     data: Data,
     training: Training,
-    asked: _Asked,
+    asked: Asked,
     resume: TrainState | None,
 ) -> Iterator[tuple[Job, Callable[[Fit], Fit]]]:
     """The training, and what writes into its result what was chosen; an error on the way says which term it was."""

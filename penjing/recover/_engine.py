@@ -116,6 +116,19 @@ def run(
         return loop.fit()
 
 
+def run_blindly(job: Job, *, progress: Progress | None = None) -> None:
+    """One epoch of `job`, its schedule run to the end, without a look at the selection split; the weights stay as they
+    are after the last step, or at an error.
+    """
+    training = replace(job.training, epochs=1)
+    with (
+        kept_modes(job.model, *job.beside),
+        least_momentum(job.model, training.bn_momentum),
+        channels_last(job.model, *job.beside, on=training.channels_last) as memory_format,
+    ):
+        _Loop(replace(job, training=training), progress, memory_format)._train()
+
+
 def steps_per_epoch(job: Job) -> int:
     """Batches that one epoch trains on: whole ones, and a last one that is not too small."""
     count, size = job.data.n("train"), job.training.batch_size

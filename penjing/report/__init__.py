@@ -8,4 +8,7 @@ from penjing.report._table import plain as plain
 from penjing.report._table import table as table
 from penjing.report._table import verdict as verdict
 from penjing.report._trials import trials as trials
+from penjing.report._tried import tried_plain as tried_plain
+from penjing.report._tried import tried_table as tried_table
+from penjing.report._tried import tried_why as tried_why
 from penjing.report._units import size as size

@@ -30,8 +30,20 @@ def verdict(metrics: Mapping[str, Any]) -> str:
     metric, larger = _headline(metrics)
     score = _score(slim, reference, metric)
     parts = [f"{slim['macs'] / reference['macs']:.0%} of the MACs", *_speed(slim), score]
-    told = f"slim: {', '.join(parts)}{_zeros(metrics.get('sparsity'))}"
+    told = f"slim: {', '.join(parts)}{_within(metrics, slim, reference)}{_zeros(metrics.get('sparsity'))}"
     return _guess(reference) + "".join(_rivals(rows, metric, larger)) + told
+
+
+def _within(metrics: Mapping[str, Any], slim: Mapping[str, Any], reference: Mapping[str, Any]) -> str:
+    """How the loss on the split compares with the margin."""
+    margin = metrics.get("margin")
+    if margin is None:
+        return ""
+    metric, larger = _headline(metrics)
+    lost = 100 * (reference[metric] - slim[metric]) * (1 if larger else -1)
+    how = "within" if lost <= margin + 1e-9 else "beyond"
+    split = f"on {metrics['data']['n']} {metrics['data']['split']} examples"
+    return f"; {how} the margin of {margin:g} points {split} (measured, no certificate)"
 
 
 def headings(metrics: Mapping[str, Any]) -> tuple[str, ...]:

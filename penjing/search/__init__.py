@@ -2,10 +2,18 @@
 
 from penjing.search._choose import nearest_told as nearest_told
 from penjing.search._cost import CostModel as CostModel
+from penjing.search._halving import Halved as Halved
+from penjing.search._halving import Judge as Judge
+from penjing.search._halving import Mark as Mark
+from penjing.search._halving import Preferred as Preferred
+from penjing.search._halving import Standing as Standing
+from penjing.search._halving import halve as halve
 from penjing.search._levers import Levers as Levers
 from penjing.search._prune import prune as prune
 from penjing.search._select import DEFAULT_GRANULARITY as DEFAULT_GRANULARITY
 from penjing.search._select import Rounding as Rounding
+from penjing.search._shared_tables import SharedTables as SharedTables
+from penjing.search._stream import stream_names as stream_names
 from penjing.search._to_latency import Aimed as Aimed
 from penjing.search._trim import Dropped as Dropped
 from penjing.search._trim import TrimReport as TrimReport

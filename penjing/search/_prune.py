@@ -31,6 +31,7 @@ from penjing.search._select import (
     prunable,
     ratios_per_group,
 )
+from penjing.search._shared_tables import SharedTables
 from penjing.search._to_latency import Aimed
 from penjing.search._within_time import Clock, untouched, within_time
 from penjing.structure import (
@@ -68,6 +69,7 @@ def prune(
     fresh: bool = False,
     aimed: Callable[[Aimed], None] | None = None,
     progress: Callable[[int, int], None] | None = None,
+    tables: SharedTables | None = None,
 ) -> tuple[nn.Module, Plan]:
     """A smaller network, proven equal to the masked one, and the plan that made it. `model` is left untouched.
 
@@ -85,7 +87,8 @@ def prune(
     `threads`, relative to `reference` (None: `model`): networks of random widths are timed first, and the one that is
     returned was measured within the budget, in turns with the reference; `aimed` is told how, `progress` how many of
     the networks are timed. What was timed is kept in the cache folder (PENJING_CACHE) for later searches of the same
-    network on this machine, unless `fresh`. It is a promise on this machine as it was, not on others.
+    network on this machine, unless `fresh`. It is a promise on this machine as it was, not on others. With `tables` it
+    is not measured but predicted, by tables which every search that is given them shares.
 
     Raises `UsageError` for arguments that cannot work, `BudgetError` (with the nearest) for a budget out of reach,
     `TraceError` if the forward cannot be followed, `VerificationError` if nothing can be removed and proven.
@@ -128,6 +131,7 @@ def prune(
                     aimed=aimed,
                     progress=progress,
                     fresh=fresh,
+                    shared=tables,
                 ),
             )
     return slim, plan if merging is None else merging.then(plan)

@@ -44,7 +44,7 @@ class Shelf:
                 raise ValueError(
                     "its content does not fit its own checksum, or is of another network or machine"
                 )
-            return tuple(map(_observation, record["networks"])), ""
+            return tuple(map(observation_of, record["networks"])), ""
         except FileNotFoundError:
             return (), ""
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -54,7 +54,7 @@ class Shelf:
         """Replaces the file in one step; a note where the folder cannot be written."""
         if self.path is None:
             return ""
-        record: dict[str, Any] = {"about": self.about, "networks": [_record(one) for one in observations]}
+        record: dict[str, Any] = {"about": self.about, "networks": [record_of(one) for one in observations]}
         text = json.dumps({**record, SEAL: _digest(record)}, allow_nan=False)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -97,14 +97,14 @@ def _digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-def _record(one: Observation) -> dict[str, Any]:
+def record_of(one: Observation) -> dict[str, Any]:
     operators = {
         key: [[list(s) for s in seen.shapes], seen.milliseconds] for key, seen in one.operators.items()
     }
     return {"kept": dict(one.kept), "milliseconds": one.milliseconds, "operators": operators}
 
 
-def _observation(record: Mapping[str, Any]) -> Observation:
+def observation_of(record: Mapping[str, Any]) -> Observation:
     operators = {
         key: Seen(tuple(tuple(map(int, s)) for s in shapes), float(milliseconds))
         for key, (shapes, milliseconds) in record["operators"].items()

@@ -15,8 +15,9 @@ from penjing.search._designs import learn_table
 from penjing.search._latency_table import LatencyTable, Observation
 from penjing.search._prove import prove
 from penjing.search._select import Rounding, floor_choices, prunable
-from penjing.search._timed_before import shelf_for
-from penjing.search._to_latency import Aimed, Candidate, to_latency
+from penjing.search._shared_tables import SharedTables
+from penjing.search._timed_before import Shelf, shelf_for
+from penjing.search._to_latency import AIM, Aimed, Candidate, to_latency
 from penjing.structure import Structure, trace
 from penjing.surgery import apply, plan_removal
 
@@ -33,6 +34,7 @@ class Clock:
     aimed: Callable[[Aimed], None] | None
     progress: Callable[[int, int], None] | None
     fresh: bool = False  # times nothing by what earlier searches saw
+    shared: SharedTables | None = None
 
 
 def within_time(
@@ -44,17 +46,12 @@ def within_time(
     scored: Callable[[], Chooser],
     clock: Clock,
 ) -> tuple[nn.Module, Plan]:
-    """The network whose measured time is within the budget."""
+    """The network whose measured time is within the budget; with shared tables the one whose predicted time is."""
     limit = budget.limit("latency")
     assert limit is not None
-    reference = model if clock.reference is None else clock.reference
-    with Timekeeper(
-        reference=reference,
-        example_inputs=_first(example_inputs),
-        runtime=clock.runtime,
-        batch_size=clock.batch_size,
-        threads=clock.threads,
-    ) as keeper:
+    if clock.shared is not None:
+        return _predicted(model, example_inputs, structure, groups, budget, scored, clock, clock.shared)
+    with _keeper(model, example_inputs, clock) as keeper:
         most = limit.absolute(keeper.milliseconds)
         others = tuple(one for one in budget.limits if one.metric != "latency")
         within = not others or BudgetCost(structure, Budget(limits=others)).excess({}) <= 1
@@ -64,41 +61,14 @@ def within_time(
         absolute = Budget(limits=(Limit(metric="latency", number=most, unit="ms"), *others))
 
         def made(told: LatencyTable) -> Candidate:
-            timing, last = replace(found, table=told), {}
-
-            def choose(allowed: Sequence[PruneGroup]) -> Choice:
-                choice = timing.for_budget(allowed, absolute)
-                last.update(selection=choice.selection)
-                return choice
-
-            slim, plan = prove(model, example_inputs, structure, groups, choose)
-            gone = last["selection"]
-            kept = {g.name: len(g) - len(gone.get(g.name, ())) for g in structure.groups}
-            return Candidate(slim, plan, told.milliseconds(kept))
+            return _made(model, example_inputs, structure, groups, absolute, replace(found, table=told))
 
         def reached(before: Sequence[Observation]) -> tuple[nn.Module, Plan, Aimed]:
-            table = learn_table(
-                model,
-                structure,
-                groups,
-                keeper,
-                found.rounding,
-                seed=clock.seed,
-                before=before,
-                progress=clock.progress,
-            )
+            table = _learnt(model, structure, groups, keeper, found.rounding, before, clock)
             notes.append(shelf.write(table.observations))
             return to_latency(made, table, keeper, most)
 
-        shelf = shelf_for(
-            model,
-            structure,
-            groups,
-            found.rounding,
-            place=keeper.place,
-            example_inputs=example_inputs,
-            fresh=clock.fresh,
-        )
+        shelf = _shelf(model, example_inputs, structure, groups, keeper, found.rounding, clock)
         before, *notes = shelf.read()
         try:
             slim, plan, how = reached(before)
@@ -111,6 +81,99 @@ def within_time(
         reused = max(0, len(before) - 1)
         clock.aimed(replace(how, reused=reused, note="; ".join(note for note in notes if note)))
     return slim, plan
+
+
+def _made(
+    model: nn.Module,
+    example_inputs: Any,
+    structure: Structure,
+    groups: Sequence[PruneGroup],
+    budget: Budget,
+    timing: Chooser,
+) -> Candidate:
+    """The proven network within a budget of milliseconds by the chooser's table."""
+    last: dict[str, Any] = {}
+
+    def choose(allowed: Sequence[PruneGroup]) -> Choice:
+        choice = timing.for_budget(allowed, budget)
+        last.update(selection=choice.selection)
+        return choice
+
+    slim, plan = prove(model, example_inputs, structure, groups, choose)
+    gone = last["selection"]
+    kept = {g.name: len(g) - len(gone.get(g.name, ())) for g in structure.groups}
+    assert timing.table is not None
+    return Candidate(slim, plan, timing.table.milliseconds(kept))
+
+
+def _predicted(
+    model: nn.Module,
+    example_inputs: Any,
+    structure: Structure,
+    groups: Sequence[PruneGroup],
+    budget: Budget,
+    scored: Callable[[], Chooser],
+    clock: Clock,
+    shared: SharedTables,
+) -> tuple[nn.Module, Plan]:
+    """The network that is within the budget by a table which others share; only the table's networks are timed."""
+    found, table = scored(), shared.find(structure, groups) or shared.load(structure, groups)
+    if table is None or shared.reference is None:
+        with _keeper(model, example_inputs, clock) as keeper:
+            shared.reference = keeper.milliseconds if shared.reference is None else shared.reference
+            shelf = _shelf(model, example_inputs, structure, groups, keeper, found.rounding, clock)
+            table = _learnt(model, structure, groups, keeper, found.rounding, shelf.read()[0], clock)
+            shelf.write(table.observations)
+        shared.add(structure, groups, table)
+    limits = (
+        Limit(metric="latency", number=AIM * one.absolute(shared.reference), unit="ms")
+        if one.metric == "latency"
+        else one
+        for one in budget.limits
+    )
+    made = _made(
+        model, example_inputs, structure, groups, Budget(limits=tuple(limits)), replace(found, table=table)
+    )
+    shared.predicted = made.predicted
+    return made.slim, made.plan
+
+
+def _shelf(
+    model: nn.Module,
+    example_inputs: Any,
+    structure: Structure,
+    groups: Sequence[PruneGroup],
+    keeper: Timekeeper,
+    rounding: Rounding,
+    clock: Clock,
+) -> Shelf:
+    place, fresh = keeper.place, clock.fresh
+    return shelf_for(
+        model, structure, groups, rounding, place=place, example_inputs=example_inputs, fresh=fresh
+    )
+
+
+def _learnt(
+    model: nn.Module,
+    structure: Structure,
+    groups: Sequence[PruneGroup],
+    keeper: Timekeeper,
+    rounding: Rounding,
+    before: Sequence[Observation],
+    clock: Clock,
+) -> LatencyTable:
+    how: dict[str, Any] = {"seed": clock.seed, "before": before, "progress": clock.progress}
+    return learn_table(model, structure, groups, keeper, rounding, **how)
+
+
+def _keeper(model: nn.Module, example_inputs: Any, clock: Clock) -> Timekeeper:
+    return Timekeeper(
+        reference=model if clock.reference is None else clock.reference,
+        example_inputs=_first(example_inputs),
+        runtime=clock.runtime,
+        batch_size=clock.batch_size,
+        threads=clock.threads,
+    )
 
 
 def _first(example_inputs: Any) -> Any:

@@ -10,7 +10,7 @@ from torch import nn
 
 from penjing.core import BudgetError
 from penjing.measure import Timing, count_macs
-from penjing.pipeline import shape
+from penjing.pipeline import Event, shape
 from penjing.search import _within_time
 
 RECIPE = {
@@ -20,7 +20,7 @@ RECIPE = {
     "image_size": 8,
     "steps": {
         "transfer": {"epochs": 1, "probe_epochs": 1, "lr": 0.01},
-        "prune": {"scope": "global", "round_to": 1, "calibration": 128},
+        "prune": {"criterion": "obs", "scope": "global", "round_to": 1, "calibration": 128},
         "recover": {"epochs": 1, "lr": 0.01, "reconstruct": False},
         "controls": {"scratch": False},
         "measure": {"repeats": 3, "rounds": 5, "batch_sizes": [8]},
@@ -83,3 +83,50 @@ def test_rounds_take_the_same_share_of_the_time_each(tmp_path: Path) -> None:
     first, last = (found[name]["latency"] for name in ("prune:1", "prune"))
     assert first["limit_ms"] / first["reference_ms"] == pytest.approx(0.6**0.5, rel=1e-3)
     assert last["limit_ms"] / last["reference_ms"] == pytest.approx(0.6)
+
+
+def test_tries_share_one_table_and_are_predicted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    learnt = []
+    learn = _within_time.learn_table
+    monkeypatch.setattr(
+        _within_time, "learn_table", lambda *given, **how: learnt.append(1) or learn(*given, **how)
+    )
+    prune = {"calibration": 32, "round_to": 1}
+    choose = {"seconds": 1000, "examples": 32, "candidates": 3, "rungs": [], "keep": []}
+    steps = {**RECIPE["steps"], "prune": prune, "choose": choose, "trim": {"blocks": 0}}
+    shape(tiny_recipe({**RECIPE, "steps": steps}, tmp_path), tmp_path / "run", trust=True)
+    tried = json.loads((tmp_path / "run" / "tried.json").read_text())
+    reference = figures(tmp_path / "run")["prune"]["latency"]["reference_ms"]
+    assert [one["name"] for one in tried["candidates"]][:2] == ["obs-round-1", "taylor-round-1"]
+    made = [one for one in tried["candidates"] if one["scores"]]
+    assert len(made) >= 2
+    assert all(0.55 <= one["latency_ms"] / reference <= 0.6 for one in made)
+    assert len(learnt) == 2  # one for all tries, and that of the step prune
+
+
+def test_tries_that_are_broken_off_go_on_by_the_same_times(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learnt, places = [], ["taylor-round-1.0"]
+    learn = _within_time.learn_table
+    monkeypatch.setattr(
+        _within_time, "learn_table", lambda *given, **how: learnt.append(1) or learn(*given, **how)
+    )
+    prune = {"calibration": 32, "round_to": 1}
+    choose = {"seconds": 1000, "examples": 32, "candidates": 2, "rungs": [], "keep": []}
+    steps = {**RECIPE["steps"], "prune": prune, "choose": choose, "trim": {"blocks": 0}}
+    recipe = tiny_recipe({**RECIPE, "steps": steps}, tmp_path)
+
+    def listen(event: Event) -> None:
+        if places and event.stage == places[0]:
+            places.pop()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        shape(recipe, tmp_path / "run", trust=True, listen=listen)
+    assert len(learnt) == 1
+    shape(recipe, tmp_path / "run", trust=True, listen=listen, resume=True)
+    assert len(learnt) == 2  # the other is that of the step prune
+    tried = json.loads((tmp_path / "run" / "tried.json").read_text())["candidates"]
+    assert [len(one["scores"]) for one in tried] == [1, 1]
+    assert 0.55 <= tried[1]["latency_ms"] / tried[0]["latency_ms"] <= 1.8

@@ -26,7 +26,7 @@ RECIPE = {
     "image_size": 8,
     "steps": {
         "transfer": {"epochs": 2, "probe_epochs": 1, "lr": 0.01},
-        "prune": {"round_to": 1, "calibration": 128, "rounds": 2, "between": 1},
+        "prune": {"criterion": "obs", "round_to": 1, "calibration": 128, "rounds": 2, "between": 1},
         "recover": {"epochs": 1, "lr": 0.01, "hidden": 0.0, "reconstruct_examples": 256},
         "controls": {"scratch": False, "random": True},
         "measure": {"repeats": 3, "rounds": 5, "batch_sizes": [8]},
@@ -167,7 +167,7 @@ def test_a_plan_that_does_not_fit_is_noted_in_auto_and_ends_the_run_where_asked(
 
 def test_what_dropped_blocks_gave_is_made_up_for_before_units_go(recipe: Recipe, tmp_path: Path):
     steps = {**RECIPE["steps"], "trim": {"blocks": 1, "calibration": 64}, "controls": {"scratch": False}}
-    steps |= {"prune": {"round_to": 1, "calibration": 64}}
+    steps |= {"prune": {"criterion": "obs", "round_to": 1, "calibration": 64}}
     given = RECIPE | {"model": recipe.model, "steps": steps, "budget": "macs<=0.7x"}
     asked = Recipe.of(given)
     shape(asked, tmp_path / "run", trust=True)

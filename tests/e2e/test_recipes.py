@@ -23,6 +23,7 @@ SEQUENCES = sorted(
 )
 QUICK: dict[str, Any] = {
     "transfer": {"epochs": 1, "probe_epochs": 1},
+    "choose": {"on": False},
     "prune": {"round_to": 1, "calibration": 32},
     "recover": {"epochs": 1},
     "controls": {"scratch": False, "smaller": "none"},

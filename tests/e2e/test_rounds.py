@@ -20,7 +20,14 @@ RECIPE = {
     "image_size": 8,
     "steps": {
         "transfer": {"epochs": 1, "probe_epochs": 1, "lr": 0.01},
-        "prune": {"scope": "global", "round_to": 1, "calibration": 128, "rounds": 3, "between": 2},
+        "prune": {
+            "criterion": "obs",
+            "scope": "global",
+            "round_to": 1,
+            "calibration": 128,
+            "rounds": 3,
+            "between": 2,
+        },
         "recover": {"epochs": 2, "lr": 0.01, "ema": 0.9, "hidden": 0.0, "cache_mb": 1},
         "measure": {"repeats": 3, "rounds": 5, "batch_sizes": [8]},
     },

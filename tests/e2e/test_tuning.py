@@ -23,7 +23,7 @@ RECIPE = {
     "image_size": 8,
     "steps": {
         "transfer": {"epochs": 1, "probe_epochs": 0, "lr": 0.01},
-        "prune": {"scope": "global", "round_to": 1, "calibration": 64},
+        "prune": {"criterion": "obs", "scope": "global", "round_to": 1, "calibration": 64},
         "recover": {"epochs": 2, "lr": 1e-6, "reconstruct": False, "bn_examples": 0},
         "tune": {"trials": 3, "share": 0.5, "space": {"lr": [1e-3, 1e-2], "temperature": [1, 4]}},
         "controls": {"scratch": False},

@@ -37,6 +37,13 @@ MISTAKES = (
     Mistake("a range", {"steps": {"recover": {"lr": -1}}}, "steps.recover.lr"),
     Mistake("a task", {"task": "image-clasification"}, "image-classification"),
     Mistake("a budget", {"budget": "mac<=0.5x"}, "did you mean 'macs'"),
+    Mistake("a margin", {"margin": -1}, "a margin is in points, at least 0"),
+    Mistake("rungs without keeps", {"steps": {"choose": {"rungs": [0.1]}}}, "rungs and keep go together"),
+    Mistake(
+        "rungs that shrink", {"steps": {"choose": {"rungs": [0.5, 0.1]}}}, "shares of the recovery that grow"
+    ),
+    Mistake("ever more", {"steps": {"choose": {"keep": [2, 5]}}}, "ever fewer"),
+    Mistake("an option of choose", {"steps": {"choose": {"second": 5}}}, "did you mean `seconds`?"),
     Mistake("not a number", {"steps": {"recover": {"lr": float("nan")}}}, "steps.recover.lr"),
 )
 

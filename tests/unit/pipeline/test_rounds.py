@@ -10,7 +10,7 @@ BASE = {"task": "image-classification", "model": "timm:resnet18", "data": "built
 
 
 def recipe(budget: str, reconstruct: object = False, **prune: object) -> Recipe:
-    steps = {"prune": prune, "recover": {"epochs": 7, "reconstruct": reconstruct}}
+    steps = {"choose": {"on": False}, "prune": prune, "recover": {"epochs": 7, "reconstruct": reconstruct}}
     return Recipe.of({**BASE, "budget": budget, "steps": steps})
 
 

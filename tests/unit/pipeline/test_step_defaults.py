@@ -6,7 +6,7 @@ from dataclasses import fields
 import pytest
 
 from penjing.core import Recipe
-from penjing.core._step_defaults import step_defaults
+from penjing.core._step_defaults import method_for, step_defaults
 from penjing.recover import Training, distil, recover, transfer
 from penjing.search import DEFAULT_GRANULARITY
 
@@ -23,14 +23,17 @@ def recipe(task: str, **more: object) -> Recipe:
 @pytest.mark.parametrize("task", SEQUENCES)
 def test_every_default_is_an_option_of_its_step(task: str, pretrained: bool) -> None:
     found = step_defaults(task, pretrained=pretrained)
-    assert set(found) == {*STEPS, "prune"}
+    assert set(found) == set(STEPS)
     training = {field.name for field in fields(Training)}
     for step, options in found.items():
-        if step == "prune":
-            assert set(options["granularity"]) < set(DEFAULT_GRANULARITY)
-            continue
         assert set(options) <= training | set(inspect.signature(STEPS[step]).parameters)
         Training(**{"epochs": 1} | {name: value for name, value in options.items() if name in training})
+
+
+@pytest.mark.parametrize("task", SEQUENCES)
+def test_the_method_of_a_task_keeps_its_residual_stream(task: str) -> None:
+    assert set(DEFAULT_GRANULARITY) - set(method_for(task)["granularity"]) == {"embed"}
+    assert method_for("image-classification")["granularity"] is None
 
 
 def test_pictures_keep_the_defaults_and_encoders_get_small_rates_and_clipping() -> None:

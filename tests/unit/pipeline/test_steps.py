@@ -34,7 +34,9 @@ def _names(**change: object) -> list[str]:
 
 def test_steps_follow_the_recipe():
     rival = ["smaller:choose", "smaller:transfer", "control:smaller"]
-    assert _names() == ["base", "transfer", "prune", "recover", *rival, "control:scratch", "measure", "save"]
+    told = ["prune", "recover", *rival, "control:scratch", "measure", "save"]
+    assert _names() == ["base", "transfer", "choose", "trim", *told]
+    assert _names(steps={"prune": {"criterion": "obs"}}) == ["base", "transfer", *told]
     assert rival[0] not in _names(steps={"controls": {"smaller": "none"}})
     assert rival[0] not in _names(model="builtin:speaker-lstm")
     assert rival[0] in _names(model="builtin:speaker-lstm", steps={"controls": {"smaller": "timm:resnet10t"}})
