@@ -7,6 +7,8 @@ os.environ.setdefault("MKL_NUM_THREADS", "1")
 
 import random
 import signal
+from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -28,10 +30,18 @@ def _same_start():
     torch.manual_seed(0)
 
 
+@pytest.fixture(scope="session")
+def _times(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    return map(tmp_path_factory.mktemp("times").joinpath, map(str, count()))
+
+
 @pytest.fixture(autouse=True)
-def _no_times_from_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a search times is kept in a folder of the test's own."""
-    monkeypatch.setattr(_timed_before, "cache_folder", lambda: tmp_path / "times")
+def _no_times_from_before(_times: Iterator[Path]) -> Iterator[None]:
+    """What a search times is kept in a folder of the test's own, by a patch that outlives the test's own patches."""
+    folder = next(_times)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_timed_before, "cache_folder", lambda: folder)
+        yield
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
