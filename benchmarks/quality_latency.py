@@ -13,6 +13,7 @@ import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
+from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -195,7 +196,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         work(pairs, given.seeds, given.shares, given.runtime, given.out)
     rows = [read_json(path) for path in sorted(given.out.glob("*.latency.json"))]
     bases = [read_json(path) for path in sorted(given.out.glob("*.base.json"))]
-    given.page.write_text(page(PAIRS, bases, rows, PEERS, batch=BATCH), encoding="utf-8")
+    given.page.write_text(
+        page(PAIRS, bases, rows, PEERS, batch=BATCH, peer=version("torch-pruning")), encoding="utf-8"
+    )
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ import math
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
-from importlib.metadata import version
 from typing import Any
 
 from benchmarks.quality_pairs import Pair
@@ -28,12 +27,14 @@ over the examples, paired (normal approximation); it does not cover the scatter 
 """
 
 
-def page(pairs: Sequence[Pair], bases: Rows, rows: Rows, peers: Mapping[str, str], *, batch: int) -> str:
+def page(
+    pairs: Sequence[Pair], bases: Rows, rows: Rows, peers: Mapping[str, str], *, batch: int, peer: str
+) -> str:
     told = {
         "today": date.today(),
         "seeds": ", ".join(map(str, sorted({row["seed"] for row in rows}))),
         "runtimes": " and ".join(sorted({row["runtime"] for row in rows})),
-        "peer": version("torch-pruning"),
+        "peer": peer,
         "batch": batch,
     }
     parts = [ABOUT.format(**told), "\n## Differences\n", *_differences(pairs, bases, rows), "\n## All rows\n"]

@@ -61,7 +61,9 @@ def test_the_page_tells_paired_differences_and_failures():
         row | {"way": "peer", "accuracy": 0.5, "right": "1010"},
         row | {"way": "global", "status": "fails: it | cannot"},
     ]
-    text = page([SMALL], [{"pair": "small", "accuracy": 0.8, "seed": 0}], rows, {"small": "tp-x"}, batch=8)
+    text = page(
+        [SMALL], [{"pair": "small", "accuracy": 0.8, "seed": 0}], rows, {"small": "tp-x"}, batch=8, peer="1"
+    )
     assert "| small | eager | 0.5x | 80.0 | 75.0 |  |  | +25.0 (-24.0 to 74.0) |" in text
     assert "| small | eager | 0.5x | tp-x | 0 | 0.490x (0.480 to 0.500) | 0.400x | 50.0 | 50.0 | 3 |" in text
     assert "fails: it / cannot" in text
