@@ -36,12 +36,12 @@ def _times(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(autouse=True)
-def _no_times_from_before(_times: Iterator[Path]) -> Iterator[None]:
+def times_folder(_times: Iterator[Path]) -> Iterator[Path]:
     """What a search times is kept in a folder of the test's own, by a patch that outlives the test's own patches."""
     folder = next(_times)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_timed_before, "cache_folder", lambda: folder)
-        yield
+        yield folder
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

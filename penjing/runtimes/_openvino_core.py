@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from penjing.runtimes._inputs import ExampleInputs, tensors_of
+from penjing.runtimes._prepared import own_denormals
 from penjing.runtimes._require import require
 
 
@@ -29,7 +30,8 @@ def compiled(model: Any, threads: int, *, timed: bool = False) -> Any:
         "CPU_DENORMALS_OPTIMIZATION": True,
         "PERF_COUNT": timed,
     }
-    return _openvino().Core().compile_model(model, "CPU", options)
+    with own_denormals():
+        return _openvino().Core().compile_model(model, "CPU", options)
 
 
 def arrays_of(model: Any, names: Sequence[str], inputs: ExampleInputs) -> dict[str, Any]:
@@ -41,7 +43,8 @@ def arrays_of(model: Any, names: Sequence[str], inputs: ExampleInputs) -> dict[s
 
 def answer_of(request: Any, arrays: dict[str, Any]) -> tuple[Tensor, ...]:
     """Every tensor of one inference, in order."""
-    return tuple(torch.from_numpy(value.copy()) for value in request.infer(arrays).values())
+    with own_denormals():
+        return tuple(torch.from_numpy(value.copy()) for value in request.infer(arrays).values())
 
 
 def _openvino() -> Any:

@@ -67,18 +67,27 @@ class Prepared(Protocol):
 def steady(threads: int | None = None) -> Iterator[None]:
     """Inference mode, pinned threads, denormals flushed, no garbage collection; all restored."""
     wanted = checked_threads(threads)
-    before, collecting, flushing = torch.get_num_threads(), gc.isenabled(), _flushes_denormals()
+    before, collecting = torch.get_num_threads(), gc.isenabled()
     torch.set_num_threads(wanted)
-    torch.set_flush_denormal(True)
     gc.disable()
     try:
-        with torch.inference_mode():
+        with torch.inference_mode(), own_denormals():
+            torch.set_flush_denormal(True)
             yield
     finally:
         torch.set_num_threads(before)
-        torch.set_flush_denormal(flushing)
         if collecting:
             gc.enable()
+
+
+@contextmanager
+def own_denormals() -> Iterator[None]:
+    """Whether denormals are flushed is restored: runtimes that flush theirs leave the calling thread so."""
+    flushing = _flushes_denormals()
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(flushing)
 
 
 def checked_threads(threads: int | None) -> int:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from penjing.runtimes._inputs import ExampleInputs, tensors_of
+from penjing.runtimes._prepared import own_denormals
 from penjing.runtimes._require import require
 
 
@@ -26,7 +27,8 @@ def open_session(
         options.enable_profiling, options.profile_file_prefix = True, str(profile)
     if lowered is not None:
         options.optimized_model_filepath = str(lowered)
-    return runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    with own_denormals():
+        return runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
 def feed_of(session: Any, names: Sequence[str], inputs: ExampleInputs) -> dict[str, Any]:
@@ -38,4 +40,5 @@ def feed_of(session: Any, names: Sequence[str], inputs: ExampleInputs) -> dict[s
 
 def ran(session: Any, feed: dict[str, Any]) -> tuple[Tensor, ...]:
     """Every tensor of the session's answer, in order."""
-    return tuple(torch.from_numpy(value) for value in session.run(None, feed))
+    with own_denormals():
+        return tuple(torch.from_numpy(value) for value in session.run(None, feed))

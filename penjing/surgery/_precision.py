@@ -16,6 +16,7 @@ from penjing.surgery._revival import Deaf, Told
 aten = torch.ops.aten
 MANY = 8  # groups that torch's float64 convolution takes one after the other
 WINDOWS = 1 << 22  # numbers in the windows of a convolution that fit into memory used again
+BY_DIFFERENCES = 2  # how torch.cdist is told not to use products
 DTypes = Mapping[torch.dtype, torch.dtype]
 _REDUCED = (torch.float16, torch.bfloat16)
 
@@ -175,6 +176,10 @@ def in_double(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         return _grouped(*args, **kwargs)
     if func is aten.convolution.default and _in_many_groups(*args):
         return _convolved(*args)
+    if func is aten._euclidean_dist.default:  # by products, it tells small distances to half the digits
+        return aten._cdist_forward.default(*args, 2.0, BY_DIFFERENCES)
+    if func is aten._cdist_forward.default:
+        return func(*args[:3], BY_DIFFERENCES)
     return func(*args, **kwargs)
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import penjing as pj
 from penjing.core import UsageError
-from penjing.runtimes import NodeTime, Prepared, _graph, _onnx, _openvino, prepare, versions_of
+from penjing.runtimes import NodeTime, Prepared, _graph, _onnx, _openvino, prepare, steady, versions_of
 
 
 class SmallConvolutional(nn.Module):
@@ -201,6 +201,23 @@ def test_openvino_tells_its_operators_with_their_shapes(case: Case, openvino: Pr
     assert len({node.key for node in nodes}) == len(nodes)
     for taken, given in case.in_openvino:
         assert any(taken in node.inputs and given in node.outputs for node in nodes), (taken, nodes)
+
+
+@pytest.mark.parametrize("runtime", ["onnx", "openvino"])
+def test_a_runtime_does_not_leave_denormals_flushed(runtime: str) -> None:
+    pytest.importorskip({"onnx": "onnxruntime"}.get(runtime, runtime))
+    with closing(prepare(Feedforward(8), torch.randn(2, 5, 6), runtime=runtime, threads=1)) as prepared:
+        assert denormal() != 0
+        prepared.outputs()
+        assert denormal() != 0
+        with steady(1):
+            prepared.run()
+            assert denormal() == 0
+        assert denormal() != 0
+
+
+def denormal() -> float:
+    return (torch.full((), 1e-310, dtype=torch.float64) * 1).item()
 
 
 def test_openvinos_averages_since_the_start_become_those_of_the_runs_asked_for() -> None:

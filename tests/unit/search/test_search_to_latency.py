@@ -153,10 +153,12 @@ def test_a_second_search_reuses_the_times_and_measures_its_result(
     assert again.tries == first.tries
 
 
-def test_fresh_neither_reads_nor_keeps_times(clock: Callable[[float], type[Clock]], tmp_path: Path) -> None:
+def test_fresh_neither_reads_nor_keeps_times(
+    clock: Callable[[float], type[Clock]], times_folder: Path
+) -> None:
     kind, model = clock(1.0), net()
     assert limits_and_counts(kind, model, fresh=True)[0].reused == 0
-    assert not list(tmp_path.rglob("*.json"))
+    assert not list(times_folder.rglob("*.json"))
     limits_and_counts(kind, model)
     assert limits_and_counts(kind, model, fresh=True)[0].reused == 0
 
@@ -186,11 +188,11 @@ def of_another_machine(text: str) -> str:
     [lambda text: text[: len(text) // 2], lambda text: "[]", lambda text: "", altered, of_another_machine],
 )
 def test_a_torn_or_foreign_file_is_left_aside_with_a_note(
-    clock: Callable[[float], type[Clock]], tmp_path: Path, spoil: Callable[[str], str]
+    clock: Callable[[float], type[Clock]], times_folder: Path, spoil: Callable[[str], str]
 ) -> None:
     kind, model = clock(1.0), net()
     limits_and_counts(kind, model)
-    (kept,) = tmp_path.rglob("*.json")
+    (kept,) = times_folder.rglob("*.json")
     kept.write_text(spoil(kept.read_text()))
     how, _ = limits_and_counts(kind, model)
     assert how.reused == 0
@@ -209,10 +211,10 @@ def test_times_that_no_longer_hold_are_taken_again(clock: Callable[[float], type
 
 
 def test_a_folder_that_cannot_be_written_is_no_failure(
-    clock: Callable[[float], type[Clock]], tmp_path: Path
+    clock: Callable[[float], type[Clock]], times_folder: Path
 ) -> None:
     kind = clock(1.0)
-    (tmp_path / "times").write_text("a file in the way")
+    times_folder.write_text("a file in the way")
     how, _ = limits_and_counts(kind, net())
     assert "could not be written" in how.note
     assert how.measured <= how.limit
