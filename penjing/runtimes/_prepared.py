@@ -1,6 +1,8 @@
 """A network as it runs: what every runtime gives, and the conditions it is run under."""
 
+import ctypes
 import gc
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +14,8 @@ from torch import Tensor
 from penjing.core import UsageError
 
 WARM_UP = 2  # runs before a profile that are thrown away
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of mallopt, man 3 mallopt
+_LARGEST = 32 << 20  # bytes: what glibc lets its threshold for maps grow to
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,13 +69,13 @@ class Prepared(Protocol):
 
 @contextmanager
 def steady(threads: int | None = None) -> Iterator[None]:
-    """Inference mode, pinned threads, denormals flushed, no garbage collection; all restored."""
+    """Inference mode, pinned threads, denormals flushed, freed memory kept, no garbage collection; all restored."""
     wanted = checked_threads(threads)
     before, collecting = torch.get_num_threads(), gc.isenabled()
     torch.set_num_threads(wanted)
     gc.disable()
     try:
-        with torch.inference_mode(), own_denormals():
+        with torch.inference_mode(), own_denormals(), freed_memory_kept():
             torch.set_flush_denormal(True)
             yield
     finally:
@@ -88,6 +92,27 @@ def own_denormals() -> Iterator[None]:
         yield
     finally:
         torch.set_flush_denormal(flushing)
+
+
+@contextmanager
+def freed_memory_kept() -> Iterator[None]:
+    """Memory that a forward frees stays with the process for the next one, as with jemalloc or tcmalloc.
+
+    glibc gives the end of its heap back to the system, whose pages then have to be asked for anew in every forward: up
+    to a third of the time of a small network, by chance of where its tensors lie. Its thresholds cannot be read, so
+    they are left where they end up by themselves after large tensors were freed.
+    """
+    library = ctypes.CDLL(None) if sys.platform == "linux" else None
+    set_option = getattr(library, "mallopt", None)  # glibc's alone
+    if set_option is None:
+        yield
+        return
+    set_option(_MMAP_THRESHOLD, _LARGEST)
+    set_option(_TRIM_THRESHOLD, 2**31 - 1)
+    try:
+        yield
+    finally:
+        set_option(_TRIM_THRESHOLD, 2 * _LARGEST)
 
 
 def checked_threads(threads: int | None) -> int:

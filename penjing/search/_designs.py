@@ -1,6 +1,8 @@
 """Networks of random widths, to learn from what each of them takes."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,8 @@ from penjing.surgery import apply, plan_removal
 
 NETWORKS = 12
 MOST = 24
+PACING = 3  # networks timed before that are timed anew, to tell the machine's pace
+ONE_PACE = 1.25  # the largest of these paces over the smallest, while the machine is taken for the same
 ENOUGH = 0.03  # median error of the table on networks left out
 
 
@@ -33,25 +37,30 @@ def learn_table(
     """A latency table of `model` from networks of random widths, timed by `keeper`.
 
     12 of them, and up to 24 while the table misses those left out by more than 3% in the median. `before` are
-    observations of an earlier search, the whole network first: what they hold is not timed again, but brought to the
-    pace that the whole network runs at now.
+    observations of an earlier search, the whole network first. The first three of the others are timed anew all the
+    same; what the rest hold is brought to the pace that these run at now, or forgotten where they run at several.
     """
     seen = [_observed(keeper.time(model), {g.name: len(g) for g in groups})]
-    known = at_pace(before, seen[0].milliseconds)
-    table: LatencyTable | None = None
+    known = {tuple(one.kept.items()): one for one in before[1:]}
+    paces: list[float] = []
+    table, reused = None, 0
     for number, kept in enumerate(designs(structure, groups, rounding, MOST, seed=seed), 1):
         found = known.get(tuple(kept.items()))
-        if found is None:
+        if found is None or len(paces) < PACING:
             slim = apply(model, plan_removal(structure, drawn(groups, kept, (seed, number))))
-            found = _observed(keeper.time(slim), kept)
+            now = _observed(keeper.time(slim), kept)
+            paces += [now.milliseconds / found.milliseconds] if found else []
+            found, known = now, known if not paces or max(paces) <= ONE_PACE * min(paces) else {}
+        else:
+            found, reused = at_pace(found, median(paces)), reused + 1
         seen.append(found)
         if progress is not None:
             progress(number, NETWORKS if number <= NETWORKS else MOST)
         if number >= NETWORKS and number % FEWEST == 0:
             table = fit_table(structure, seen)
             if table.error <= ENOUGH:
-                return table
-    return table or fit_table(structure, seen)
+                break
+    return replace(table or fit_table(structure, seen), reused=reused)
 
 
 def drawn(groups: Sequence[PruneGroup], kept: Mapping[str, int], seed: Any) -> dict[str, tuple[int, ...]]:
@@ -64,19 +73,13 @@ def drawn(groups: Sequence[PruneGroup], kept: Mapping[str, int], seed: Any) -> d
     }
 
 
-def at_pace(before: Sequence[Observation], whole: float) -> dict[tuple[tuple[str, int], ...], Observation]:
-    """Observations by kept counts, as if the first, that of the whole network, had taken `whole` milliseconds."""
-    if not before:
-        return {}
-    factor = whole / before[0].milliseconds
-    return {
-        tuple(one.kept.items()): Observation(
-            kept=one.kept,
-            operators={k: Seen(s.shapes, factor * s.milliseconds) for k, s in one.operators.items()},
-            milliseconds=factor * one.milliseconds,
-        )
-        for one in before[1:]
-    }
+def at_pace(one: Observation, factor: float) -> Observation:
+    """The observation as if all had taken `factor` times as long."""
+    return Observation(
+        kept=one.kept,
+        operators={k: Seen(s.shapes, factor * s.milliseconds) for k, s in one.operators.items()},
+        milliseconds=factor * one.milliseconds,
+    )
 
 
 def designs(

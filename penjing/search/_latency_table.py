@@ -7,7 +7,7 @@ function of the widths around it, whatever the runtime fused or renamed.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import Any
 
@@ -72,7 +72,7 @@ def varies(tensors: Sequence[Sequence[Told]]) -> list[list[bool]]:
 class LatencyTable:
     """`parts` sum up to the milliseconds of one forward. `error` is the median over the observed networks of how far
     each is predicted from the others, as a share of its time; `unexplained` is the share of time of operators whose
-    sizes could not be told.
+    sizes could not be told, `reused` how many of the networks an earlier search had timed.
     """
 
     structure: Structure = field(repr=False)
@@ -81,6 +81,7 @@ class LatencyTable:
     error: float
     unexplained: float
     stepped: bool  # parts are no polynomials of widths; they take arrays of them
+    reused: int = 0
 
     def milliseconds(self, kept: Mapping[str, int]) -> float:
         """The forward's predicted time with these units kept, by group name; groups left out stay whole."""
@@ -90,14 +91,7 @@ class LatencyTable:
     def scaled(self, factor: float) -> "LatencyTable":
         """The same table with all times `factor` times as long."""
         parts = tuple(_Scaled(part, factor) for part in self.parts)
-        return LatencyTable(
-            structure=self.structure,
-            parts=parts,
-            observations=self.observations,
-            error=self.error,
-            unexplained=self.unexplained,
-            stepped=self.stepped,
-        )
+        return replace(self, parts=parts)
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from penjing.search._node_time import Seen
 from penjing.search._select import Rounding, floor_choices
 from penjing.structure import Structure, fingerprint
 
-SCHEMA = 2
+SCHEMA = 3
 SEAL = "sha256"
 
 

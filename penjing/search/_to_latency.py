@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from statistics import median
 from typing import Any
 
 from torch import nn
@@ -69,7 +70,7 @@ def to_latency(
     factor, known = 1.0, table
     for _ in range(ROUNDS):
         found = made(known.scaled(factor / AIM))
-        measured = keeper.time(found.slim, operators=False).milliseconds
+        measured = _measured(found.slim, keeper, limit)
         tries.append((found.predicted * AIM, measured))
         if measured <= limit and (best is None or measured > best[0]):
             best = measured, found
@@ -92,5 +93,14 @@ def to_latency(
         table_error=table.error,
         unexplained=table.unexplained,
         networks=len(table.observations),
+        reused=table.reused,
     )
     return best[1].slim, best[1].plan, aimed
+
+
+def _measured(slim: nn.Module, keeper: Timekeeper, limit: float) -> float:
+    """Milliseconds; the median of three placements where the first is near the limit, as one may have been lucky."""
+    first = keeper.time(slim, operators=False).milliseconds
+    if not NEAR**2 * limit <= first <= limit / NEAR:
+        return first
+    return median([first, *(keeper.time(slim, operators=False).milliseconds for _ in range(2))])

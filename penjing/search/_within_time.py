@@ -78,8 +78,7 @@ def within_time(
             before = ()
             slim, plan, how = reached(before)
     if clock.aimed is not None:
-        reused = max(0, len(before) - 1)
-        clock.aimed(replace(how, reused=reused, note="; ".join(note for note in notes if note)))
+        clock.aimed(replace(how, note="; ".join(note for note in notes if note)))
     return slim, plan
 
 

@@ -12,6 +12,7 @@ import penjing as pj
 from penjing.core import BudgetError
 from penjing.measure import Timing, count_macs
 from penjing.search import _within_time
+from penjing.search._designs import PACING
 from penjing.search._to_latency import Aimed
 
 X = torch.randn(1, 3, 16, 16)
@@ -27,10 +28,10 @@ def net() -> nn.Sequential:
 
 class Clock:
     """A keeper whose machine takes 1 ms and 1 ms per MMAC; a network that was pruned takes `surprise` times as long
-    as those of random widths, which the table cannot know.
+    as those of random widths, which the table cannot know. All but the reference take `pace` times as long.
     """
 
-    surprise = 1.0
+    surprise, pace = 1.0, 1.0
     timed = 0
 
     def __init__(self, *, reference: nn.Module, **about: Any) -> None:
@@ -47,7 +48,7 @@ class Clock:
 
     def time(self, model: nn.Module, *, operators: bool = True) -> Timing:
         type(self).timed += 1
-        factor = 1.0 if operators else self.surprise
+        factor = self.pace * (1.0 if operators else self.surprise)
         return Timing(milliseconds=factor * self._true(model), spread=0.0, operators={})
 
     @staticmethod
@@ -147,10 +148,21 @@ def test_a_second_search_reuses_the_times_and_measures_its_result(
     kind, model = clock(1.0), net()
     first, timed = limits_and_counts(kind, model)
     again, fewer = limits_and_counts(kind, model)
-    assert (first.reused, again.reused) == (0, 12)
-    assert fewer == timed - 12
+    assert (first.reused, again.reused) == (0, 12 - PACING)
+    assert fewer == timed - (12 - PACING)
     assert again.measured == first.measured
     assert again.tries == first.tries
+
+
+def test_times_kept_are_brought_to_the_pace_of_now(clock: Callable[[float], type[Clock]]) -> None:
+    """The machine treats smaller networks worse than it did, and the reference as before."""
+    kind, model = clock(1.0), net()
+    limits_and_counts(kind, model)
+    kind.pace = 1.3
+    how, _ = limits_and_counts(kind, model)
+    assert how.reused == 12 - PACING
+    assert len(how.tries) == 1
+    assert 0.95 * how.limit <= how.measured <= how.limit
 
 
 def test_fresh_neither_reads_nor_keeps_times(
