@@ -96,7 +96,9 @@ def peer_of(case: Case, model: nn.Module, example: Any, macs: int, share: float)
     """The peer's network at this share of the MACs, or why there is none."""
     asked = PeerCase(model=model, example=example, head=case.head, heads=case.heads, macs=macs)
     try:
-        made = Peer(importance="magnitude", scope="uniform", inner=False, round_to=case.options["round_to"])
+        made = Peer(
+            importance="magnitude", scope="uniform", inner=False, round_to=case.options.get("round_to")
+        )
         return made.cut(asked, share).model  # type: ignore[arg-type]
     except Exception as error:
         return f"{type(error).__name__}: {error}"[:200]
