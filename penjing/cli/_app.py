@@ -111,7 +111,7 @@ def shape(
         typer.Option(help="builtin:NAME, a folder of class folders, a CSV/JSONL/Parquet file, or a HF name"),
     ] = None,
     budget: Annotated[
-        str | None, typer.Option(help='In latency, macs and params, for example "latency<=0.5x,params<=2M".')
+        str | None, typer.Option(help='In latency, macs, params, size, memory: "latency<=0.5x,size<=5MB".')
     ] = None,
     margin: Margin = None,
     runtime: Runtime = None,

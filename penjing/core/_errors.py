@@ -3,6 +3,8 @@
 Every message says what is wrong, where, why and the fix.
 """
 
+from collections.abc import Mapping
+
 
 class PenjingError(Exception):
     """Base of every error Penjing raises on purpose; `exit_code` is the command line's answer."""
@@ -35,13 +37,24 @@ class VerificationError(PenjingError):
 
 
 class BudgetError(PenjingError):
-    """A budget that cannot be met; `nearest` is the closest reachable value of `metric`, in the budget's unit."""
+    """A budget that cannot be met; `nearest` is the closest reachable value of `metric`, in its base unit (ms, bytes, a
+    count). `missed` holds such values of all metrics that are in the way, where several are known.
+    """
 
     exit_code = 4
 
-    def __init__(self, message: str, *, nearest: float | None = None, metric: str = "") -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        nearest: float | None = None,
+        metric: str = "",
+        missed: Mapping[str, float] | None = None,
+    ) -> None:
         super().__init__(message)
         self.nearest, self.metric = nearest, metric
+        own = {metric: nearest} if metric and nearest is not None else {}
+        self.missed: Mapping[str, float] = own if missed is None else missed
 
 
 class RunError(PenjingError):

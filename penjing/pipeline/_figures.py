@@ -185,6 +185,7 @@ def _sparsity(job: Job) -> dict[str, Any]:
 def _metrics(job: Job, rows: list[dict[str, Any]], reference: str) -> dict[str, Any]:
     data, steps = job.inputs.data, job.recipe.steps
     notes = trim_notes(job.run.record("trim")["figures"]) if steps.trim.blocks else []
+    notes += [bound] if (bound := job.run.record("prune")["figures"].get("bound")) else []
     notes += [alone] if (alone := why_no_rival(job)) else []
     about = {"name": data.name, "split": SPLIT, "n": data.n(SPLIT), "bad": len(data.bad)}
     return {

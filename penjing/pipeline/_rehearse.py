@@ -91,10 +91,18 @@ def _check_runtime(inputs: Inputs, whole: nn.Module) -> None:
 def _try_cut(inputs: Inputs, whole: nn.Module) -> None:
     """One cut to the budget; where that is out of reach, one more after dropping blocks, if that is asked."""
     options, limits, sizes = inputs.recipe.steps, absolute(inputs, whole), sizes_of(inputs, whole)
-    timed = Budget.parse(inputs.recipe.budget).limit("latency")
+    asked = Budget.parse(inputs.recipe.budget)
+    timed, counts = asked.limit("latency"), [m.metric for m in asked.limits if m.metric != "latency"]
     if timed is not None:
-        return _try_time(inputs, whole, timed)
-    if not options.trim.blocks and all(sizes[metric] <= limit for metric, limit in limits.items()):
+        _try_time(inputs, whole, timed)
+        if counts and not options.trim.blocks:
+            prune_to(inputs, whole, whole, "l2", 1, options.prune.protect, metrics=counts)
+        return None
+    if (
+        asked.limit("memory") is None
+        and not options.trim.blocks
+        and all(sizes[metric] <= limit for metric, limit in limits.items())
+    ):
         own = ", ".join(f"{metric} {size}" for metric, size in sizes.items())
         raise UsageError(
             f"The budget {inputs.recipe.budget} holds already: {inputs.recipe.model} has {own}. "

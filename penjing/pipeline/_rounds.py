@@ -42,25 +42,33 @@ class Round:
             metric: min(sizes[metric], int(sizes[metric] * (limit / sizes[metric]) ** (1 / left)))
             for metric, limit in limits.items()
         }
-        return ",".join(f"{metric}<={limit}" for metric, limit in (limits if self.last else bounds).items())
+        return ",".join(_bound(metric, limit) for metric, limit in (limits if self.last else bounds).items())
 
-    def latency(self, limit: Limit) -> str:
-        """This round's bound on the reference's time, of which every round takes the same share; the last round's is
-        `limit` itself.
+    def measured(self, limit: Limit) -> str:
+        """This round's bound on the reference's time or memory, of which every round takes the same share; the last
+        round's is `limit` itself.
 
-        Raises `UsageError` where the rounds before the last cannot know what share milliseconds are.
+        Raises `UsageError` where the rounds before the last cannot know what share milliseconds or bytes are.
         """
         if self.last:
             return str(limit)
         if not limit.relative:
             raise UsageError(
                 f"steps.prune.rounds: {self.of} rounds need {limit.metric} as a share of the whole network, "
-                f"not {limit}. Fix: write latency<=0.5x, or rounds: 1"
+                f"not {limit}. Fix: write {limit.metric}<=0.5x, or rounds: 1"
             )
-        return f"latency<={limit.number ** (self.number / self.of):.4g}x"
+        return f"{limit.metric}<={limit.number ** (self.number / self.of):.4g}x"
 
     def _named(self, step: str) -> str:
         return step if self.last else f"{step}:{self.number}"
+
+
+def _bound(metric: str, limit: int) -> str:
+    """
+    >>> _bound("macs", 12), _bound("size", 46796608)
+    ('macs<=12', 'size<=46796.608KB')
+    """
+    return f"size<={limit / 1000!r}KB" if metric == "size" else f"{metric}<={limit}"
 
 
 ONCE = Round(number=1, of=1)

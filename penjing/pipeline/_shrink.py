@@ -1,6 +1,6 @@
 """The steps that change structure: trim whole blocks, then prune units to the budget, at once or in rounds."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,27 +9,22 @@ from torch import nn
 
 from penjing.core import Budget, BudgetError, Plan, Recipe, UsageError
 from penjing.criteria import CRITERIA, Score, loss_units, remarks_in
-from penjing.measure import count_macs, count_params
+from penjing.measure import count_macs, count_params, state_bytes
 from penjing.pipeline._job import Inputs, Job, event_log, write_plan, write_state
 from penjing.pipeline._rebuilt import rebuild_to
 from penjing.pipeline._rounds import ONCE, Round
 from penjing.recover import call, place
 from penjing.search import DEFAULT_GRANULARITY, Levers, nearest_told, prune, trim
 from penjing.search._select import matches
+from penjing.search._within_memory import BOUND
 from penjing.structure import fingerprint
 
 BATCH = 64
-REACHABLE = ("latency", "macs", "params")
+MEASURED = ("latency", "memory")  # on the networks themselves, at a batch size
 
 
 def check_budget(recipe: Recipe) -> None:
-    """Raises `UsageError` for a budget on a figure that no search of this version aims at."""
-    for limit in Budget.parse(recipe.budget).limits:
-        if limit.metric not in REACHABLE:
-            raise UsageError(
-                f"The budget {limit} cannot be searched for. Give one in {', '.join(REACHABLE)}, "
-                "for example latency<=0.5x or macs<=0.5x; memory and size are measured afterwards."
-            )
+    """Raises `UsageError` for a search whose criterion does not say what a budget is spent on."""
     options = recipe.steps.prune
     if options.scope == "loss" and options.criterion in CRITERIA and not loss_units(options.criterion):
         able = ", ".join(name for name in CRITERIA if loss_units(name))
@@ -86,6 +81,9 @@ def prune_step(job: Job, round: Round, out: Path, figures: dict[str, Any]) -> No
     slim, plan = cut(job, job.recipe.steps.prune.criterion, round, figures)
     for remark in remarks_in(plan.policies):
         job.note(round.prune, remark)
+    figures["bound"] = next((text for text in reversed(plan.policies) if text.startswith(BOUND)), None)
+    if figures["bound"]:
+        job.note(round.prune, figures["bound"])
     write_plan(plan, out, round.prune)
     write_state(slim, out, round.prune)
     figures["before"], figures["after"] = sizes_of(job.inputs, whole), sizes_of(job.inputs, slim)
@@ -148,16 +146,19 @@ def prune_to(
     examples: int,
     protect: tuple[str, ...],
     round: Round = ONCE,
+    metrics: Collection[str] | None = None,
     **told: Any,
 ) -> tuple[nn.Module, Plan]:
-    """`model` cut to the round's share of the recipe's budget, relative to `reference`, by its prune step's options."""
+    """`model` cut to the round's share of the recipe's budget, relative to `reference`, by its prune step's options; to
+    that on some `metrics` alone, where they are given.
+    """
     options = inputs.recipe.steps.prune
     granularity = options.granularity or DEFAULT_GRANULARITY
     try:
         return prune(
             model,
             inputs.example(1),
-            budget=_bounds(inputs, model, reference, round),
+            budget=_bounds(inputs, model, reference, round, metrics),
             criterion=criterion,
             scope=_scope(options.scope, criterion),
             granularity=granularity,
@@ -175,18 +176,30 @@ def prune_to(
         raise _out_of_reach(error, inputs, reference) from None
 
 
-def _bounds(inputs: Inputs, model: nn.Module, reference: nn.Module, round: Round) -> str:
-    """The round's budget: counts of what `model` may have, and a share of the reference's time or milliseconds."""
-    counted = absolute(inputs, reference)
-    timed = Budget.parse(inputs.recipe.budget).limit("latency")
+def _bounds(
+    inputs: Inputs, model: nn.Module, reference: nn.Module, round: Round, metrics: Collection[str] | None
+) -> str:
+    """The round's budget: counts of what `model` may have, and a share of the reference's time and memory, or so much
+    of them.
+    """
+    counted = {
+        metric: count
+        for metric, count in absolute(inputs, reference).items()
+        if metrics is None or metric in metrics
+    }
+    measured = [
+        limit
+        for limit in Budget.parse(inputs.recipe.budget).limits
+        if limit.metric in MEASURED and (metrics is None or limit.metric in metrics)
+    ]
     parts = [round.budget(counted, sizes_of(inputs, model))] if counted else []
-    return ",".join([*parts, *([round.latency(timed)] if timed is not None else [])])
+    return ",".join([*parts, *map(round.measured, measured)])
 
 
 def _out_of_reach(error: BudgetError, inputs: Inputs, reference: nn.Module) -> BudgetError:
     """`error` in the words of the recipe: its own budget, and the options that it has."""
     recipe, full = inputs.recipe, sizes_of(inputs, reference)
-    options, reached = recipe.steps.prune, error.nearest or 0.0
+    options = recipe.steps.prune
     levers = Levers(
         scope=options.scope,
         granularity=options.granularity or DEFAULT_GRANULARITY,
@@ -197,13 +210,15 @@ def _out_of_reach(error: BudgetError, inputs: Inputs, reference: nn.Module) -> B
     told = str(error).partition(". Fix:")[
         0
     ]  # milliseconds are told with the reference's, measured beside them
-    if error.metric in full:
-        told = nearest_told(error.metric, reached, full[error.metric])
+    known = [nearest_told(m, reached, full[m]) for m, reached in error.missed.items() if m in full]
+    if known and len(known) == len(error.missed):
+        told = "; ".join(known)
     return BudgetError(
         f"The budget {recipe.budget} cannot be met: {told}. "
         f"{fix}, or drop {'more' if recipe.steps.trim.blocks else 'residual'} blocks first (steps.trim.blocks)",
         nearest=error.nearest,
         metric=error.metric,
+        missed=error.missed,
     )
 
 
@@ -234,7 +249,8 @@ def absolute(inputs: Inputs, reference: nn.Module) -> dict[str, int]:
 
 
 def sizes_of(inputs: Inputs, model: nn.Module) -> dict[str, int]:
-    return {"macs": count_macs(model, inputs.example(1)), "params": count_params(model)}
+    counted = {"macs": count_macs(model, inputs.example(1)), "params": count_params(model)}
+    return {**counted, "size": state_bytes(model)}
 
 
 def calibration(inputs: Inputs, examples: int) -> list[Any]:

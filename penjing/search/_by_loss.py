@@ -50,9 +50,10 @@ class _Mover:
 
 
 class ByLoss:
-    """Kept counts for limits on MACs, parameters and what `parts` holds the parts of, found from loss curves alone.
+    """Kept counts for limits on MACs, parameters, bytes and what `parts` holds the parts of, from loss curves alone.
 
-    `stepped` says that those parts are no polynomials of widths, and take arrays of them.
+    `stepped` are the metrics whose parts are no polynomials of widths, and take arrays of them. `slopes` are parts to
+    price by in place of those of a metric that has kinks, such as the most of several sums.
     """
 
     def __init__(
@@ -63,11 +64,15 @@ class ByLoss:
         rounding: Rounding,
         limits: Mapping[str, float],
         parts: Mapping[str, Sequence[Priced]] | None = None,
-        stepped: bool = False,
+        stepped: frozenset[str] = frozenset(),
+        slopes: Mapping[str, Sequence[Priced]] | None = None,
     ) -> None:
         self._structure, self._limits = structure, dict(limits)
         self._prices = Prices(structure, tuple(limits), parts)
-        self._stepped = frozenset(parts or ()) if stepped else frozenset()
+        self._slopes = (
+            Prices(structure, tuple(limits), {**(parts or {}), **slopes}) if slopes else self._prices
+        )
+        self._stepped = stepped
         self._numbers = {g.name: i for i, g in enumerate(structure.groups)}
         self._curves = {self._numbers[g.name]: curves[g.name] for g in groups}
         self.choices = {g.name: floor_choices(g, rounding) for g in groups}
@@ -123,9 +128,9 @@ class ByLoss:
         """What each option costs in `metric`, given everybody else."""
         if metric in self._stepped:
             counts = {g: np.array([o[i] for o in mover.options]) for i, g in enumerate(mover.groups)}
-            found = self._prices.share(metric, mover.groups, {**kept, **counts})
+            found = self._slopes.share(metric, mover.groups, {**kept, **counts})
             return np.broadcast_to(np.asarray(found, dtype=np.float64), len(mover.options))
-        found = [self._prices.share(metric, mover.groups, kept | dict(_at(mover, i))) for i in mover.points]
+        found = [self._slopes.share(metric, mover.groups, kept | dict(_at(mover, i))) for i in mover.points]
         return mover.basis @ np.array(found)
 
     def _fill(self, kept: Kept, holds: Callable[[Mapping[str, int]], bool]) -> Kept:

@@ -11,6 +11,7 @@ from penjing.core._groups import PruneGroup
 from penjing.search._by_loss import ByLoss, curve
 from penjing.search._cost import CostModel
 from penjing.search._latency_table import LatencyTable
+from penjing.search._memory_model import MemoryGauge
 from penjing.search._prices import Priced
 from penjing.search._select import Rounding, Selection, Wish, across, lowest, uniform
 from penjing.structure import Structure
@@ -32,6 +33,7 @@ class Chooser:
     scope: str
     in_loss: str = ""  # what a score is in units of the loss: "additive" or "cumulative"
     table: LatencyTable | None = None  # where the budget is one of milliseconds
+    memory: MemoryGauge | None = None  # where it is one of memory
     remarks: tuple[str, ...] = ()  # what the criterion says of its scores
 
     def for_ratio(self, groups: Sequence[PruneGroup], ratio: float | Mapping[str, float]) -> Choice:
@@ -44,7 +46,7 @@ class Chooser:
 
     def for_budget(self, groups: Sequence[PruneGroup], budget: Budget) -> Choice:
         """The smallest ratio that meets the budget (by bisection), then units given back while it still holds."""
-        cost = BudgetCost(self.structure, budget, self.table)
+        cost = BudgetCost(self.structure, budget, self.table, self.memory)
         if self.scope == "loss":
             return self._by_loss(groups, cost)
         low, high = 0.0, 1 - 1e-9
@@ -62,7 +64,16 @@ class Chooser:
 
     def _by_loss(self, groups: Sequence[PruneGroup], cost: "BudgetCost") -> Choice:
         curves = {g.name: curve(self.scores[g.name], self.in_loss) for g in groups}
-        search = ByLoss(self.structure, groups, curves, self.rounding, cost.limits, cost.parts, cost.stepped)
+        search = ByLoss(
+            self.structure,
+            groups,
+            curves,
+            self.rounding,
+            cost.limits,
+            cost.parts,
+            cost.stepped,
+            {"memory": self.memory.slopes} if self.memory is not None else {},
+        )
         smallest = self._selection(search.narrowest())
         if cost.excess(smallest) > 1:
             raise cost.shortfall(smallest)
@@ -127,10 +138,18 @@ def _few(names: Sequence[str], most: int = 3) -> str:
 
 
 class BudgetCost:
-    """How far a selection is from a budget on MACs, parameters, and milliseconds where there is a table of them."""
+    """How far a selection is from a budget on MACs, parameters and bytes of weights; on milliseconds and memory, where
+    there is what tells them.
+    """
 
-    def __init__(self, structure: Structure, budget: Budget, table: LatencyTable | None = None) -> None:
-        self._structure, self.table = structure, table
+    def __init__(
+        self,
+        structure: Structure,
+        budget: Budget,
+        table: LatencyTable | None = None,
+        memory: MemoryGauge | None = None,
+    ) -> None:
+        self._structure, self.table, self.memory = structure, table, memory
         self._model = CostModel(structure)
         full = {limit.metric: self._figure(limit.metric, {}) for limit in budget.limits}
         self.limits = {limit.metric: limit.absolute(full[limit.metric]) for limit in budget.limits}
@@ -139,11 +158,14 @@ class BudgetCost:
     @property
     def parts(self) -> dict[str, Sequence[Priced]]:
         """What `Prices` cannot know by itself."""
-        return {"latency": self.table.parts} if self.table is not None else {}
+        timed: dict[str, Sequence[Priced]] = {"latency": self.table.parts} if self.table is not None else {}
+        return {**timed, **({"memory": self.memory.parts} if self.memory is not None else {})}
 
     @property
-    def stepped(self) -> bool:
-        return self.table is not None and self.table.stepped
+    def stepped(self) -> frozenset[str]:
+        """The metrics whose parts are no polynomials of widths."""
+        timed = {"latency"} if self.table is not None and self.table.stepped else set[str]()
+        return frozenset(timed | ({"memory"} if self.memory is not None else set()))
 
     def figures(self, selection: Selection) -> dict[str, float]:
         return {metric: self._figure(metric, selection) for metric in self.limits}
@@ -153,18 +175,27 @@ class BudgetCost:
         return max(value / self.limits[metric] for metric, value in self.figures(selection).items())
 
     def shortfall(self, selection: Selection) -> BudgetError:
-        figures = self.figures(selection)
-        metric = max(figures, key=lambda m: figures[m] / self.limits[m])
-        told = nearest_told(metric, figures[metric], self._full[metric])
-        text = f"{metric}<={_plain(metric, self.limits[metric])} cannot be met: {told}"
-        return BudgetError(text, nearest=float(figures[metric]), metric=metric)
+        """What a budget that even this selection misses is refused with: every metric that is in the way."""
+        shares = {m: value / self.limits[m] for m, value in self.figures(selection).items()}
+        missed = {m: value for m, value in self.figures(selection).items() if shares[m] > 1}
+        told = [
+            f"{m}<={plain_figure(m, self.limits[m])} cannot be met: {nearest_told(m, v, self._full[m])}"
+            for m, v in missed.items()
+        ]
+        fine = [m for m in shares if m not in missed]
+        if fine:
+            told.append(f"what is asked of {', '.join(fine)} is in reach")
+        metric = max(missed, key=shares.__getitem__)
+        return BudgetError("; ".join(told), nearest=float(missed[metric]), metric=metric, missed=missed)
 
     def _figure(self, metric: str, selection: Selection) -> float:
+        kept = {g.name: len(g) - len(selection.get(g.name, ())) for g in self._structure.groups}
         if metric == "latency" and self.table is not None:
-            kept = {g.name: len(g) - len(selection.get(g.name, ())) for g in self._structure.groups}
             return self.table.milliseconds(kept)
-        if metric not in ("macs", "params"):
-            raise UsageError(f"prune meets budgets in latency, macs and params; {metric} is not one of them")
+        if metric == "memory" and self.memory is not None:
+            return self.memory.predicted(kept)
+        if metric not in ("macs", "params", "size"):
+            raise UsageError(f"nothing here tells {metric}: this search is one of macs, params and size")
         return getattr(self._model, metric)(self._structure.gone(selection))
 
 
@@ -177,8 +208,18 @@ def nearest_told(metric: str, reached: float, full: float) -> str:
     """
     share = math.ceil(reached / full * 1000) / 1000
     reached = math.ceil(reached * 100) / 100 if metric == "latency" else reached
-    return f"the nearest that can is {metric}<={_plain(metric, reached)} ({share:g}x)"
+    return f"the nearest that can is {metric}<={plain_figure(metric, reached)} ({share:g}x)"
 
 
-def _plain(metric: str, value: float) -> str:
-    return f"{value:.4g}ms" if metric == "latency" else f"{value:.0f}"
+def plain_figure(metric: str, value: float) -> str:
+    """A figure as a budget writes it, no less than it is.
+
+    >>> plain_figure("size", 46796608), plain_figure("memory", 20500)
+    ('46.8MB', '20.5KB')
+    """
+    if metric == "latency":
+        return f"{value:.4g}ms"
+    if metric in ("size", "memory"):
+        scale, unit = (1e6, "MB") if value >= 1e6 else (1e3, "KB")
+        return f"{math.ceil(value / scale * 1000) / 1000:g}{unit}"
+    return f"{value:.0f}"

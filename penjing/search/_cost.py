@@ -1,12 +1,14 @@
-"""Parameters and MACs of a network after a removal, from its labels alone: nothing is built or run."""
+"""Parameters, bytes and MACs of a network after a removal, from its labels alone: nothing is built or run."""
 
+from math import prod
 from typing import Any
 
 import numpy as np
+import torch
 from torch.utils.flop_counter import flop_registry
 
 from penjing.core._graph import OpCall, Ref
-from penjing.structure import Structure, kept_size
+from penjing.structure import State, Structure, kept_size
 
 
 class CostModel:
@@ -20,23 +22,21 @@ class CostModel:
         self._graph = structure.graph
         self._calls = [c for c in self._graph.calls if c.op.overloadpacket in flop_registry]
         self._dims = {v: structure.dims(v) for c in self._calls for v in (*c.inputs, *c.outputs)}
-        self._learned = [s for s in structure.states if s.learned]
         atoms = structure.facts[0].atoms
-        self._state_dims = [
-            tuple(atoms.expand(d) if d else d for d in s.labels) if s.labels else ((),) * len(s.shape)
-            for s in self._learned
+        self._states = [
+            (s, [atoms.expand(d) if d else d for d in s.labels or ((),) * len(s.shape)])
+            for s in structure.states
         ]
 
     def params(self, gone: np.ndarray) -> int:
         """Learned parameters, each tensor once."""
-        total = 0
-        for state, dims in zip(self._learned, self._state_dims, strict=True):
-            total += int(
-                np.prod(
-                    [kept_size(d, gone, n) for d, n in zip(dims, state.shape, strict=True)], dtype=np.int64
-                )
-            )
-        return total
+        return sum(_elements(state, dims, gone) for state, dims in self._states if state.learned)
+
+    def size(self, gone: np.ndarray) -> int:
+        """Bytes of parameters and buffers, each tensor once."""
+        return sum(
+            _elements(state, dims, gone) * bytes_each(self._structure, state) for state, dims in self._states
+        )
 
     def macs(self, gone: np.ndarray) -> int:
         """Multiply-accumulates of one forward on the example inputs."""
@@ -55,3 +55,20 @@ class CostModel:
     def _shape(self, value: int, gone: np.ndarray) -> tuple[int, ...]:
         shape = self._graph.values[value].shape
         return tuple(kept_size(d, gone, n) for d, n in zip(self._dims[value], shape, strict=True))
+
+
+def bytes_each(structure: Structure, state: State) -> int:
+    """Bytes of one element of a parameter or buffer."""
+    return itemsize(structure.graph.values[structure.graph.states[state.names[0]]].dtype)
+
+
+def itemsize(dtype: str) -> int:
+    """
+    >>> itemsize("torch.float32"), itemsize("torch.bool")
+    (4, 1)
+    """
+    return getattr(torch, dtype.removeprefix("torch.")).itemsize
+
+
+def _elements(state: State, dims: Any, gone: np.ndarray) -> int:
+    return prod(int(kept_size(d, gone, n)) for d, n in zip(dims, state.shape, strict=True))

@@ -1,4 +1,4 @@
-"""What every group's width costs in MACs and parameters, given its neighbours' widths.
+"""What every group's width costs in MACs, parameters and bytes, given its neighbours' widths.
 
 A layer's MACs are the product of two groups' widths, so what a unit saves shrinks with its neighbours. The sizes are
 polynomials of kept counts: a group is priced anew from the few calls and tensors it has part in, without building or
@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from torch.utils.flop_counter import flop_registry
 
 from penjing.core._graph import OpCall, Ref
+from penjing.search._cost import bytes_each
 from penjing.search._extents import Extents, groups_in, size_at
 from penjing.structure import Structure
 
@@ -26,7 +27,8 @@ class Priced(Protocol):
 
 
 class Prices:
-    """MACs and parameters, and what `given` holds the parts of, as functions of kept counts (group number -> units).
+    """MACs, parameters and bytes of weights, and what `given` holds the parts of, as functions of kept counts (group
+    number -> units).
 
     A dim whose size depends on which units stay, not on how many, is taken to shrink in step with the first group
     that owns a part of it: figures that decide go by `CostModel`.
@@ -40,7 +42,7 @@ class Prices:
     ) -> None:
         self._structure = structure
         self._sizes = Extents(structure)
-        made = {"macs": self._calls, "params": self._tensors}
+        made = {"macs": self._calls, "params": self._tensors, "size": self._bytes}
         self._parts = {m: list(given[m]) if given and m in given else made[m]() for m in metrics}
         self._of: dict[str, dict[int, list[int]]] = {m: {} for m in metrics}
         for metric, parts in self._parts.items():
@@ -65,16 +67,19 @@ class Prices:
     def _tensors(self) -> list[Priced]:
         return [Elements(self._sizes.of_state(state)) for state in self._structure.states if state.learned]
 
+    def _bytes(self) -> list[Priced]:
+        return weights_in_bytes(self._structure, self._sizes)
+
 
 class Elements:
-    """A product of sizes."""
+    """A product of sizes, `each` times."""
 
-    def __init__(self, sizes: tuple[Any, ...]) -> None:
-        self._sizes = sizes
+    def __init__(self, sizes: tuple[Any, ...], each: int = 1) -> None:
+        self._sizes, self._each = sizes, each
         self.groups = groups_in(sizes)
 
-    def cost(self, kept: Mapping[int, int]) -> float:
-        return prod(size_at(s, kept) for s in self._sizes)
+    def cost(self, kept: Mapping[int, Any]) -> Any:
+        return self._each * prod(size_at(s, kept) for s in self._sizes)
 
 
 class _Call(Elements):
@@ -95,6 +100,11 @@ class _Call(Elements):
 
     def _at(self, value: int, kept: Mapping[int, int]) -> tuple[int, ...]:
         return tuple(size_at(size, kept) for size in self._shapes[value])
+
+
+def weights_in_bytes(structure: Structure, sizes: Extents) -> list[Priced]:
+    """Every parameter and buffer, in bytes."""
+    return [Elements(sizes.of_state(state), bytes_each(structure, state)) for state in structure.states]
 
 
 def macs_by_call(structure: Structure, sizes: Extents) -> list[tuple[OpCall, Priced]]:

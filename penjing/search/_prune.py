@@ -22,7 +22,7 @@ from penjing.criteria import (
 )
 from penjing.search._choose import BudgetCost, Choice, Chooser
 from penjing.search._levers import Levers
-from penjing.search._prove import prove
+from penjing.search._memory_model import MemoryGauge
 from penjing.search._select import (
     DEFAULT_GRANULARITY,
     Rounding,
@@ -33,6 +33,7 @@ from penjing.search._select import (
 )
 from penjing.search._shared_tables import SharedTables
 from penjing.search._to_latency import Aimed
+from penjing.search._within_memory import Cutting, first, in_bytes
 from penjing.search._within_time import Clock, untouched, within_time
 from penjing.structure import (
     ExampleInputs,
@@ -74,14 +75,14 @@ def prune(
     """A smaller network, proven equal to the masked one, and the plan that made it. `model` is left untouched.
 
     Give exactly one of `ratio` (share of units removed per group, inside (0, 1), or {path pattern: share}) and
-    `budget` ("macs<=0.5x", "params<=2M", "latency<=12ms", comma means and). Per group, max(min_kept, round_to *
-    floor(n (1 - ratio) / round_to + 1/2)) units stay. `scope` says what units are ranked against: "uniform" those of
-    their own group, at one ratio for all; "global" those of all groups of identical topology; "loss" (for budgets,
-    with criteria in units of the loss) all units: what goes is what saves most of the budget per loss. A group that
-    fails verification is frozen, named in `plan.skipped`, and the rest is planned again. A budget that holds already
-    gives a copy and a plan without edits. Weights that a forward computes (weight_norm, spectral_norm,
-    parametrizations) are merged first; criteria see the merged network. A network with kernels that know no float64 is
-    proven in float32, to 1e-5, and a warning and the plan say so.
+    `budget` ("macs<=0.5x", "params<=2M", "size<=5MB", "memory<=40MB", "latency<=12ms", comma means and). Per group,
+    max(min_kept, round_to * floor(n (1 - ratio) / round_to + 1/2)) units stay. `scope` says what units are ranked
+    against: "uniform" those of their own group, at one ratio for all; "global" those of all groups of identical
+    topology; "loss" (for budgets, with criteria in units of the loss) all units: what goes is what saves most of the
+    budget per loss. A group that fails verification is frozen, named in `plan.skipped`, and the rest is planned
+    again. A budget that holds already gives a copy and a plan without edits. Weights that a forward computes
+    (weight_norm, spectral_norm, parametrizations) are merged first; criteria see the merged network. A network with
+    kernels that know no float64 is proven in float32, to 1e-5, and a warning and the plan say so.
 
     A budget on latency is one of `runtime` ("eager", "onnx", ...) at `batch_size` (None: that of example_inputs) and
     `threads`, relative to `reference` (None: `model`): networks of random widths are timed first, and the one that is
@@ -89,6 +90,10 @@ def prune(
     the networks are timed. What was timed is kept in the cache folder (PENJING_CACHE) for later searches of the same
     network on this machine, unless `fresh`. It is a promise on this machine as it was, not on others. With `tables` it
     is not measured but predicted, by tables which every search that is given them shares.
+
+    A budget on size is one of the bytes of parameters and buffers; one on memory is of what a forward holds at its
+    worst moment (`pj.measure`'s peak_memory) at `batch_size`, predicted from the trace and measured on what is
+    returned.
 
     Raises `UsageError` for arguments that cannot work, `BudgetError` (with the nearest) for a budget out of reach,
     `TraceError` if the forward cannot be followed, `VerificationError` if nothing can be removed and proven.
@@ -142,7 +147,8 @@ def _advised(levers: Levers) -> Iterator[None]:
     try:
         yield
     except BudgetError as error:
-        raise BudgetError(f"{error}. {levers.told()}", nearest=error.nearest, metric=error.metric) from None
+        told = f"{error}. {levers.told()}"
+        raise BudgetError(told, nearest=error.nearest, metric=error.metric, missed=error.missed) from None
 
 
 def _pruned(
@@ -160,25 +166,46 @@ def _pruned(
     groups = may_shrink(structure)
     if not groups:
         raise VerificationError(_nothing(structure))
+    cutting = Cutting(model, example_inputs, structure, groups)
     timed = aim.limit("latency") if isinstance(aim, Budget) else None
-    if isinstance(aim, Budget) and timed is None and BudgetCost(structure, aim).excess({}) <= 1:
-        return untouched(model, structure)
+    if isinstance(aim, Budget):
+        cutting, aim = _weighed(cutting, aim, clock)
+        if timed is None and BudgetCost(structure, aim, memory=cutting.gauge).excess({}) <= 1:
+            return untouched(model, structure)
     if isinstance(aim, Mapping):
         aim = ratios_per_group(groups, aim)
 
     def scored() -> Chooser:
         score = prepared(model, structure)
         scores = {group.name: unit_scores(score, group, model) for group in groups}
-        return chooser(structure=structure, scores=scores, remarks=remarks_of(score))
+        return chooser(structure=structure, scores=scores, remarks=remarks_of(score), memory=cutting.gauge)
 
     if timed is not None:
-        return within_time(model, example_inputs, structure, groups, aim, scored, clock)
+        return within_time(cutting, aim, scored, clock)
     found = scored()
 
     def choose(allowed: Sequence[PruneGroup]) -> Choice:
         return found.for_budget(allowed, aim) if isinstance(aim, Budget) else found.for_ratio(allowed, aim)
 
-    return prove(model, example_inputs, structure, groups, choose)
+    slim, plan, _ = cutting.run(choose)
+    return slim, cutting.told(slim, plan, aim) if isinstance(aim, Budget) else plan
+
+
+def _weighed(cutting: Cutting, budget: Budget, clock: Clock) -> tuple[Cutting, Budget]:
+    """Where memory is limited: what a forward holds, measured, and its limit in bytes."""
+    limit = budget.limit("memory")
+    if limit is None:
+        return cutting, budget
+    gauge = MemoryGauge(
+        cutting.model,
+        cutting.structure,
+        first(cutting.example_inputs),
+        batch_size=clock.batch_size,
+        threads=clock.threads,
+    )
+    reference = gauge.full if clock.reference is None else gauge.measured(clock.reference)
+    held = in_bytes(budget, reference)
+    return replace(cutting, gauge=gauge, limit=limit.absolute(reference)), held
 
 
 def _check_arguments(ratio: object, budget: object, scope: str) -> None:

@@ -7,17 +7,16 @@ from typing import Any
 from torch import nn
 
 from penjing.core import Budget, BudgetError, Limit
-from penjing.core._groups import PruneGroup
 from penjing.core._plan import Plan
 from penjing.measure import Timekeeper
-from penjing.search._choose import BudgetCost, Choice, Chooser
+from penjing.search._choose import BudgetCost, Chooser
 from penjing.search._designs import learn_table
 from penjing.search._latency_table import LatencyTable, Observation
-from penjing.search._prove import prove
 from penjing.search._select import Rounding, floor_choices, prunable
 from penjing.search._shared_tables import SharedTables
 from penjing.search._timed_before import Shelf, shelf_for
 from penjing.search._to_latency import AIM, Aimed, Candidate, to_latency
+from penjing.search._within_memory import Cutting, first
 from penjing.structure import Structure, trace
 from penjing.surgery import apply, plan_removal
 
@@ -38,90 +37,70 @@ class Clock:
 
 
 def within_time(
-    model: nn.Module,
-    example_inputs: Any,
-    structure: Structure,
-    groups: Sequence[PruneGroup],
-    budget: Budget,
-    scored: Callable[[], Chooser],
-    clock: Clock,
+    cutting: Cutting, budget: Budget, scored: Callable[[], Chooser], clock: Clock
 ) -> tuple[nn.Module, Plan]:
-    """The network whose measured time is within the budget; with shared tables the one whose predicted time is."""
+    """The network whose measured time is within the budget, as are its other figures; with shared tables the one whose
+    predicted time is.
+    """
     limit = budget.limit("latency")
     assert limit is not None
     if clock.shared is not None:
-        return _predicted(model, example_inputs, structure, groups, budget, scored, clock, clock.shared)
-    with _keeper(model, example_inputs, clock) as keeper:
+        return _predicted(cutting, budget, scored, clock, clock.shared)
+    model, structure = cutting.model, cutting.structure
+    with _keeper(cutting, clock) as keeper:
         most = limit.absolute(keeper.milliseconds)
         others = tuple(one for one in budget.limits if one.metric != "latency")
-        within = not others or BudgetCost(structure, Budget(limits=others)).excess({}) <= 1
+        costs = BudgetCost(structure, Budget(limits=others), memory=cutting.gauge) if others else None
+        within = costs is None or costs.excess({}) <= 1
         if within and keeper.time(model, operators=False).milliseconds <= most:
             return untouched(model, structure)
         found = scored()
         absolute = Budget(limits=(Limit(metric="latency", number=most, unit="ms"), *others))
 
         def made(told: LatencyTable) -> Candidate:
-            return _made(model, example_inputs, structure, groups, absolute, replace(found, table=told))
+            return _made(cutting, absolute, replace(found, table=told))
 
         def reached(before: Sequence[Observation]) -> tuple[nn.Module, Plan, Aimed]:
-            table = _learnt(model, structure, groups, keeper, found.rounding, before, clock)
+            table = _learnt(cutting, keeper, found.rounding, before, clock)
             notes.append(shelf.write(table.observations))
             return to_latency(made, table, keeper, most)
 
-        shelf = _shelf(model, example_inputs, structure, groups, keeper, found.rounding, clock)
+        shelf = _shelf(cutting, keeper, found.rounding, clock)
         before, *notes = shelf.read()
         try:
             slim, plan, how = reached(before)
         except BudgetError:
             if not before:
                 raise
-            before = ()
-            slim, plan, how = reached(before)
+            slim, plan, how = reached(())
+        plan = cutting.told(slim, plan, absolute, latency=how.measured)
     if clock.aimed is not None:
         clock.aimed(replace(how, note="; ".join(note for note in notes if note)))
     return slim, plan
 
 
-def _made(
-    model: nn.Module,
-    example_inputs: Any,
-    structure: Structure,
-    groups: Sequence[PruneGroup],
-    budget: Budget,
-    timing: Chooser,
-) -> Candidate:
+def _made(cutting: Cutting, budget: Budget, timing: Chooser) -> Candidate:
     """The proven network within a budget of milliseconds by the chooser's table."""
-    last: dict[str, Any] = {}
-
-    def choose(allowed: Sequence[PruneGroup]) -> Choice:
-        choice = timing.for_budget(allowed, budget)
-        last.update(selection=choice.selection)
-        return choice
-
-    slim, plan = prove(model, example_inputs, structure, groups, choose)
-    gone = last["selection"]
-    kept = {g.name: len(g) - len(gone.get(g.name, ())) for g in structure.groups}
     assert timing.table is not None
+    slim, plan, kept = cutting.run(lambda allowed: timing.for_budget(allowed, budget))
     return Candidate(slim, plan, timing.table.milliseconds(kept))
 
 
 def _predicted(
-    model: nn.Module,
-    example_inputs: Any,
-    structure: Structure,
-    groups: Sequence[PruneGroup],
+    cutting: Cutting,
     budget: Budget,
     scored: Callable[[], Chooser],
     clock: Clock,
     shared: SharedTables,
 ) -> tuple[nn.Module, Plan]:
     """The network that is within the budget by a table which others share; only the table's networks are timed."""
+    structure, groups = cutting.structure, cutting.groups
     found, table = scored(), shared.find(structure, groups) or shared.load(structure, groups)
     if table is None or shared.reference is None:
-        with _keeper(model, example_inputs, clock) as keeper:
+        with _keeper(cutting, clock) as keeper:
             shared.reference = keeper.milliseconds if shared.reference is None else shared.reference
-            shelf = _shelf(model, example_inputs, structure, groups, keeper, found.rounding, clock)
-            table = _learnt(model, structure, groups, keeper, found.rounding, shelf.read()[0], clock)
+            shelf = _shelf(cutting, keeper, found.rounding, clock)
+            table = _learnt(cutting, keeper, found.rounding, shelf.read()[0], clock)
             shelf.write(table.observations)
         shared.add(structure, groups, table)
     limits = (
@@ -130,53 +109,46 @@ def _predicted(
         else one
         for one in budget.limits
     )
-    made = _made(
-        model, example_inputs, structure, groups, Budget(limits=tuple(limits)), replace(found, table=table)
-    )
+    made = _made(cutting, Budget(limits=tuple(limits)), replace(found, table=table))
     shared.predicted = made.predicted
     return made.slim, made.plan
 
 
-def _shelf(
-    model: nn.Module,
-    example_inputs: Any,
-    structure: Structure,
-    groups: Sequence[PruneGroup],
-    keeper: Timekeeper,
-    rounding: Rounding,
-    clock: Clock,
-) -> Shelf:
-    place, fresh = keeper.place, clock.fresh
+def _shelf(cutting: Cutting, keeper: Timekeeper, rounding: Rounding, clock: Clock) -> Shelf:
     return shelf_for(
-        model, structure, groups, rounding, place=place, example_inputs=example_inputs, fresh=fresh
+        cutting.model,
+        cutting.structure,
+        cutting.groups,
+        rounding,
+        place=keeper.place,
+        example_inputs=cutting.example_inputs,
+        fresh=clock.fresh,
     )
 
 
 def _learnt(
-    model: nn.Module,
-    structure: Structure,
-    groups: Sequence[PruneGroup],
-    keeper: Timekeeper,
-    rounding: Rounding,
-    before: Sequence[Observation],
-    clock: Clock,
+    cutting: Cutting, keeper: Timekeeper, rounding: Rounding, before: Sequence[Observation], clock: Clock
 ) -> LatencyTable:
-    how: dict[str, Any] = {"seed": clock.seed, "before": before, "progress": clock.progress}
-    return learn_table(model, structure, groups, keeper, rounding, **how)
+    return learn_table(
+        cutting.model,
+        cutting.structure,
+        cutting.groups,
+        keeper,
+        rounding,
+        seed=clock.seed,
+        before=before,
+        progress=clock.progress,
+    )
 
 
-def _keeper(model: nn.Module, example_inputs: Any, clock: Clock) -> Timekeeper:
+def _keeper(cutting: Cutting, clock: Clock) -> Timekeeper:
     return Timekeeper(
-        reference=model if clock.reference is None else clock.reference,
-        example_inputs=_first(example_inputs),
+        reference=cutting.model if clock.reference is None else clock.reference,
+        example_inputs=first(cutting.example_inputs),
         runtime=clock.runtime,
         batch_size=clock.batch_size,
         threads=clock.threads,
     )
-
-
-def _first(example_inputs: Any) -> Any:
-    return example_inputs[0] if isinstance(example_inputs, list) else example_inputs
 
 
 def fastest(
@@ -201,7 +173,7 @@ def fastest(
     gone = {g.name: tuple(range(kept[g.name], len(g))) for g in groups if kept[g.name] < len(g)}
     with Timekeeper(
         reference=model if reference is None else reference,
-        example_inputs=_first(example_inputs),
+        example_inputs=first(example_inputs),
         runtime=runtime,
         batch_size=batch_size,
         threads=threads,

@@ -2,7 +2,7 @@
 
 import pytest
 
-from penjing.core import Recipe
+from penjing.core import Limit, Recipe, UsageError
 from penjing.pipeline import steps_of
 from penjing.pipeline._rounds import Round, epochs_in_all, rounds_of
 
@@ -51,6 +51,14 @@ def test_steps_of_a_round_read_what_the_step_reads():
     assert steps["prune:1"].reads("budget")
     assert steps["recover:2"].reads("steps.recover.lr")
     assert not steps["recover:2"].reads("steps.measure.rounds")
+
+
+def test_bytes_and_memory_are_shared_among_rounds():
+    limits, first = {"size": 2_500}, Round(number=1, of=2)
+    assert first.budget(limits, {"size": 10_000}) == "size<=5.0KB"
+    assert first.measured(Limit(metric="memory", number=0.25, unit="x")) == "memory<=0.5x"
+    with pytest.raises(UsageError, match=r"memory as a share.*write memory<=0\.5x"):
+        first.measured(Limit(metric="memory", number=5, unit="MB"))
 
 
 def test_each_round_takes_the_same_share_of_what_is_left_and_the_last_meets_the_budget():

@@ -70,7 +70,7 @@ def test_widths(options: dict[str, Any], widths: tuple[int, int, int]):
     ({"ratio": 0.5, "criterion": "l3"}, "did you mean"), ({"ratio": 0.5, "criterion": "taylor"}, "calibration"),
     ({"ratio": 0.5, "scope": "galactic"}, "uniform, global"), ({"ratio": 0.5, "granularity": ("chanel",)}, "channel"),
     ({"ratio": 0.5, "min_kept": 0}, "at least 1"), ({"ratio": 0.5, "round_to": 0}, "at least 1"),
-    ({"budget": "size<=0.5x"}, "macs and params"), ({"budget": "mac<=0.5x"}, "macs"),
+    ({"budget": "sizes<=0.5x"}, "size"), ({"budget": "mac<=0.5x"}, "macs"),
 ])  # fmt: skip
 def test_arguments_that_cannot_work(options: dict[str, Any], message: str):
     with pytest.raises(pj.UsageError, match=message):
