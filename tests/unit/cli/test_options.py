@@ -85,10 +85,6 @@ def test_the_version(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixt
             ("shape", "--model", "timm:resnet18", "--data", "d", "--budget", "mac<=0.5x"),
             "did you mean 'macs'",
         ),
-        (
-            ("shape", "--model", "timm:resnet18", "--data", "d", "--budget", "size<=0.5x"),
-            "latency, macs, params",
-        ),
         (("shape", "gone.yaml"), "gone.yaml"),
         (("inspect", "no-such-folder"), "no-such-folder"),
         (("compare", "a", "b"), "--data"),
