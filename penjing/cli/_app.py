@@ -13,6 +13,7 @@ from penjing.cli._data import data as data_commands
 from penjing.cli._go import Options, check_resumable, first_free, go, lend_a_hand, recipe_from
 from penjing.cli._options import (
     Alphabet,
+    Also,
     Code,
     Debug,
     DryRun,
@@ -116,6 +117,7 @@ def shape(
     margin: Margin = None,
     runtime: Runtime = None,
     device: Annotated[str | None, typer.Option(help="cpu or cuda")] = None,
+    also: Also = None,
     image_size: ImageSize = None,
     path_column: PathColumn = None,
     label_column: LabelColumn = None,
@@ -138,7 +140,7 @@ def shape(
     given: dict[str, Any] = {
         "task": task, "model": model, "weights": weights, "teacher": teacher,
         "teacher_weights": teacher_weights, "budget": budget, "margin": margin, "runtime": runtime, "device": device,
-        "image_size": image_size, "seed": seed, "data.source": data, "data.path_column": path_column,
+        "also": also, "image_size": image_size, "seed": seed, "data.source": data, "data.path_column": path_column,
         "data.label_column": label_column, "data.text_column": text_column, "data.pair_column": pair_column,
         "data.tokenizer": tokenizer, "data.max_length": max_length, "data.max_seconds": max_seconds,
         "data.alphabet": alphabet, "data.skip_bad": skip_bad or None,

@@ -15,6 +15,10 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would run and 
 Runtime = Annotated[
     str | None, typer.Option(help="What latency is measured in: eager, compile, onnx or openvino.")
 ]
+Also = Annotated[
+    list[str] | None,
+    typer.Option(help="Time the result there, too: cuda, openvino, batch=64, or onnx,batch=8,threads=2."),
+]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the unfinished run in --out.")]
 Out = Annotated[str | None, typer.Option(help="The run folder (default: a new one under runs/).")]
 ImageSize = Annotated[

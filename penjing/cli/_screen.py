@@ -12,7 +12,18 @@ from rich.table import Column
 
 from penjing.core import clean
 from penjing.pipeline import Event
-from penjing.report import plain, table, trials, tried_plain, tried_table, tried_why, verdict
+from penjing.report import (
+    plain,
+    scalability_plain,
+    scalability_table,
+    scalability_why,
+    table,
+    trials,
+    tried_plain,
+    tried_table,
+    tried_why,
+    verdict,
+)
 
 NARROW = 60  # characters, below which names of steps are cut
 
@@ -80,6 +91,8 @@ class LineScreen:
             Console().print(table(metrics))
         else:
             print(plain(metrics))
+        if metrics.get("scalability"):
+            _show_scalability(metrics)
         show_tried(metrics.get("tried"))
         if metrics.get("tuned"):
             print(trials(metrics["tuned"]))
@@ -177,6 +190,16 @@ class Clock:
 
     def _worked(self) -> float:
         return self.done + self.within * self.predicted.get(self.step, 0.0)
+
+
+def _show_scalability(metrics: Mapping[str, Any]) -> None:
+    """The speed-up in other places, and why it could not be had in some."""
+    if sys.stdout.isatty():
+        Console().print(scalability_table(metrics))
+    else:
+        print(scalability_plain(metrics))
+    for text in scalability_why(metrics):
+        print(text)
 
 
 def show_tried(tried: Mapping[str, Any] | None) -> None:

@@ -33,6 +33,7 @@ from penjing.core._measurement import Measurement as Measurement
 from penjing.core._measurement import compare as compare
 from penjing.core._online import hub_address as hub_address
 from penjing.core._online import reachable as reachable
+from penjing.core._places import Place as Place
 from penjing.core._plan import Plan as Plan
 from penjing.core._recipe import DataOptions as DataOptions
 from penjing.core._recipe import DistilOptions as DistilOptions

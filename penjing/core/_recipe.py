@@ -23,6 +23,7 @@ from penjing.core._recipe_values import (
     checked_budget,
     checked_margin,
     checked_name,
+    checked_place,
     checked_rival,
     checked_space,
     checked_splits,
@@ -230,11 +231,15 @@ class ControlOptions(Part):
 
 
 class MeasureOptions(Part):
-    """How latency is timed; speed-ups are interleaved runs at each of these batch sizes."""
+    """How latency is timed; speed-ups are interleaved runs at each of these batch sizes.
+
+    `elsewhere` also times other batch sizes, numbers of threads and installed runtimes, a few rounds each.
+    """
 
     batch_sizes: Annotated[tuple[Count, ...], Field(min_length=1)] = (32, 1)
     repeats: Annotated[int, Field(ge=3)] = 50
     rounds: Annotated[int, Field(ge=3)] = 30
+    elsewhere: bool = True
 
 
 class Steps(Part):
@@ -269,7 +274,8 @@ class Recipe(Part):
     """What a run does. Names only: code comes in from the command line or Python, never from a recipe.
 
     `model_args` go to the network's builder or configuration; `beam` is the width speech is read with (0: greedily).
-    `margin` is the loss of the headline metric, in points, that is accepted.
+    `margin` is the loss of the headline metric, in points, that is accepted. The slim network is timed in the places of
+    `also`, too: "cuda", "openvino,batch=8", "threads=2".
     """
 
     schema_version: Literal[1] = 1
@@ -284,6 +290,7 @@ class Recipe(Part):
     margin: Annotated[float, AfterValidator(checked_margin)] | None = None
     runtime: Literal["eager", "compile", "onnx", "openvino"] = "eager"
     device: Literal["cpu", "cuda"] = "cpu"
+    also: tuple[Annotated[str, AfterValidator(checked_place)], ...] = ()
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     image_size: Annotated[int, Field(ge=8)] | None = None
     beam: Annotated[int, Field(ge=0)] = 0
@@ -354,8 +361,11 @@ def _complaints(mistakes: Iterable[tuple[str, str, str]], where: str, given: Col
     options: list[str] = []
     written: list[str] = []
     for key, what, explained in mistakes:
-        if key in given:
-            options.append(f"  --{_option(key)}: {what}")
+        option = next(
+            (name for name in (key, key.rpartition(".")[0]) if name in given), None
+        )  # also.0 is --also
+        if option is not None:
+            options.append(f"  --{_option(option)}: {what}")
         else:
             written.append(f"  {explained}")
     parts = [f"{clean(place)} cannot be used:" for place in (("the command line",) if options else ())]

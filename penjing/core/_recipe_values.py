@@ -3,6 +3,7 @@
 import difflib
 
 from penjing.core._budget import Budget, Margin
+from penjing.core._places import Place
 
 NUMBERS = (
     *("lr", "weight_decay", "warmup", "ema", "bn_momentum", "mixup"),
@@ -25,6 +26,10 @@ def checked_budget(text: str) -> str:
 
 def checked_margin(points: float) -> float:
     return Margin(points=points).points
+
+
+def checked_place(text: str) -> str:
+    return str(Place.parse(text))
 
 
 def data_named(value: object) -> object:

@@ -10,11 +10,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from penjing.core import Measurement, UsageError
-from penjing.measure import Complexity, Speedup, measure, measure_zeros, speedup
+from penjing.core import UsageError
+from penjing.measure import Complexity, measure, measure_zeros, speedup
 from penjing.pipeline._against import against, winner
 from penjing.pipeline._files import read_json, write_json
 from penjing.pipeline._job import Job
+from penjing.pipeline._scalability import faster, milliseconds, scalability
 from penjing.pipeline._settle import chooses
 from penjing.pipeline._shrink import trim_notes
 from penjing.pipeline._smaller import NAME as SMALLER
@@ -52,7 +53,7 @@ def measure_step(job: Job, out: Path, figures: dict[str, Any]) -> None:
     slim = next(row for row in rows if row["name"] == "slim")
     slim["speedup"] = _speedups(job)
     _compare_controls(job, rows, slim, answers)
-    metrics = _metrics(job, rows, reference)
+    metrics = _metrics(job, rows, reference) | scalability(job)
     if job.recipe.steps.tune.on:
         metrics["tuned"] = trials_in(job.run.path)
     if job.recipe.steps.sparsify.on:
@@ -116,7 +117,7 @@ def complexity(found: Complexity) -> dict[str, Any]:
         "params": found.params,
         "macs": found.macs,
         "size_bytes": found.size_bytes,
-        "latency_ms": latency and _milliseconds(latency),
+        "latency_ms": latency and milliseconds(latency),
         "peak_memory": memory and {"bytes": int(memory.value), "batch_size": memory.batch_size},
     }
 
@@ -138,18 +139,6 @@ def same(left: Any, right: Any) -> torch.Tensor:
     if isinstance(left, torch.Tensor):
         return left == right
     return torch.tensor([a == b for a, b in zip(left, right, strict=True)])
-
-
-def faster(timed: Speedup) -> dict[str, Any]:
-    """How many times faster b is than a, and both times."""
-    sides = {"a_ms": _milliseconds(timed.a), "b_ms": _milliseconds(timed.b)}
-    return {"ratio": timed.ratio, "low": timed.low, "high": timed.high, **sides}
-
-
-def _milliseconds(latency: Measurement) -> dict[str, Any]:
-    left_out = ("metric", "value", "unit", "spread")
-    about = {key: value for key, value in asdict(latency).items() if key not in left_out}
-    return {"median": latency.value, "mad": latency.spread, **about}
 
 
 def _relate(rows: list[dict[str, Any]], reference: str) -> None:

@@ -11,7 +11,7 @@ from penjing.pipeline._settle import settled
 from penjing.pipeline._smaller import epochs_of_rival, looks_for_rival
 from penjing.pipeline._steps import steps_of
 
-FIXED = {"base": 2.0, "prune": 6.0, "smaller": 20.0, "save": 2.0}
+FIXED = {"base": 2.0, "prune": 6.0, "smaller": 20.0, "place": 2.0, "save": 2.0}
 
 
 def predict(recipe: Recipe, *, trust: bool = False, inputs: Inputs | None = None) -> dict[str, float]:
@@ -48,6 +48,7 @@ def predict(recipe: Recipe, *, trust: bool = False, inputs: Inputs | None = None
         "control:random": rival + FIXED["prune"],
         "measure": rows
         * pace.look
-        * (counts["certification"] + 2 * steps.measure.repeats * steps.measure.batch_sizes[0]),
+        * (counts["certification"] + 2 * steps.measure.repeats * steps.measure.batch_sizes[0])
+        + FIXED["place"] * (bool(steps.measure.elsewhere) * 7 + len(recipe.also)),
     }
     return {step.name: seconds[step.name] for step in steps_of(recipe)}

@@ -46,7 +46,7 @@ READS = {
     ),
     "control:scratch": ("steps.recover", "steps.prune", "steps.controls.scratch", "steps.tune"),
     "control:random": ("steps.recover", "steps.prune", "steps.controls.random", "steps.tune"),
-    "measure": ("steps.measure", "budget", "margin"),
+    "measure": ("steps.measure", "budget", "margin", "also"),
     "save": (),
 }
 _RIVAL = (

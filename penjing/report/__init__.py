@@ -3,6 +3,9 @@
 from penjing.report._events import EventLog as EventLog
 from penjing.report._layout import Listing as Listing
 from penjing.report._layout import from_right as from_right
+from penjing.report._scalability import scalability_plain as scalability_plain
+from penjing.report._scalability import scalability_table as scalability_table
+from penjing.report._scalability import scalability_why as scalability_why
 from penjing.report._table import count as count
 from penjing.report._table import plain as plain
 from penjing.report._table import table as table

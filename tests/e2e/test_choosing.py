@@ -27,7 +27,7 @@ RECIPE: dict[str, Any] = {
         "prune": {"calibration": 32},
         "recover": {"epochs": 1, "lr": 0.01, "reconstruct": False},
         "controls": {"scratch": False},
-        "measure": {"repeats": 3, "rounds": 5, "batch_sizes": [8]},
+        "measure": {"elsewhere": False, "repeats": 3, "rounds": 5, "batch_sizes": [8]},
     },
 }
 SAME = ("tried.json", "run.json", "plan.json", "model/model.safetensors")

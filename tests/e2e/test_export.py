@@ -24,7 +24,7 @@ RECIPE = {
         "prune": {"criterion": "l2", "scope": "uniform", "round_to": 1},
         "recover": {"epochs": 1, "lr": 0.01, "reconstruct": False},
         "controls": {"scratch": False},
-        "measure": {"repeats": 3, "rounds": 5, "batch_sizes": [4]},
+        "measure": {"elsewhere": False, "repeats": 3, "rounds": 5, "batch_sizes": [4]},
     },
 }
 

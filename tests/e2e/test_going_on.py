@@ -18,7 +18,7 @@ STEPS = {
     "prune": {"criterion": "l2", "round_to": 1},
     "recover": {"epochs": 1, "lr": 0.01},
     "controls": {"scratch": False},
-    "measure": {"repeats": 3, "rounds": 3, "batch_sizes": [2]},
+    "measure": {"elsewhere": False, "repeats": 3, "rounds": 3, "batch_sizes": [2]},
 }
 
 

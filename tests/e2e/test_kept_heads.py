@@ -23,7 +23,7 @@ STILL: dict[str, Any] = {
     "prune": {"criterion": "l2", "round_to": 1},
     "recover": {"epochs": 1, "batch_size": 8},
     "controls": {"scratch": False, "smaller": "none"},
-    "measure": {"repeats": 3, "rounds": 3, "batch_sizes": [2]},
+    "measure": {"elsewhere": False, "repeats": 3, "rounds": 3, "batch_sizes": [2]},
 }
 
 

@@ -10,6 +10,7 @@ import torch
 from penjing.core import Recipe, RunError, TrainingError
 from penjing.export import load, read_structure
 from penjing.pipeline import Event, shape
+from penjing.report import scalability_plain, scalability_why
 from penjing.sources import load_source
 from penjing.tasks import image_data
 
@@ -18,6 +19,7 @@ RECIPE = {
     "data": "builtin:digits",
     "budget": "macs<=0.6x",
     "image_size": 8,
+    "also": ["threads=2", "batch=3,cpu", "cuda:7"],
     "steps": {
         "transfer": {"epochs": 2, "probe_epochs": 1, "lr": 0.01},
         "distil": {"epochs": 1, "lr": 0.01, "guide": "teacher-guided"},
@@ -26,7 +28,7 @@ RECIPE = {
         "recover": {"epochs": 1, "lr": 0.01},
         "sparsify": {"share": 0.5, "epochs": 2, "lr": 0.01},
         "controls": {"random": True},
-        "measure": {"repeats": 3, "rounds": 5, "batch_sizes": [8]},
+        "measure": {"elsewhere": False, "repeats": 3, "rounds": 5, "batch_sizes": [8]},
     },
 }
 
@@ -54,6 +56,24 @@ def test_every_row_is_there_and_the_reference_is_the_distilled(run: tuple[Path, 
     assert rows["slim"]["macs"] <= 0.6 * rows["distilled"]["macs"]
     assert rows["control:random"]["macs"] <= 0.6 * rows["distilled"]["macs"]
     assert rows["distilled"]["macs_ratio"] == 1
+
+
+def test_places_asked_for_are_timed_or_say_why_not(run: tuple[Path, dict, list[Event]]):
+    _, metrics, _ = run
+    threads, batch, device = metrics["scalability"]
+    assert (threads["threads"], threads["batch_size"], threads["runtime"]) == (2, 8, "eager")
+    assert (batch["threads"], batch["batch_size"]) == (torch.get_num_threads(), 3)
+    for row in (threads, batch):
+        assert row["a_ms"]["threads"] == row["threads"]
+        assert row["b_ms"]["batch_size"] == row["batch_size"]
+        assert row["low"] <= row["ratio"] <= row["high"]
+        assert row["ratio"] == pytest.approx(row["a_ms"]["median"] / row["b_ms"]["median"])
+    assert "ratio" not in device
+    assert "cuda:7" in device["why"]
+    text = scalability_plain(metrics).splitlines()
+    assert len(text) == 5
+    assert "not timed" in text[-1]
+    assert scalability_why(metrics) == (f"eager,cuda:7,batch=8,threads=1: {device['why']}",)
 
 
 def test_zeros_are_in_the_artifact_and_reported_as_zeros(run: tuple[Path, dict, list[Event]], network: Path):

@@ -23,7 +23,7 @@ RECIPE = {
         "prune": {"criterion": "obs", "scope": "global", "round_to": 1, "calibration": 128},
         "recover": {"epochs": 1, "lr": 0.01, "reconstruct": False},
         "controls": {"scratch": False},
-        "measure": {"repeats": 3, "rounds": 5, "batch_sizes": [8]},
+        "measure": {"elsewhere": False, "repeats": 3, "rounds": 5, "batch_sizes": [8]},
     },
 }
 

@@ -29,7 +29,7 @@ RECIPE = {
         "prune": {"criterion": "obs", "round_to": 1, "calibration": 128, "rounds": 2, "between": 1},
         "recover": {"epochs": 1, "lr": 0.01, "hidden": 0.0, "reconstruct_examples": 256},
         "controls": {"scratch": False, "random": True},
-        "measure": {"repeats": 3, "rounds": 5, "batch_sizes": [8]},
+        "measure": {"elsewhere": False, "repeats": 3, "rounds": 5, "batch_sizes": [8]},
     },
 }
 LAST = Round(number=2, of=2)

@@ -27,7 +27,7 @@ QUICK: dict[str, Any] = {
     "prune": {"round_to": 1, "calibration": 32},
     "recover": {"epochs": 1},
     "controls": {"scratch": False, "smaller": "none"},
-    "measure": {"repeats": 3, "rounds": 5, "batch_sizes": [4]},
+    "measure": {"elsewhere": False, "repeats": 3, "rounds": 5, "batch_sizes": [4]},
 }
 
 

@@ -25,7 +25,7 @@ RECIPE: dict[str, Any] = {
         "prune": {"criterion": "l2", "scope": "uniform", "calibration": 32},
         "recover": {"epochs": 1, "reconstruct": False},
         "controls": {"scratch": False},
-        "measure": {"repeats": 3, "rounds": 5, "batch_sizes": [8]},
+        "measure": {"elsewhere": False, "repeats": 3, "rounds": 5, "batch_sizes": [8]},
     },
 }
 

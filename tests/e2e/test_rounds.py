@@ -29,7 +29,7 @@ RECIPE = {
             "between": 2,
         },
         "recover": {"epochs": 2, "lr": 0.01, "ema": 0.9, "hidden": 0.0, "cache_mb": 1},
-        "measure": {"repeats": 3, "rounds": 5, "batch_sizes": [8]},
+        "measure": {"elsewhere": False, "repeats": 3, "rounds": 5, "batch_sizes": [8]},
     },
 }
 SAME = (

@@ -27,7 +27,7 @@ RECIPE = {
         "recover": {"epochs": 2, "lr": 1e-6, "reconstruct": False, "bn_examples": 0},
         "tune": {"trials": 3, "share": 0.5, "space": {"lr": [1e-3, 1e-2], "temperature": [1, 4]}},
         "controls": {"scratch": False},
-        "measure": {"repeats": 3, "rounds": 3, "batch_sizes": [4]},
+        "measure": {"elsewhere": False, "repeats": 3, "rounds": 3, "batch_sizes": [4]},
     },
 }
 
