@@ -3,7 +3,7 @@
 import shlex
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from penjing.cli._interrupt import CODE, in_order, interrupted
 from penjing.cli._screen import Screen, say_json, screen
 from penjing.cli._views import show_plan
 from penjing.core import Recipe, UsageError, clean, read_yaml, refuse_code, runs_code
-from penjing.pipeline import dry_run, help_tune, shape, silent
+from penjing.pipeline import dry_run, help_tune, launched, leads, shape, silent
 
 DEFAULT_TASK = "image-classification"
 
@@ -73,6 +73,8 @@ def _data(written: Any, options: Mapping[str, Any]) -> Any:
 
 def first_free(name: str) -> str:
     """runs/NAME, or the first of runs/NAME-2, runs/NAME-3, ... that does not exist."""
+    if launched() > 1:
+        raise UsageError("Under torchrun the processes need to know one run folder. Fix: name it with --out")
     for number in range(1, 10_000):
         path = Path("runs") / (name if number == 1 else f"{name}-{number}")
         if not path.exists():
@@ -83,6 +85,8 @@ def first_free(name: str) -> str:
 def go(recipe: Recipe, out: str, options: Options) -> None:
     """Runs (or, dry, predicts) `recipe` and shows it; an interrupt says how to go on and exits with 130."""
     trust = options.trust and any(runs_code(source or "") for source in (recipe.model, recipe.teacher))
+    if not leads():  # torchrun started several: the first one speaks
+        options = replace(options, quiet=True)
     if options.dry_run:
         return _dry(recipe, out, options, trust)
     view: Screen | None = None
@@ -101,7 +105,8 @@ def go(recipe: Recipe, out: str, options: Options) -> None:
         if view is not None:
             view.close()
         raise
-    view.result(metrics, out)
+    if leads():
+        view.result(metrics, out)
 
 
 def lend_a_hand(run: str, model: str | None, device: str | None, *, as_json: bool, quiet: bool) -> None:

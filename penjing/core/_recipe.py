@@ -76,7 +76,8 @@ class DataOptions(Part):
 class _Training(Part):
     """What every kind of training takes; penjing.recover explains each field.
 
-    mixup lays examples over each other, in shares drawn from Beta(mixup, mixup); 0 is off.
+    mixup lays examples over each other, in shares drawn from Beta(mixup, mixup); 0 is off. bf16 auto is where the
+    device is a GPU that has it; losses, weights and figures stay in float32.
     """
 
     epochs: Count = 8
@@ -92,6 +93,7 @@ class _Training(Part):
     early_stopping: Count | None = None
     views: Count | None = None
     mixup: Annotated[float, Field(ge=0, le=100)] = 0.0
+    bf16: bool | Literal["auto"] = "auto"
 
 
 class TransferOptions(_Training):

@@ -14,3 +14,5 @@ from penjing.pipeline._run import stored_recipe as stored_recipe
 from penjing.pipeline._shape import dry_run as dry_run
 from penjing.pipeline._shape import shape as shape
 from penjing.pipeline._steps import steps_of as steps_of
+from penjing.pipeline._together import launched as launched
+from penjing.pipeline._together import leads as leads

@@ -2,7 +2,7 @@
 
 import importlib.util
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -73,7 +73,7 @@ def _about(place: Place) -> dict[str, Any]:
     return {"place": str(place), **asdict(place)}
 
 
-def _timed(job: Job, networks: Sequence[nn.Module], place: Place) -> dict[str, Any]:
+def _timed(job: Job, networks: tuple[nn.Module, nn.Module], place: Place) -> dict[str, Any]:
     """Both networks' times and the speed-up, or `why` there are none."""
     try:
         return faster(

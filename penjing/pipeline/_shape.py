@@ -34,6 +34,8 @@ from penjing.pipeline._settle import settled
 from penjing.pipeline._shrink import check_budget
 from penjing.pipeline._steps import Step, steps_of
 from penjing.pipeline._taught import checkpoints
+from penjing.pipeline._together import follow, joined, leads, let_go, shared
+from penjing.recover import alone
 
 
 def shape(
@@ -43,11 +45,22 @@ def shape(
 
     A folder with the finished run of the same recipe is answered from its files. `resume` goes on after the
     last finished step, inside training after the last epoch; its recipe may differ in what no finished step
-    read. `trust` admits `file:` and `hub:` sources.
+    read. `trust` admits `file:` and `hub:` sources. Under torchrun several processes train together (`_together`): the
+    first returns the content, the others {}.
     Raises `RunError` for a folder that is in use, foreign or harmed, and what the steps raise; every finished
     step is kept.
     """
-    path, steps = Path(out), steps_of(recipe)
+    with joined(recipe):
+        if not leads():
+            follow(recipe, Path(out), trust=trust)
+            return {}
+        metrics = _lead(recipe, Path(out), resume=resume, trust=trust, listen=listen)
+        let_go()
+    return metrics
+
+
+def _lead(recipe: Recipe, path: Path, *, resume: bool, trust: bool, listen: Listener) -> dict[str, Any]:
+    steps = steps_of(recipe)
     check_budget(recipe)
     with writable(path):
         _welcome(path, recipe, resume)
@@ -64,8 +77,9 @@ def shape(
         else:
             with _ledger_state(run), torch.random.fork_rng():
                 job = Job(run=run, inputs=inputs, listen=listen)
-                rehearse(inputs)
-                _announce(job)
+                with alone():
+                    rehearse(inputs)
+                    _announce(job)
                 for step in steps:
                     _perform(with_choice(job), step)
                 shutil.rmtree(path / CACHE, ignore_errors=True)
@@ -168,8 +182,10 @@ def _perform(job: Job, step: Step) -> None:
         job.listen(Event(kind="skip", step=step.name, figures=job.run.record(step.name)["figures"]))
         return
     job.listen(Event(kind="start", step=step.name))
-    torch.manual_seed(job.run.record(step.name)["seed"])
-    with job.run.step(step.name) as (out, figures):
+    with shared(step.name), job.run.step(step.name) as (out, figures):
+        torch.manual_seed(
+            job.run.record(step.name)["seed"]
+        )  # here, for the first message to others draws numbers
         step.run(job, out, figures)
     left_over.clear()
     if step.name == CHOOSE:

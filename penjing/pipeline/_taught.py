@@ -11,7 +11,7 @@ from penjing.pipeline._checkpoint import Checkpoints
 from penjing.pipeline._job import Job, event_log, write_state
 from penjing.pipeline._rebuilt import finite
 from penjing.pipeline._run import CACHE
-from penjing.recover import Fit, TeacherCache, TrainState, transfer
+from penjing.recover import Fit, TeacherCache, TrainState, processes, rank, transfer, wait_for_all
 from penjing.report import EventLog
 from penjing.sources import LoadedSource, find_head
 
@@ -33,7 +33,7 @@ def distillation(job: Job, step: str, asked: DistilOptions) -> dict[str, Any]:
     """The options of a distillation, the run's teacher cache where it is asked for, and who hears what it chose."""
     options = asked.model_dump(exclude={"reconstruct", "reconstruct_examples"})
     limit = int(options.pop("cache_mb") * 1e6)
-    cache = TeacherCache(folder=job.run.path / CACHE, limit=limit) if limit else None
+    cache = TeacherCache(folder=job.run.path / CACHE, limit=limit) if limit and processes() == 1 else None
     return {**options, "cache": cache, "say": partial(job.note, step)}
 
 
@@ -42,6 +42,10 @@ def listening(job: Job, step: str, seed: int) -> Iterator[dict[str, Any]]:
     """What every training gets: seed, batch, progress, epoch checkpoints, curves."""
     stored = checkpoints(job, step)
     resume = stored.load()
+    wait_for_all()
+    if rank():  # the first process keeps and tells
+        yield {"augment": True, "seed": seed, "resume": resume}
+        return
     with _curves(job, step, resume) as draw:
 
         def keep(state: TrainState) -> None:

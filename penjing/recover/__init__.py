@@ -70,6 +70,11 @@ from penjing.recover._sparse import sparsify as sparsify
 from penjing.recover._sparse import zero_masks as zero_masks
 from penjing.recover._sparse import zero_out as zero_out
 from penjing.recover._state import TrainState as TrainState
+from penjing.recover._together import alone as alone
+from penjing.recover._together import from_first as from_first
+from penjing.recover._together import processes as processes
+from penjing.recover._together import rank as rank
+from penjing.recover._together import wait_for_all as wait_for_all
 from penjing.recover._training import Training as Training
 from penjing.recover._transfer import transfer as transfer
 

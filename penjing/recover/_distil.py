@@ -27,6 +27,7 @@ from penjing.recover._protocols import Data, Progress, Task
 from penjing.recover._state import TrainState
 from penjing.recover._teachers import check_teacher
 from penjing.recover._teaching import teaching
+from penjing.recover._together import spread
 from penjing.recover._training import Training, training_with
 from penjing.structure import surroundings_off
 
@@ -120,6 +121,7 @@ def recover(
     layers = {"hidden_layers": hidden_layers, "attention": attention, "attention_layer": attention_layer}
     training = training_with(RECOVER.training, options)
     asked = Asked(terms=terms, more=more, layers=layers, plan=plan, cache=cache, say=say)
+    spread(slim)
     settle = partial(settle_bn, slim, task, data, training, examples=bn_examples)
     with (
         surroundings_off(),

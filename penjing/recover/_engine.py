@@ -15,16 +15,17 @@ from torch import Tensor, nn
 
 from penjing.core import DataError, TrainingError, UsageError
 from penjing.recover._bn import least_momentum
-from penjing.recover._counting import examples
+from penjing.recover._counting import examples, terms
 from penjing.recover._ema import Average
 from penjing.recover._epoch import not_finite, train_epoch
 from penjing.recover._evaluate import Look, look, score, within_noise
 from penjing.recover._mixup import mixed
 from penjing.recover._modules import channels_last, device_of, kept_modes, tensors_of, write_tensors
 from penjing.recover._optim import Group, build_optimizer, param_groups, pull, set_rate
-from penjing.recover._protocols import Batch, Data, Progress, Task
+from penjing.recover._protocols import Batch, Data, Progress, SequenceTask, Task
 from penjing.recover._state import TrainState, check_state, fill_optimizer, optimizer_tensors
-from penjing.recover._training import Training, least_batch
+from penjing.recover._together import joint_norms, rank, shares, size_of, spread
+from penjing.recover._training import Training, least_batch, narrows
 from penjing.structure import surroundings_off
 
 Checkpoint = Callable[[TrainState], None]
@@ -101,7 +102,9 @@ def run(
         kept_modes(*models),
         least_momentum(job.model, training.bn_momentum),
         channels_last(*models, on=training.channels_last) as memory_format,
+        joint_norms(job.model),
     ):
+        spread(job.model, job.helpers)
         loop = _Loop(job, progress, memory_format)
         try:
             loop.begin(resume)
@@ -199,6 +202,7 @@ class _Loop:
         """One epoch, its evaluation and its place in the history."""
         begun, training = time.perf_counter(), self.job.training
         loss = self._train()
+        spread(self.job.model, self.job.helpers)
         found = self._look()
         figures = found.figures
         if not math.isfinite(figures["loss"]):
@@ -229,7 +233,8 @@ class _Loop:
                 set_step=lambda step: set_rate(self.optimizer, self.groups, self.factor(step, self.total)),
                 first_step=self.step,
                 clip=training.clip,
-                bf16=training.bf16,
+                bf16=narrows(training.bf16, device_of(job.model)),
+                weight=self._weight,
                 memory_format=self.format,
                 stage=job.stage,
                 epoch=self.epoch + 1,
@@ -261,7 +266,12 @@ class _Loop:
             shuffle=True,
         )
         kept = (batch for batch in batches if examples(self.job.task.targets(batch)) >= least)
-        return self.job.along(mixed(kept, training, epoch) if training.mixup else kept, epoch)
+        return shares(self.job.along(mixed(kept, training, epoch) if training.mixup else kept, epoch))
+
+    def _weight(self, batch: Batch) -> float:
+        """How many terms a share's mean loss has."""
+        task = self.job.task
+        return terms(task, batch) if isinstance(task, SequenceTask) else size_of(batch)
 
     def _score(self, figures: Mapping[str, float]) -> tuple[float, ...]:
         return score(figures, self.job.task, self.job.training.monitor)
@@ -336,7 +346,8 @@ def _seeded(seed: int, stage: str, epoch: int, device: torch.device) -> Iterator
     Networks draw from all three: some mask spectrograms in NumPy.
     """
     devices = [device] if device.type == "cuda" else []
-    mixed = int.from_bytes(hashlib.sha256(f"{seed}/{stage}/{epoch}".encode()).digest()[:8], "big") >> 1
+    apart = f"/{rank()}" if rank() else ""  # of several processes each drops other units
+    mixed = int.from_bytes(hashlib.sha256(f"{seed}/{stage}/{epoch}{apart}".encode()).digest()[:8], "big") >> 1
     others = np.random.get_state(), random.getstate()
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(mixed)

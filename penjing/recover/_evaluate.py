@@ -12,6 +12,7 @@ from penjing.core import DataError, UsageError
 from penjing.recover._counting import classes_last, terms
 from penjing.recover._modules import call, device_of, kept_modes, place
 from penjing.recover._protocols import Batch, Data, SequenceTask, Task
+from penjing.recover._together import from_first, rank
 from penjing.recover._training import Training
 from penjing.tasks import headline
 
@@ -102,7 +103,11 @@ class Look:
 
 
 def look(model: nn.Module, task: Task, data: Data, training: Training) -> Look:
-    """What `model` does on the selection split."""
+    """What `model` does on the selection split; of several processes the first looks."""
+    return from_first(None if rank() else _look(model, task, data, training))
+
+
+def _look(model: nn.Module, task: Task, data: Data, training: Training) -> Look:
     memory_format = torch.channels_last if training.channels_last else None
     found = evaluate(model, task, data, "selection", training.eval_batch_size, memory_format=memory_format)
     told, truth, decides = found["predictions"], found["targets"], training.monitor or headline(task)[0]

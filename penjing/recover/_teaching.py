@@ -13,7 +13,7 @@ from penjing.recover._matching import Matching
 from penjing.recover._mixup import Mixed
 from penjing.recover._modules import call, device_of, kept_modes, place
 from penjing.recover._protocols import Batch, Data, SequenceTask, Task, TracedData
-from penjing.recover._training import Training, least_batch
+from penjing.recover._training import Training, least_batch, narrows
 
 
 class Taught(NamedTuple):
@@ -39,7 +39,11 @@ class Teaching:
         self._teacher, self._task, self._data, self._training = teacher, task, data, training
         self._format = torch.channels_last if training.channels_last else None
         self._dtype, self._shape, self._width = self._form()
-        about = {"bf16": training.bf16, "channels_last": training.channels_last, "mixup": training.mixup}
+        about = {
+            "bf16": narrows(training.bf16, device_of(teacher)),
+            "channels_last": training.channels_last,
+            "mixup": training.mixup,
+        }
         self._shelf = cache.of(teacher, **about)
 
     def stored_views(self) -> int:
@@ -92,7 +96,7 @@ class Teaching:
     def _fresh(self, batch: Batch) -> Tensor:
         device = device_of(self._teacher)
         placed = place(batch, device, self._format)
-        with torch.autocast(device.type, torch.bfloat16, enabled=self._training.bf16):
+        with torch.autocast(device.type, torch.bfloat16, enabled=narrows(self._training.bf16, device)):
             return self._task.logits(call(self._teacher, self._task.inputs(placed)))
 
     def _form(self) -> tuple[torch.dtype, torch.Size, int]:

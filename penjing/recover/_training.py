@@ -4,7 +4,9 @@ import difflib
 import math
 from dataclasses import asdict, dataclass, fields, replace
 from numbers import Real
-from typing import Any
+from typing import Any, Literal
+
+import torch
 
 from penjing.core import UsageError
 from penjing.recover._schedules import Schedule, constant, warmup_cosine, warmup_linear
@@ -26,7 +28,7 @@ class Training:
     without improvement on the selection split before stopping, None is off. monitor: the metric that chooses
     the best epoch, None is the task's headline (accuracy where it has none); larger is better, but of loss, nll,
     wer and cer smaller; ties go to the smaller loss. channels_last: the memory layout of weights and pictures
-    while training. bf16: autocast forward passes to bfloat16.
+    while training. bf16: autocast forward passes to bfloat16; "auto" where the device is a GPU that has it.
     bn_momentum: the least momentum of batch-norm statistics while training; some networks come with 0.01,
     which a short training never catches up with; 0 leaves them alone. views: how many epochs' order and augmentation
     are served in turn, over and over (None: every epoch has its own). mixup: alpha of the distribution that shares are
@@ -50,7 +52,7 @@ class Training:
     monitor: str | None = None
     eval_batch_size: int = 256
     channels_last: bool = True
-    bf16: bool = False
+    bf16: bool | Literal["auto"] = "auto"
     bn_momentum: float = 0.1
     views: int | None = None
     mixup: float = 0.0
@@ -121,3 +123,10 @@ def inside(
         above = f"above {low}" if open_low else f"at least {low}"
         bound = f"in [{low}, {high}]" if math.isfinite(high) else f"{above} and finite"
         raise UsageError(f"{name} must be {bound}, not {value!r}.")
+
+
+def narrows(bf16: bool | str, device: torch.device) -> bool:
+    """Whether forward passes on `device` run in bfloat16."""
+    if bf16 != "auto":
+        return bool(bf16)
+    return device.type == "cuda" and torch.cuda.is_bf16_supported()

@@ -17,6 +17,7 @@ from penjing.recover._optim import Group, param_groups
 from penjing.recover._probe import find_module, linear_probe
 from penjing.recover._protocols import Data, Progress, Task
 from penjing.recover._state import TrainState
+from penjing.recover._together import spread
 from penjing.recover._training import Training, training_with
 from penjing.structure import surroundings_off
 
@@ -55,6 +56,7 @@ def transfer(
     """
     training = _checked(training_with(TRANSFER.training, options), regularizer, layer_decay)
     find_module(model, head)
+    spread(model)
     learned = mixing(task, data, training)
     anchors = _anchors(model, head, resume) if regularizer == "l2sp" else {}
     rates = {"head": head, "head_lr": head_lr, "layer_decay": layer_decay}

@@ -10,6 +10,7 @@ from safetensors.torch import load, save
 from penjing.core import DataError, TrainingError, UsageError
 from penjing.recover import TrainState, evaluate, recover, reestimate_bn, transfer
 from penjing.recover import _engine as engine
+from penjing.recover._training import narrows
 
 OPTIONS = {
     "head": "head",
@@ -399,3 +400,12 @@ def test_a_selection_split_without_examples_is_refused(net, task, data, batches)
     ):
         with pytest.raises(DataError, match="The split 'selection' is empty"):
             train()
+
+
+def test_bf16_auto_is_for_gpus_that_have_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not narrows("auto", torch.device("cpu"))
+    for has in (True, False):
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda has=has: has)
+        assert narrows("auto", torch.device("cuda")) is has
+        assert narrows(True, torch.device("cuda"))
+        assert not narrows(False, torch.device("cuda"))
