@@ -82,6 +82,6 @@ CASES: Mapping[str, Case] = {
         about="LSTM speaker encoder, 100 frames of 40 bins",
         make=_lstm,
         head="classifier",
-        options={"round_to": 8},
+        options={"round_to": 2},
     ),
 }

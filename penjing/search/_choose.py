@@ -16,6 +16,8 @@ from penjing.search._prices import Priced
 from penjing.search._select import Rounding, Selection, Wish, across, lowest, uniform
 from penjing.structure import Structure
 
+GIVING = 4  # rounds in which units are given back
+
 
 @dataclass(frozen=True, slots=True)
 class Choice:
@@ -103,15 +105,19 @@ class Chooser:
         return Choice(self._selection(kept), (*notes, *self.remarks))
 
     def _give_back(self, groups: Sequence[PruneGroup], wish: Wish, cost: "BudgetCost") -> dict[str, int]:
-        """One more step of units to each group in turn, as long as the budget holds."""
+        """One more step of units to each group in turn, round after round, as long as the budget holds."""
         kept = self._repaired(wish)
-        for group in groups:
-            more = min(len(group), kept[group.name] + self.rounding.step(group.granularity))
-            if kept[group.name] == len(group):
-                continue
-            trial = self._repaired(Wish({**kept, group.name: more}, wish.choices))
-            if cost.excess(self._selection(trial)) <= 1:
-                kept = trial
+        for _ in range(GIVING):
+            before = kept
+            for group in groups:
+                more = min(len(group), kept[group.name] + self.rounding.step(group.granularity))
+                if kept[group.name] == len(group):
+                    continue
+                trial = self._repaired(Wish({**kept, group.name: more}, wish.choices))
+                if cost.excess(self._selection(trial)) <= 1:
+                    kept = trial
+            if kept == before:
+                break
         return kept
 
     def _notes(self, wish: Wish) -> tuple[str, ...]:
