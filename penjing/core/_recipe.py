@@ -1,9 +1,8 @@
 """The recipe: what a run does, as a file that people can write and that cannot run code."""
 
-import difflib
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -17,6 +16,7 @@ from pydantic import (
 from penjing.core._belonging import strangers
 from penjing.core._choose_options import ChooseOptions
 from penjing.core._errors import UsageError
+from penjing.core._recipe_mistakes import complaints, mistakes
 from penjing.core._recipe_part import Count, NonNegative, Part, Positive
 from penjing.core._recipe_values import (
     REGISTERED,
@@ -30,7 +30,7 @@ from penjing.core._recipe_values import (
     data_named,
 )
 from penjing.core._step_defaults import step_defaults
-from penjing.core._words import clean, cut, shown
+from penjing.core._words import clean, cut
 from penjing.core._yaml import dump_yaml, read_yaml
 
 Number = int | float
@@ -42,12 +42,6 @@ TaskName = Literal[
     "speech-recognition",
 ]
 
-_NEEDED = {
-    "model": "--model or `model`",
-    "data": "--data or data.source",
-    "data.source": "--data or data.source",
-    "budget": "--budget or `budget`",
-}
 ONE_CLASS_EACH = "loss dkd needs one class per example, and mixup gives two; use mixup: 0 or loss: kl"
 _WEIGHTS = {"model": "weights", "teacher": "teacher_weights"}
 
@@ -323,10 +317,10 @@ class Recipe(Part):
         try:
             recipe = cls.model_validate(dict(values))
         except ValidationError as error:
-            raise UsageError(_complaints(map(_mistake, error.errors()), where, given)) from None
+            raise UsageError(complaints(mistakes(error, cls), where, given)) from None
         idle = [(key, why, f"{key}: {why}") for key, why in strangers(recipe.task, recipe)]
         if idle:
-            raise UsageError(_complaints(idle, where, given))
+            raise UsageError(complaints(idle, where, given))
         return recipe
 
     @classmethod
@@ -354,56 +348,3 @@ def refuse_code(values: Mapping[str, Any], *, where: str) -> None:
 def runs_code(source: str) -> bool:
     """True for a source that runs code from outside the installed packages."""
     return source.startswith(("file:", "hub:"))
-
-
-def _complaints(mistakes: Iterable[tuple[str, str, str]], where: str, given: Collection[str]) -> str:
-    """The mistakes, each (key, what to say after an option, what to say in a file), under the place they were made in:
-    the command line's options, and `where`.
-    """
-    options: list[str] = []
-    written: list[str] = []
-    for key, what, explained in mistakes:
-        option = next(
-            (name for name in (key, key.rpartition(".")[0]) if name in given), None
-        )  # also.0 is --also
-        if option is not None:
-            options.append(f"  --{_option(option)}: {what}")
-        else:
-            written.append(f"  {explained}")
-    parts = [f"{clean(place)} cannot be used:" for place in (("the command line",) if options else ())]
-    parts += [*options, *([f"{clean(where)} cannot be used:"] if written else []), *written]
-    return "\n".join(parts)
-
-
-def _mistake(item: Any) -> tuple[str, str, str]:
-    path = [str(part) for part in item["loc"]]
-    return ".".join(path), _what(item), _explain(item, path)
-
-
-def _option(key: str) -> str:
-    name = "data" if key == "data.source" else key.removeprefix("data.")
-    return name.replace("_", "-")
-
-
-def _explain(item: Any, path: list[str]) -> str:
-    key = clean(".".join(path))
-    if item["type"] == "missing" or (key in _NEEDED and item["input"] is None):
-        return f"{key}: missing" + (f"; give {_NEEDED[key]}" if key in _NEEDED else "")
-    if item["type"] != "extra_forbidden":
-        return f"{cut(key)}: {_what(item)}"
-    known = _known(path[:-1])
-    near = difflib.get_close_matches(path[-1][:80], known, n=1, cutoff=0.5)
-    hint = f"did you mean `{near[0]}`?" if near else f"known here: {', '.join(known)}."
-    return f"{cut(key)}: unknown key; {hint}"
-
-
-def _what(item: Any) -> str:
-    return f"{item['msg'].removeprefix('Value error, ')} (found {shown(item['input'])})"
-
-
-def _known(path: list[str]) -> list[str]:
-    model: Any = Recipe
-    for part in path:
-        annotation = model.model_fields[part].annotation
-        model = next(kind for kind in (annotation, *get_args(annotation)) if hasattr(kind, "model_fields"))
-    return list(model.model_fields)
