@@ -13,13 +13,12 @@ from rich.table import Column
 from penjing.core import clean
 from penjing.pipeline import Event
 from penjing.report import (
-    plain,
-    scalability_plain,
+    Stacked,
     scalability_table,
     scalability_why,
     table,
     trials,
-    tried_plain,
+    trials_lost,
     tried_table,
     tried_why,
     verdict,
@@ -87,15 +86,12 @@ class LineScreen:
 
     def result(self, metrics: Mapping[str, Any], out: str) -> None:
         print(verdict(metrics))
-        if sys.stdout.isatty():
-            Console().print(table(metrics))
-        else:
-            print(plain(metrics))
+        show(table(metrics))
         if metrics.get("scalability"):
-            _show_scalability(metrics)
+            show(scalability_table(metrics), *scalability_why(metrics))
         show_tried(metrics.get("tried"))
         if metrics.get("tuned"):
-            print(trials(metrics["tuned"]))
+            show(trials(metrics["tuned"]), *trials_lost(metrics["tuned"]))
         print(clean(f"run: {out}   network: {out}/model"))
 
     def close(self) -> None: ...
@@ -192,26 +188,20 @@ class Clock:
         return self.done + self.within * self.predicted.get(self.step, 0.0)
 
 
-def _show_scalability(metrics: Mapping[str, Any]) -> None:
-    """The speed-up in other places, and why it could not be had in some."""
+def show(drawn: Stacked, *words: str) -> None:
+    """A table on stdout, drawn where that is a terminal, and what there is to say below it."""
     if sys.stdout.isatty():
-        Console().print(scalability_table(metrics))
+        Console().print(drawn)
     else:
-        print(scalability_plain(metrics))
-    for text in scalability_why(metrics):
+        print(drawn.plain())
+    for text in words:
         print(text)
 
 
 def show_tried(tried: Mapping[str, Any] | None) -> None:
     """What a run tried, and why it chose what it did; nothing where it tried nothing."""
-    if tried is None:
-        return
-    if sys.stdout.isatty():
-        Console().print(tried_table(tried))
-    else:
-        print(tried_plain(tried))
-    for text in tried_why(tried):
-        print(text)
+    if tried is not None:
+        show(tried_table(tried), *tried_why(tried))
 
 
 def say_json(value: Mapping[str, Any]) -> None:

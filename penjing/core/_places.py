@@ -2,15 +2,17 @@
 
 import re
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 from penjing.core._errors import UsageError
 from penjing.core._words import clean, cut
 
-RUNTIMES = ("eager", "compile", "onnx", "openvino")
+RuntimeName = Literal["eager", "compile", "onnx", "openvino"]
+RUNTIMES: tuple[RuntimeName, ...] = get_args(RuntimeName)
+ON_CPU: tuple[RuntimeName, ...] = ("onnx", "openvino")  # measured nowhere else
 _DEVICE = re.compile(r"cpu|mps|(cuda|xpu)(:\d+)?")
 _NUMBER = re.compile(r"(batch|threads)=([1-9]\d{0,6})")
 _EXAMPLE = "such as openvino, cuda, batch=64, or onnx,batch=8,threads=2"
-_ON_CPU = ("onnx", "openvino")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,11 +39,21 @@ class Place:
             if key in found:
                 raise UsageError(f"{cut(clean(text))!r} says {key} twice; write a place {_EXAMPLE}")
             found[key] = value
-        if found.get("runtime") in _ON_CPU and found.get("device", "cpu") != "cpu":
+        if found.get("runtime") in ON_CPU and found.get("device", "cpu") != "cpu":
             raise UsageError(
                 f"{cut(clean(text))!r}: runtime {found['runtime']} is measured on the cpu; use eager or compile there"
             )
         return cls(**found)  # type: ignore[arg-type]
+
+    def completed(self, home: "Place") -> "Place":
+        """What is open is as at `home`; but runtimes of the CPU are there, and other devices are eager's."""
+        elsewhere = self.device not in (None, "cpu") and home.runtime in ON_CPU
+        return Place(
+            runtime=self.runtime or ("eager" if elsewhere else home.runtime),
+            device=self.device or ("cpu" if self.runtime in ON_CPU else home.device),
+            batch_size=self.batch_size or home.batch_size,
+            threads=self.threads or home.threads,
+        )
 
     def __str__(self) -> str:
         numbers = (("batch", self.batch_size), ("threads", self.threads))

@@ -16,6 +16,7 @@ from pydantic import (
 from penjing.core._belonging import strangers
 from penjing.core._choose_options import ChooseOptions
 from penjing.core._errors import UsageError
+from penjing.core._places import RuntimeName
 from penjing.core._recipe_mistakes import complaints, mistakes
 from penjing.core._recipe_part import Count, NonNegative, Part, Positive
 from penjing.core._recipe_values import (
@@ -284,7 +285,7 @@ class Recipe(Part):
     data: Annotated[DataOptions, BeforeValidator(data_named)]
     budget: Annotated[str, AfterValidator(checked_budget)]
     margin: Annotated[float, AfterValidator(checked_margin)] | None = None
-    runtime: Literal["eager", "compile", "onnx", "openvino"] = "eager"
+    runtime: RuntimeName = "eager"
     device: Literal["cpu", "cuda"] = "cpu"
     also: tuple[Annotated[str, AfterValidator(checked_place)], ...] = ()
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0

@@ -10,10 +10,11 @@ import torch
 from penjing.core import DataError, UsageError
 from penjing.measure import measure, speedup
 from penjing.pipeline._answer import check_answer, shapes
-from penjing.pipeline._figures import SPLIT, complexity, faster, performance, same
+from penjing.pipeline._figures import SPLIT, complexity, performance, same
 from penjing.pipeline._heldout import everything, run_of, split_as
 from penjing.pipeline._open import Opened, open_network, sized, task_of
 from penjing.pipeline._run import stored_recipe
+from penjing.pipeline._times import faster
 from penjing.recover import call, evaluate
 from penjing.runtimes import refuse_unknown_runtime
 from penjing.tasks import LabelledData, Task, clock_for, reads_for, task_for

@@ -15,11 +15,12 @@ from penjing.measure import Complexity, measure, measure_zeros, speedup
 from penjing.pipeline._against import against, winner
 from penjing.pipeline._files import read_json, write_json
 from penjing.pipeline._job import Job
-from penjing.pipeline._scalability import faster, milliseconds, scalability
+from penjing.pipeline._scalability import scalability
 from penjing.pipeline._settle import chooses
 from penjing.pipeline._shrink import trim_notes
 from penjing.pipeline._smaller import NAME as SMALLER
 from penjing.pipeline._smaller import about_rival, rival, why_no_rival
+from penjing.pipeline._times import faster, milliseconds
 from penjing.pipeline._tune import trials_in
 from penjing.recover import evaluate
 from penjing.tasks import headline

@@ -7,6 +7,7 @@ from penjing.pipeline._members import by_name
 from penjing.pipeline._pace import limit_of, pace_of
 from penjing.pipeline._rehearse import rehearse
 from penjing.pipeline._rounds import epochs_in_all, rounds_of
+from penjing.pipeline._scalability import places
 from penjing.pipeline._settle import settled
 from penjing.pipeline._smaller import epochs_of_rival, looks_for_rival
 from penjing.pipeline._steps import steps_of
@@ -49,6 +50,6 @@ def predict(recipe: Recipe, *, trust: bool = False, inputs: Inputs | None = None
         "measure": rows
         * pace.look
         * (counts["certification"] + 2 * steps.measure.repeats * steps.measure.batch_sizes[0])
-        + FIXED["place"] * (bool(steps.measure.elsewhere) * 7 + len(recipe.also)),
+        + FIXED["place"] * len(places(recipe)),
     }
     return {step.name: seconds[step.name] for step in steps_of(recipe)}

@@ -9,16 +9,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from penjing.core import Measurement, PenjingError, Place, clean
-from penjing.measure import Speedup, speedup
+from penjing.core import PenjingError, Place, Recipe, clean
+from penjing.measure import speedup
 from penjing.pipeline._job import Job
+from penjing.pipeline._times import faster
 
 BATCH_SIZES = (1, 8, 32)
-RUNTIMES = {
-    "eager": "torch",
-    "onnx": "onnxruntime",
-    "openvino": "openvino",
-}  # and what must be installed for it
+# What must be installed for the runtimes that are tried without being asked for; "compile" takes minutes.
+PACKAGES = {"eager": "torch", "onnx": "onnxruntime", "openvino": "openvino"}
 ROUNDS, WARM_UP, SECONDS = 12, 3, 1.5  # of both networks together
 
 
@@ -28,45 +26,35 @@ def scalability(job: Job) -> dict[str, Any]:
     {} where no place is asked for. A place where they cannot run has a row that says why.
     """
     rows = []
-    asked, networks = tuple(dict.fromkeys(places(job))), (job.full(job.reference), job.final())
+    asked, networks = places(job.recipe), (job.full(job.reference), job.final())
     for number, place in enumerate(asked):
         job.progress("measure")(str(place), number, len(asked), {})
         rows.append(_about(place) | _timed(job, networks, place))
     return {"scalability": rows} if rows else {}
 
 
-def places(job: Job) -> Iterator[Place]:
+def places(recipe: Recipe) -> tuple[Place, ...]:
     """Whole descriptions: that of the recipe, those that differ from it in one thing, those that were asked for."""
-    recipe, options = job.recipe, job.recipe.steps.measure
     home = Place(
         runtime=recipe.runtime,
         device=recipe.device,
-        batch_size=options.batch_sizes[0],
+        batch_size=recipe.steps.measure.batch_sizes[0],
         threads=torch.get_num_threads(),
     )
-    if options.elsewhere:
-        yield home
-        for size in sorted({*BATCH_SIZES, *options.batch_sizes}):
-            yield replace(home, batch_size=size)
-        for threads in sorted({1, os.cpu_count() or 1}) if recipe.device == "cpu" else ():
-            yield replace(home, threads=threads)
-        for runtime, package in RUNTIMES.items():
-            if importlib.util.find_spec(package) is not None:
-                yield _completed(Place(runtime=runtime), home)
-    for text in recipe.also:
-        yield _completed(Place.parse(text), home)
+    others = _near(home, recipe) if recipe.steps.measure.elsewhere else ()
+    asked = (Place.parse(text).completed(home) for text in recipe.also)
+    return tuple(dict.fromkeys((*others, *asked)))
 
 
-def _completed(place: Place, home: Place) -> Place:
-    """`place` with what it leaves open as at home; runtimes of the CPU are there, other devices are eager's."""
-    on_cpu = place.runtime in ("onnx", "openvino")
-    elsewhere = place.device not in (None, "cpu") and home.runtime in ("onnx", "openvino")
-    return Place(
-        runtime=place.runtime or ("eager" if elsewhere else home.runtime),
-        device=place.device or ("cpu" if on_cpu else home.device),
-        batch_size=place.batch_size or home.batch_size,
-        threads=place.threads or home.threads,
-    )
+def _near(home: Place, recipe: Recipe) -> Iterator[Place]:
+    yield home
+    for size in sorted({*BATCH_SIZES, *recipe.steps.measure.batch_sizes}):
+        yield replace(home, batch_size=size)
+    for threads in sorted({1, os.cpu_count() or 1}) if recipe.device == "cpu" else ():
+        yield replace(home, threads=threads)
+    for runtime, package in PACKAGES.items():
+        if importlib.util.find_spec(package) is not None:
+            yield Place(runtime=runtime).completed(home)
 
 
 def _about(place: Place) -> dict[str, Any]:
@@ -91,15 +79,3 @@ def _timed(job: Job, networks: tuple[nn.Module, nn.Module], place: Place) -> dic
         )
     except (PenjingError, RuntimeError) as error:  # torch's own: no memory, no kernel
         return {"why": clean(str(error).partition("\n")[0])}
-
-
-def faster(timed: Speedup) -> dict[str, Any]:
-    """How many times faster b is than a, and both times."""
-    sides = {"a_ms": milliseconds(timed.a), "b_ms": milliseconds(timed.b)}
-    return {"ratio": timed.ratio, "low": timed.low, "high": timed.high, **sides}
-
-
-def milliseconds(latency: Measurement) -> dict[str, Any]:
-    left_out = ("metric", "value", "unit", "spread")
-    about = {key: value for key, value in asdict(latency).items() if key not in left_out}
-    return {"median": latency.value, "mad": latency.spread, **about}

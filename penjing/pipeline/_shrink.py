@@ -14,9 +14,7 @@ from penjing.pipeline._job import Inputs, Job, event_log, write_plan, write_stat
 from penjing.pipeline._rebuilt import rebuild_to
 from penjing.pipeline._rounds import ONCE, Round
 from penjing.recover import call, place
-from penjing.search import DEFAULT_GRANULARITY, Levers, nearest_told, prune, trim
-from penjing.search._select import matches
-from penjing.search._within_memory import BOUND
+from penjing.search import DEFAULT_GRANULARITY, Levers, bound_in, matches, nearest_told, prune, trim
 from penjing.structure import fingerprint
 
 BATCH = 64
@@ -81,7 +79,7 @@ def prune_step(job: Job, round: Round, out: Path, figures: dict[str, Any]) -> No
     slim, plan = cut(job, job.recipe.steps.prune.criterion, round, figures)
     for remark in remarks_in(plan.policies):
         job.note(round.prune, remark)
-    figures["bound"] = next((text for text in reversed(plan.policies) if text.startswith(BOUND)), None)
+    figures["bound"] = bound_in(plan.policies)
     if figures["bound"]:
         job.note(round.prune, figures["bound"])
     write_plan(plan, out, round.prune)

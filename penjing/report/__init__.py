@@ -2,16 +2,15 @@
 
 from penjing.report._events import EventLog as EventLog
 from penjing.report._layout import Listing as Listing
+from penjing.report._layout import Stacked as Stacked
 from penjing.report._layout import from_right as from_right
-from penjing.report._scalability import scalability_plain as scalability_plain
 from penjing.report._scalability import scalability_table as scalability_table
 from penjing.report._scalability import scalability_why as scalability_why
 from penjing.report._table import count as count
-from penjing.report._table import plain as plain
 from penjing.report._table import table as table
 from penjing.report._table import verdict as verdict
 from penjing.report._trials import trials as trials
-from penjing.report._tried import tried_plain as tried_plain
+from penjing.report._trials import trials_lost as trials_lost
 from penjing.report._tried import tried_table as tried_table
 from penjing.report._tried import tried_why as tried_why
 from penjing.report._units import size as size

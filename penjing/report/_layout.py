@@ -16,12 +16,23 @@ LEAST = 15  # characters of a name
 class Stacked:
     """Named rows of figures: one table where all columns fit, else several, each with the names.
 
-    The first column names the rows; names are cut on the left to a quarter of the width.
+    The first column names the rows; names are cut on the left to a quarter of the width. `words` are the columns of
+    words, which stand on the left.
     """
 
     title: str
     headings: Sequence[str]
     rows: Sequence[Sequence[str]]
+    words: Sequence[str] = ()
+
+    def plain(self) -> str:
+        """The table in plain text of any width, for files and pipes."""
+        lines = (self.headings, *self.rows)
+        left = [index == 0 or heading in self.words for index, heading in enumerate(self.headings)]
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        columns = tuple(zip(widths, left, strict=True))
+        text = ["  ".join(map(_aligned, line, columns)).rstrip() for line in lines]
+        return "\n".join((self.title, text[0], "-" * max(map(len, text)), *text[1:]))
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         yield Text(self.title)
@@ -31,7 +42,9 @@ class Stacked:
         for columns in _shelves(rest, width - EDGE - names):
             table = Table(Column(self.headings[0], no_wrap=True))
             for index in columns:
-                table.add_column(self.headings[index], justify="right", overflow="fold")
+                heading = self.headings[index]
+                justify = "left" if heading in self.words else "right"
+                table.add_column(heading, justify=justify, overflow="fold")
             for row in self.rows:
                 table.add_row(Text(from_right(row[0], names)), *(Text(row[index]) for index in columns))
             yield table
@@ -77,6 +90,11 @@ def from_right(text: str, length: int) -> str:
     '….3.conv'
     """
     return text if len(text) <= length else "…" + text[len(text) - length + 1 :]
+
+
+def _aligned(cell: str, column: tuple[int, bool]) -> str:
+    width, left = column
+    return cell.ljust(width) if left else cell.rjust(width)
 
 
 def _widest(headings: Sequence[str], rows: Sequence[Sequence[str]], index: int) -> int:

@@ -12,30 +12,16 @@ HEADINGS = ("runtime", "device", "batch", "threads", "reference", "slim", "times
 
 
 def scalability_table(metrics: Mapping[str, Any]) -> Stacked:
-    """The places for `rich`."""
-    return Stacked(title=_title(metrics), headings=HEADINGS, rows=_rows(metrics))
-
-
-def scalability_plain(metrics: Mapping[str, Any]) -> str:
-    """The same in plain text, for files and pipes."""
-    lines = (HEADINGS, *_rows(metrics))
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    text = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines]
-    return "\n".join((_title(metrics), *(line.rstrip() for line in text)))
+    """A row per place."""
+    title = TITLE.format(reference=clean(metrics["reference"]))
+    rows = [_row(row) for row in metrics["scalability"]]
+    return Stacked(title=title, headings=HEADINGS, rows=rows, words=("device",))
 
 
 def scalability_why(metrics: Mapping[str, Any]) -> tuple[str, ...]:
     """Per place without figures, why there are none."""
     missing = (row for row in metrics.get("scalability", ()) if "why" in row)
     return tuple(f"{clean(row['place'])}: {clean(row['why'])}" for row in missing)
-
-
-def _title(metrics: Mapping[str, Any]) -> str:
-    return TITLE.format(reference=clean(metrics["reference"]))
-
-
-def _rows(metrics: Mapping[str, Any]) -> list[Sequence[str]]:
-    return [_row(row) for row in metrics["scalability"]]
 
 
 def _row(row: Mapping[str, Any]) -> Sequence[str]:

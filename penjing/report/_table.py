@@ -86,21 +86,8 @@ def cells(metrics: Mapping[str, Any]) -> tuple[tuple[str, ...], ...]:
 
 
 def table(metrics: Mapping[str, Any]) -> Stacked:
-    """The figures for `rich`: one table where it fits the terminal, else several below each other."""
+    """The figures: one table where it fits the terminal, else several below each other."""
     return Stacked(title=_title(metrics), headings=headings(metrics), rows=cells(metrics))
-
-
-def plain(metrics: Mapping[str, Any]) -> str:
-    """The same table in plain text, for files and pipes."""
-    lines = (headings(metrics), *cells(metrics))
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    text = [_line(line, widths) for line in lines]
-    return "\n".join((_title(metrics), text[0], "-" * len(text[0]), *text[1:]))
-
-
-def _line(line: tuple[str, ...], widths: list[int]) -> str:
-    first = line[0].ljust(widths[0])
-    return "  ".join((first, *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True))))
 
 
 def _title(metrics: Mapping[str, Any]) -> str:

@@ -4,21 +4,27 @@ from collections.abc import Mapping
 from typing import Any
 
 from penjing.core import clean
+from penjing.report._layout import Stacked
 
 LOST = "lost"
 
 
-def trials(tuned: Mapping[str, Any]) -> str:
-    """Which options were tried and what came of each, the chosen one marked; lost trials are counted below."""
-    names, metric = list(tuned["space"]), tuned["metric"]
-    rows = [row for row in tuned["trials"] if row["state"] != LOST]
-    lines = [("trial", *names, metric, "loss", "seconds", "state")]
-    lines += [_line(row, names, tuned["chosen"]) for row in rows]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    text = ["  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in lines]
-    lost = len(tuned["trials"]) - len(rows)
-    told = f"tuned on the {tuned['split']} split, {tuned['epochs']} epochs a trial: {clean(tuned['why'])}"
-    return "\n".join((told, *text, *([f"{lost} trials were lost with their workers"] if lost else [])))
+def trials(tuned: Mapping[str, Any]) -> Stacked:
+    """Which options were tried and what came of each, the chosen one marked."""
+    names = list(tuned["space"])
+    return Stacked(
+        title=f"tuned on the {tuned['split']} split, {tuned['epochs']} epochs a trial: {clean(tuned['why'])}",
+        headings=("trial", *names, tuned["metric"], "loss", "seconds", "state"),
+        rows=[_line(row, names, tuned["chosen"]) for row in tuned["trials"] if row["state"] != LOST],
+        words=("state",),
+    )
+
+
+def trials_lost(tuned: Mapping[str, Any]) -> tuple[str, ...]:
+    """How many trials were lost with their workers, where any were."""
+    lost = sum(row["state"] == LOST for row in tuned["trials"])
+    told = "1 trial was lost with its worker" if lost == 1 else f"{lost} trials were lost with their workers"
+    return (told,) if lost else ()
 
 
 def _line(row: Mapping[str, Any], names: list[str], chosen: int | None) -> tuple[str, ...]:

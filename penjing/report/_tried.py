@@ -11,25 +11,14 @@ SIZES = (("macs", "MACs"), ("params", "params"))
 
 
 def tried_table(tried: Mapping[str, Any]) -> Stacked:
-    """The tries for `rich`."""
-    return Stacked(title=_title(tried), headings=_headings(tried), rows=_rows(tried))
-
-
-def tried_plain(tried: Mapping[str, Any]) -> str:
-    """The same in plain text, for files and pipes; reasons stand at the end of a line."""
-    lines = (_headings(tried), *_rows(tried))
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    text = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines]
-    return "\n".join((_title(tried), *(line.rstrip() for line in text)))
+    """A row per try; why it was dropped stands at the end."""
+    title = TITLE.format(metric=clean(tried["metric"]), examples=tried["examples"])
+    return Stacked(title=title, headings=_headings(tried), rows=_rows(tried), words=("outcome",))
 
 
 def tried_why(tried: Mapping[str, Any]) -> tuple[str, ...]:
     """Why the chosen one was chosen."""
     return tuple(clean(text) for text in tried["why"])
-
-
-def _title(tried: Mapping[str, Any]) -> str:
-    return TITLE.format(metric=clean(tried["metric"]), examples=tried["examples"])
 
 
 def _headings(tried: Mapping[str, Any]) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from penjing.search._levers import Levers as Levers
 from penjing.search._prune import prune as prune
 from penjing.search._select import DEFAULT_GRANULARITY as DEFAULT_GRANULARITY
 from penjing.search._select import Rounding as Rounding
+from penjing.search._select import matches as matches
 from penjing.search._shared_tables import SharedTables as SharedTables
 from penjing.search._stream import stream_names as stream_names
 from penjing.search._to_latency import Aimed as Aimed
@@ -25,6 +26,7 @@ from penjing.search._tuning import check_optuna as check_optuna
 from penjing.search._tuning import choose as choose
 from penjing.search._tuning import open_study as open_study
 from penjing.search._tuning import tried as tried
+from penjing.search._within_memory import bound_in as bound_in
 from penjing.search._within_time import fastest as fastest
 from penjing.search._workers import begin as begin
 from penjing.search._workers import work as work

@@ -20,6 +20,11 @@ NEAR = 0.95  # of the limit: what a network must reach to have used its budget
 ROUNDS = 4
 
 
+def bound_in(policies: Sequence[str]) -> str | None:
+    """Which limit of a budget with several bound, in words, from a plan's policies."""
+    return next((text for text in reversed(policies) if text.startswith(BOUND)), None)
+
+
 @dataclass(frozen=True, slots=True)
 class Cutting:
     """A network that is cut as `choose` says, with a limit in bytes on what a forward holds where there is a gauge."""

@@ -10,7 +10,7 @@ import torch
 from penjing.core import Recipe, RunError, TrainingError
 from penjing.export import load, read_structure
 from penjing.pipeline import Event, shape
-from penjing.report import scalability_plain, scalability_why
+from penjing.report import scalability_table, scalability_why
 from penjing.sources import load_source
 from penjing.tasks import image_data
 
@@ -70,8 +70,8 @@ def test_places_asked_for_are_timed_or_say_why_not(run: tuple[Path, dict, list[E
         assert row["ratio"] == pytest.approx(row["a_ms"]["median"] / row["b_ms"]["median"])
     assert "ratio" not in device
     assert "cuda:7" in device["why"]
-    text = scalability_plain(metrics).splitlines()
-    assert len(text) == 5
+    text = scalability_table(metrics).plain().splitlines()
+    assert len(text) == 6
     assert "not timed" in text[-1]
     assert scalability_why(metrics) == (f"eager,cuda:7,batch=8,threads=1: {device['why']}",)
 

@@ -10,7 +10,7 @@ from tiny_runs import figures, tiny_recipe
 
 from penjing.core import Recipe, UsageError
 from penjing.pipeline import _smaller, dry_run, shape
-from penjing.report import plain, verdict
+from penjing.report import table, verdict
 
 RECIPE: dict[str, Any] = {
     "task": "image-classification",
@@ -64,7 +64,7 @@ def test_a_smaller_member_gets_a_row_and_says_what_it_is(run: tuple[Path, dict[s
     assert beside["difference"] == pytest.approx(row["accuracy"] - rows["slim"]["accuracy"])
     assert metrics["winner"] == ("control:smaller" if beside["wins"] else "slim")
     assert row["source"] in verdict(metrics) or beside["difference"] < 0 or not beside["wins"]
-    assert "control:smaller" in plain(metrics)
+    assert "control:smaller" in table(metrics).plain()
     seen = json.loads((out / "smaller.json").read_text())["seen"]
     timed = [one for one in seen if "time_share" in one]
     assert 1 <= len(timed) <= 9

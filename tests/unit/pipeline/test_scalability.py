@@ -1,6 +1,5 @@
 """Which places a run times its result in."""
 
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -9,6 +8,7 @@ import torch
 from penjing.core import Recipe
 from penjing.pipeline import _scalability
 from penjing.pipeline._scalability import places
+from penjing.runtimes import RUNTIMES
 
 RECIPE = {
     "task": "image-classification",
@@ -19,8 +19,7 @@ RECIPE = {
 
 
 def told(**options: Any) -> list[str]:
-    found = places(SimpleNamespace(recipe=Recipe.of({**RECIPE, **options})))  # type: ignore[arg-type]
-    return list(dict.fromkeys(map(str, found)))
+    return [str(place) for place in places(Recipe.of({**RECIPE, **options}))]
 
 
 @pytest.fixture(autouse=True)
@@ -59,3 +58,7 @@ def test_only_what_is_asked_for() -> None:
         "onnx,cpu,batch=8,threads=3",
         "eager,cpu,batch=2,threads=2",
     ]
+
+
+def test_a_place_may_name_every_runtime_there_is() -> None:
+    assert tuple(RUNTIMES) == Recipe.model_fields["runtime"].annotation.__args__  # type: ignore[union-attr]

@@ -7,7 +7,7 @@ import pytest
 from penjing.core import Recipe, RunError
 from penjing.pipeline import help_tune, steps_of
 from penjing.pipeline._tune import _space
-from penjing.report import trials
+from penjing.report import trials, trials_lost
 
 OWN = {"lr": 0.001, "weight": 2.0, "hidden": 0.0, "temperature": 4.0, "loss": "kl", "weight_decay": 0.0}
 BASE = {
@@ -57,19 +57,18 @@ def test_the_table_marks_the_chosen_trial_and_counts_the_lost():
         row | {"number": 1} | lost,
         row | {"number": 2, "value": 0.75},
     ]
-    told = trials(
-        {
-            "space": {"lr": []},
-            "metric": "accuracy",
-            "split": "selection",
-            "epochs": 4,
-            "why": "so",
-            "chosen": 2,
-        }
-        | {"trials": rows}
-    ).splitlines()
+    tuned = {
+        "space": {"lr": []},
+        "metric": "accuracy",
+        "split": "selection",
+        "epochs": 4,
+        "why": "so",
+        "chosen": 2,
+        "trials": rows,
+    }
+    told = trials(tuned).plain().splitlines()
     assert told[0] == "tuned on the selection split, 4 epochs a trial: so"
     assert told[1].split() == ["trial", "lr", "accuracy", "loss", "seconds", "state"]
-    assert told[2].split()[:5] == ["0", "0.001", "0.5", "1", "2"]
-    assert told[3].endswith("finished <-")
-    assert told[4] == "1 trials were lost with their workers"
+    assert told[3].split()[:5] == ["0", "0.001", "0.5", "1", "2"]
+    assert told[4].endswith("finished <-")
+    assert trials_lost(tuned) == ("1 trial was lost with its worker",)

@@ -6,7 +6,7 @@ import re
 import pytest
 from rich.console import Console
 
-from penjing.report import plain, table, verdict
+from penjing.report import table, verdict
 
 LATENCY = {"median": 20.0, "mad": 0.4, "batch_size": 32, "device": "cpu", "runtime": "eager", "threads": 2}
 
@@ -88,9 +88,10 @@ def test_a_speedup_within_noise_is_not_called_one():
 
 
 def test_the_plain_table_lines_up_and_leaves_unknowns_empty():
-    title, head, rule, *rows = plain(_metrics(scratch=0.9)).splitlines()
+    title, head, rule, *rows = table(_metrics(scratch=0.9)).plain().splitlines()
     assert "2000 certification examples" in title
-    assert len({len(head), len(rule), *map(len, rows)}) == 1
+    assert len(head) == len(rule) == max(map(len, rows))
+    assert {row[head.index("MACs") + 4 :][:2] for row in rows} == {"  "}
     assert [row.split()[0] for row in rows] == ["base", "transferred", "slim", "control:scratch"]
     assert "%" not in rows[0]
     assert "dog: 88.6%" in rows[1]
@@ -126,7 +127,7 @@ def test_names_of_others_are_harmless_and_cut_on_the_left():
     console = Console(file=io.StringIO(), width=80)
     console.print(table(metrics))
     drawn = console.file.getvalue()
-    assert "\x1b" not in drawn + plain(metrics) + verdict(metrics)
+    assert "\x1b" not in drawn + table(metrics).plain() + verdict(metrics)
     assert r"/end\x1b │" in drawn
     assert max(map(len, drawn.splitlines())) <= 80
 
@@ -138,7 +139,7 @@ def test_small_networks_show_their_size():
         "latency_ms": LATENCY | {"median": 0.0731, "mad": 0.002},
         "peak_memory": {"bytes": 98_765},
     }
-    row = plain(metrics).splitlines()[3]
+    row = table(metrics).plain().splitlines()[3]
     assert "4.32 kB" in row
     assert "73.1 ±2.0 µs" in row
     assert "98.8 kB" in row

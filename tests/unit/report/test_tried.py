@@ -4,7 +4,7 @@ import io
 
 from rich.console import Console
 
-from penjing.report import tried_plain, tried_table, tried_why, verdict
+from penjing.report import tried_table, tried_why, verdict
 
 TRIED = {
     "metric": "accuracy",
@@ -38,7 +38,7 @@ TRIED = {
 
 
 def test_every_try_is_a_line_with_its_scores_seconds_and_outcome():
-    title, head, *rows = tried_plain(TRIED).splitlines()
+    title, head, _, *rows = tried_table(TRIED).plain().splitlines()
     assert title == "What was tried, by accuracy on 500 selection examples:"
     assert head.split("  ")[0] == "method"
     assert rows[0].split() == ["obs", "0.35x", "0.40x", "90.00%", "95.00%", "3", "chosen"]
