@@ -27,7 +27,7 @@ import penjing as pj
 from benchmarks.latency_cases import CASES, Case
 from benchmarks.latency_page import page
 from benchmarks.quality_peer import Peer
-from penjing.measure import Timekeeper, count_macs
+from penjing.measure import Timekeeper, count_macs, roofline
 from penjing.search import DEFAULT_GRANULARITY, Aimed, Rounding
 from penjing.search._designs import designs, drawn, learn_table
 from penjing.search._select import prunable
@@ -85,11 +85,22 @@ def budget_row(case: Case, runtime: str, share: float) -> dict[str, Any]:
     rivals = {"slim": slim, **({"peer": peer} if isinstance(peer, nn.Module) else {})}
     times = shares_of(model, rivals, example, runtime)
     found["measured"] = times["slim"]
+    found["roofline"] = roofline_of(model, slim, example)
     if isinstance(peer, nn.Module):
         found["peer"] = {"macs": count_macs(peer, example) / macs, "measured": times["peer"]}
     else:
         found["peer_fails"] = peer
     return found
+
+
+def roofline_of(model: nn.Module, slim: nn.Module, example: Any) -> dict[str, float]:
+    """Of both networks, operator by operator in eager PyTorch: the shares of the bound that compute holds, and the slim
+    one's bound over the whole one's.
+    """
+    before = roofline(model, example, threads=1)
+    after = roofline(slim, example, threads=1, peaks=before.peaks)
+    shares = {"whole": before.share("compute"), "slim": after.share("compute")}
+    return {**shares, "bound": after.bound_ms / before.bound_ms}
 
 
 def peer_of(case: Case, model: nn.Module, example: Any, macs: int, share: float) -> nn.Module | str:

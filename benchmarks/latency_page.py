@@ -20,13 +20,15 @@ time does not depend; target and measured are shares of the whole network's time
 measurements apart from the search, with the lowest and highest; a target is used well where the result lies in
 [0.95, 1] of it. Tries are networks cut and measured by the search; timed are the networks that its table was learnt
 from, in brackets how many of them an earlier search had timed. CPU seconds are those of the whole search. eta is
-speed-up / (MACs before / MACs after): 1 means that time fell as much as computation. Peer: torch-pruning's uniform
+speed-up / (MACs before / MACs after): 1 means that time fell as much as computation. Compute-bound is the share of the
+roofline's time (`penjing.measure.roofline`, eager PyTorch, operator by operator) that computation holds in the whole and
+in the slim network; the roofline's eta is what its bounds allow this network. Peer: torch-pruning's uniform
 magnitude at the same MACs, timed in the same turns. Times are CPU time of the one thread: the machine was shared.
 """
 BUDGETS = (
     "| network | runtime | target | predicted | measured anew | of the target | tries | timed | table's error | CPU s "
-    "| MACs | eta | peer's MACs | peer's eta |",
-    "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|",
+    "| MACs | eta | compute-bound | roofline's eta | peer's MACs | peer's eta |",
+    "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|",
 )
 UNSEEN = (
     "| network | runtime | median error | 90th percentile | table's own error | networks timed | CPU s |",
@@ -59,7 +61,7 @@ def page(rows: Rows) -> str:
 def _budget(key: tuple[str, str, str], row: Mapping[str, Any]) -> str:
     name, runtime, share = key
     if row["status"] != "done":
-        return f"| {name} | {runtime} | {share} | {_cell(row['status'])} |" + " |" * 10
+        return f"| {name} | {runtime} | {share} | {_cell(row['status'])} |" + " |" * 12
     taken, reference = row["measured"], row["reference_ms"]
     middle, target = median(taken), row["limit_ms"] / reference
     cells = [
@@ -73,6 +75,8 @@ def _budget(key: tuple[str, str, str], row: Mapping[str, Any]) -> str:
         f"{row['seconds']:.0f}",
         f"{row['macs']:.3f}",
         f"{_eta(middle, row['macs']):.2f}",
+        f"{row['roofline']['whole']:.0%}, {row['roofline']['slim']:.0%}",
+        f"{_eta(row['roofline']['bound'], row['macs']):.2f}",
         *_peer(row),
     ]
     return f"| {name} | {runtime} | " + " | ".join(cells) + " |"

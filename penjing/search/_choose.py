@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from penjing.search._select import Rounding, Selection, Wish, across, lowest, un
 from penjing.structure import Structure
 
 GIVING = 4  # rounds in which units are given back
+COARSER = (2, 4)  # times the step: kernels compute blocks of 16 or 32 channels, filled or not
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,14 +48,35 @@ class Chooser:
         return self._choice(self._wish(groups, ratio))
 
     def for_budget(self, groups: Sequence[PruneGroup], budget: Budget) -> Choice:
-        """The smallest ratio that meets the budget (by bisection), then units given back while it still holds."""
+        """The smallest ratio that meets the budget (by bisection), then units given back while it still holds.
+
+        Where milliseconds rise in stairs, steps of several lengths are tried: what keeps most MACs is chosen.
+        """
         cost = BudgetCost(self.structure, budget, self.table, self.memory)
         if self.scope == "loss":
             return self._by_loss(groups, cost)
-        low, high = 0.0, 1 - 1e-9
-        smallest = self._selection(self._repaired(self._wish(groups, high)))
+        smallest = self._selection(self._repaired(self._wish(groups, 1 - 1e-9)))
         if cost.excess(smallest) > 1:
             raise cost.shortfall(smallest)
+        found = [self._evenly(groups, cost)]
+        if "latency" in cost.stepped:
+            coarse = (replace(self, rounding=replace(self.rounding, coarser=times)) for times in COARSER)
+            found += [self._finished(groups, chooser._evenly(groups, cost), cost) for chooser in coarse]
+        inside = [one for one in found if cost.excess(self._selection(one[1])) <= 1]
+        wish, kept = max(inside, key=lambda one: cost.macs(self._selection(one[1])))
+        return self._told(kept, self._notes(wish))
+
+    def _finished(
+        self, groups: Sequence[PruneGroup], found: tuple[Wish, dict[str, int]], cost: "BudgetCost"
+    ) -> tuple[Wish, dict[str, int]]:
+        """What longer steps left of the budget, given back in this chooser's own."""
+        wish, kept = found
+        choices = {g.name: self.rounding.choices(g, kept[g.name]) for g in groups}
+        return wish, self._give_back(groups, Wish(kept, choices), cost)
+
+    def _evenly(self, groups: Sequence[PruneGroup], cost: "BudgetCost") -> tuple[Wish, dict[str, int]]:
+        """What one ratio for all wishes for and what is kept within the budget, or the least where none is."""
+        low, high = 0.0, 1 - 1e-9
         for _ in range(24):
             middle = (low + high) / 2
             if cost.excess(self._selection(self._repaired(self._wish(groups, middle)))) > 1:
@@ -62,7 +84,7 @@ class Chooser:
             else:
                 high = middle
         wish = self._wish(groups, high)
-        return self._told(self._give_back(groups, wish, cost), self._notes(wish))
+        return wish, self._give_back(groups, wish, cost)
 
     def _by_loss(self, groups: Sequence[PruneGroup], cost: "BudgetCost") -> Choice:
         curves = {g.name: curve(self.scores[g.name], self.in_loss) for g in groups}
@@ -110,7 +132,7 @@ class Chooser:
         for _ in range(GIVING):
             before = kept
             for group in groups:
-                more = min(len(group), kept[group.name] + self.rounding.step(group.granularity))
+                more = min(len(group), kept[group.name] + self.rounding.step(len(group), group.granularity))
                 if kept[group.name] == len(group):
                     continue
                 trial = self._repaired(Wish({**kept, group.name: more}, wish.choices))
@@ -175,6 +197,9 @@ class BudgetCost:
 
     def figures(self, selection: Selection) -> dict[str, float]:
         return {metric: self._figure(metric, selection) for metric in self.limits}
+
+    def macs(self, selection: Selection) -> int:
+        return self._model.macs(self._structure.gone(selection))
 
     def excess(self, selection: Selection) -> float:
         """Largest figure / limit; the budget holds at 1 or less."""

@@ -15,6 +15,7 @@ DEFAULT_GRANULARITY = ("channel", "neuron", "head", "kv_head", "embed", "expert"
 KNOWN_GRANULARITY = (*DEFAULT_GRANULARITY, "head_dim", "group")
 ROUNDED = frozenset({"channel", "neuron", "embed", "hidden"})
 GLOBAL_FLOOR = 0.1
+WIDE = 4
 
 Selection = dict[str, tuple[int, ...]]
 
@@ -31,6 +32,8 @@ class Wish:
 class Rounding:
     """How many of n units stay at a ratio: max(min_kept, round_to * floor(n (1 - ratio) / round_to + 1/2)), at most n.
 
+    Groups with room for `WIDE` steps that are `coarser` times as long take those.
+
     >>> Rounding(min_kept=1, round_to=8).kept(64, 0.3, "channel")
     48
     >>> Rounding(min_kept=1, round_to=1).kept(5, 0.5, "channel")
@@ -39,23 +42,28 @@ class Rounding:
 
     min_kept: int = 1
     round_to: int = 1
+    coarser: int = 1
 
     def __post_init__(self) -> None:
-        for name, value in (("min_kept", self.min_kept), ("round_to", self.round_to)):
+        for name in ("min_kept", "round_to", "coarser"):
+            value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise UsageError(f"{name}={value!r} must be an integer of at least 1")
 
     def kept(self, n: int, ratio: float, granularity: str) -> int:
-        step = self.step(granularity)
+        step = self.step(n, granularity)
         return min(n, max(self.min_kept, step * floor(n * (1 - ratio) / step + 0.5)))
 
     def choices(self, group: PruneGroup, kept: int, least: int = 1) -> np.ndarray:
         """Counts that the rounding allows a group that should keep `kept`: also itself, and all of its units."""
-        step, low = self.step(group.granularity), max(self.min_kept, least)
+        step, low = self.step(len(group), group.granularity), max(self.min_kept, least)
         return np.union1d(np.arange(-(-low // step) * step, len(group), step), [kept, len(group)])
 
-    def step(self, granularity: str) -> int:
-        return self.round_to if granularity in ROUNDED else 1
+    def step(self, n: int, granularity: str) -> int:
+        if granularity not in ROUNDED:
+            return 1
+        long = self.round_to * self.coarser
+        return long if n >= WIDE * long else self.round_to
 
 
 def floor_choices(group: PruneGroup, rounding: Rounding) -> np.ndarray:
