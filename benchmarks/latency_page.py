@@ -15,15 +15,16 @@ Rows = Mapping[tuple[str, str, str], Mapping[str, Any]]
 
 HEAD = """# Latency: budgets of milliseconds, asked and measured
 
-{date}, torch {torch}, {device}, one thread, batch 8. `make latency` repeats it. Networks have random weights, on which
-time does not depend; target and measured are shares of the whole network's time. Measured anew is the median of five
-measurements apart from the search, with the lowest and highest; a target is used well where the result lies in
-[0.95, 1] of it. Tries are networks cut and measured by the search; timed are the networks that its table was learnt
-from, in brackets how many of them an earlier search had timed. CPU seconds are those of the whole search. eta is
-speed-up / (MACs before / MACs after): 1 means that time fell as much as computation. Compute-bound is the share of the
-roofline's time (`penjing.measure.roofline`, eager PyTorch, operator by operator) that computation holds in the whole and
-in the slim network; the roofline's eta is what its bounds allow this network. Peer: torch-pruning's uniform
-magnitude at the same MACs, timed in the same turns. Times are CPU time of the one thread: the machine was shared.
+{date}, torch {torch}, {device}, one thread, batch 8. `make latency` repeats it. Networks have random weights,
+on which time does not depend; target and measured are shares of the whole network's time. Measured anew is
+the median of five measurements apart from the search, with the lowest and highest; a target is used well
+where the result lies in [0.95, 1] of it. Tries are networks cut and measured by the search; timed are the
+networks that its table was learnt from, in brackets how many of them an earlier search had timed. CPU seconds
+are those of the whole search. eta is speed-up / (MACs before / MACs after): 1 means that time fell as much as
+computation. Compute-bound is the share of the roofline's time (`penjing.measure.roofline`, eager PyTorch,
+operator by operator) that computation holds in the whole and in the slim network; the roofline's eta is what
+its bounds allow this network. Peer: torch-pruning's uniform magnitude at the same MACs, timed in the same
+turns. Times are CPU time of the one thread: the machine was shared.
 """
 BUDGETS = (
     "| network | runtime | target | predicted | measured anew | of the target | tries | timed | table's error | CPU s "
