@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from optuna import Study
     from optuna.samplers import BaseSampler
     from optuna.storages import BaseStorage
+    from optuna.storages.journal._file import BaseJournalFileLock
     from optuna.trial import FrozenTrial
 
 Options = Mapping[str, Any]
@@ -198,29 +199,24 @@ def _storage(where: str | Path) -> "BaseStorage | str":
     from optuna.storages.journal import JournalFileBackend
 
     path = Path(where)
-    return JournalStorage(JournalFileBackend(str(path), lock_obj=_MendingLock(path)))
+    return JournalStorage(JournalFileBackend(str(path), lock_obj=_mending_lock(path)))
 
 
-class _MendingLock:
+def _mending_lock(path: Path) -> "BaseJournalFileLock":
     """The journal's lock, whose holder first cuts off the torn line that a writer without power or space left."""
+    from optuna.storages.journal import JournalFileOpenLock, JournalFileSymlinkLock
 
-    def __init__(self, path: Path) -> None:
-        from optuna.storages.journal import JournalFileOpenLock, JournalFileSymlinkLock
+    class Mending(JournalFileOpenLock if sys.platform == "win32" else JournalFileSymlinkLock):
+        def acquire(self) -> bool:
+            held = super().acquire()
+            try:
+                _mend(path)
+            except BaseException:
+                self.release()
+                raise
+            return held
 
-        kind = JournalFileOpenLock if sys.platform == "win32" else JournalFileSymlinkLock
-        self._path, self._lock = path, kind(str(path), grace_period=LOCK_SECONDS)
-
-    def acquire(self) -> bool:
-        held = self._lock.acquire()
-        try:
-            _mend(self._path)
-        except BaseException:
-            self._lock.release()
-            raise
-        return held
-
-    def release(self) -> None:
-        self._lock.release()
+    return Mending(str(path), grace_period=LOCK_SECONDS)
 
 
 def _mend(path: Path) -> None:
