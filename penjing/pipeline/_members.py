@@ -1,18 +1,29 @@
 """Members of a family on a run's own data: their sizes, their times beside the slim network's, their weights."""
 
 import functools
+from collections.abc import Callable
 
 import torch
 from torch import nn
 
-from penjing.core import PenjingError, reachable
+from penjing.core import PenjingError, SourceError, Texts, reachable
 from penjing.measure import count_macs, count_params, speedup
 from penjing.pipeline._answer import check_answer
 from penjing.pipeline._choose_rival import Look, Priced
 from penjing.pipeline._job import Inputs, Job
 from penjing.recover import place
-from penjing.sources import LoadedSource, Member, build_source, load_source, parse_source, weights_missing
+from penjing.sources import (
+    LoadedSource,
+    Member,
+    build_source,
+    load_source,
+    parse_source,
+    structure_missing,
+    weights_missing,
+)
+from penjing.tasks import tokens_disagree
 
+Missing = Callable[[str, Callable[[str], str | None]], str]
 SECONDS = 5.0  # of timing, a member
 
 
@@ -37,10 +48,13 @@ def look_at(job: Job, step: str, *, bounded: bool) -> Look:
         )
         return 1 / timed.ratio
 
+    def absent(member: Member, missing: Missing) -> str:
+        return "" if member.layers else missing(member.source, ask)
+
     return Look(
-        price=lambda member: priced(inputs, member, bound),
+        price=lambda member: absent(member, structure_missing) or priced(inputs, member, bound),
         clock=clock,
-        missing=lambda member: "" if member.layers else weights_missing(member.source, ask),
+        missing=lambda member: absent(member, weights_missing),
         fetch=lambda member: None if member.layers else loaded(inputs, member, "pretrained"),
     )
 
@@ -118,4 +132,16 @@ def _structure(inputs: Inputs, member: Member) -> nn.Module:
         args = {**member.args, "num_classes": inputs.classes}
         return build_source(member.source, args, device="meta")
     with torch.random.fork_rng():
-        return loaded(inputs, member, "none").model
+        found = loaded(inputs, member, "none")
+    reads = inputs.reads
+    unlike = (
+        tokens_disagree(reads, found.reads)
+        if isinstance(reads, Texts) and isinstance(found.reads, Texts)
+        else ""
+    )
+    if unlike:
+        raise SourceError(
+            f"{member} was made with another tokenizer than {inputs.recipe.model}: {unlike}. Both read the same batch. "
+            "Fix: choose one with the network's tokenizer."
+        )
+    return found.model

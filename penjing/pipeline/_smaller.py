@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from penjing.core import Recipe, Texts, UsageError
+from penjing.core import Recipe, UsageError
 from penjing.pipeline._choose_rival import EQUAL, Choice, Look, Priced, choose
 from penjing.pipeline._files import write_json
 from penjing.pipeline._job import Inputs, Job, read_state, state_file
@@ -23,7 +23,6 @@ from penjing.pipeline._taught import distillation, finish, listening, transferre
 from penjing.pipeline._tune import tuned
 from penjing.recover import distil
 from penjing.sources import Member, build_source, family_rings, from_layers, no_family
-from penjing.tasks import tokens_disagree
 
 NAME = "control:smaller"
 CHOOSE, TRANSFER = "smaller:choose", "smaller:transfer"
@@ -122,15 +121,7 @@ def check_rival(inputs: Inputs) -> None:
     asked = inputs.recipe.steps.controls.smaller
     if asked in ("auto", "none"):
         return
-    found = _usable(asked, priced(inputs, _named(inputs, asked), None))
-    with torch.random.fork_rng():
-        reads, own = loaded(inputs, found.member, "none").reads, inputs.reads
-    unlike = tokens_disagree(own, reads) if isinstance(own, Texts) and isinstance(reads, Texts) else ""
-    if unlike:
-        raise UsageError(
-            f"steps.controls.smaller: {asked} was made with another tokenizer than {inputs.recipe.model}: {unlike}. "
-            "Both read the same batch. Fix: choose a rival with the network's tokenizer, auto, or none"
-        )
+    _usable(asked, priced(inputs, _named(inputs, asked), None))
 
 
 def _named(inputs: Inputs, asked: str) -> Member:

@@ -9,6 +9,7 @@ from penjing.sources._family import Member as Member
 from penjing.sources._family import family_rings as family_rings
 from penjing.sources._family import from_layers as from_layers
 from penjing.sources._family import no_family as no_family
+from penjing.sources._family import structure_missing as structure_missing
 from penjing.sources._family import weights_missing as weights_missing
 from penjing.sources._head import find_head as find_head
 from penjing.sources._load import LoadedSource as LoadedSource

@@ -8,7 +8,9 @@ import torch
 from torch import nn
 
 from penjing.core import SourceError
-from penjing.sources._hf_config import make, plain
+from penjing.sources._hf_config import is_type, make, plain
+from penjing.sources._hf_files import absent, is_folder
+from penjing.sources._hf_published import published
 from penjing.sources._load import REGISTRIES, LoadedSource, build_source
 from penjing.sources._registry import JSON
 from penjing.sources._spec import SourceSpec, parse_source
@@ -42,25 +44,38 @@ def family_rings(loaded: LoadedSource) -> Iterator[tuple[Member, ...]]:
 
     Families of a registry are what one module of its package builds; a ring more shares one word less at the start of
     the name (tf_efficientnet_lite0: tf_efficientnet_lite*, tf_efficientnet*, tf*, all), for names say what is alike
-    better than classes do. Networks of transformers come with fewer of their own layers, evenly spread (Sanh et al.,
-    "DistilBERT", 2019, section 3), which anybody can make; where the configuration has no number of layers, or the
-    network not one list of so many, none do.
+    better than classes do. Of networks of transformers the sizes that they were published in come first; then they
+    themselves with fewer of their own layers, evenly spread (Sanh et al., "DistilBERT", 2019, section 3), which anybody
+    can make where the configuration has a number of layers, and the network one list of so many; then all that was
+    published of their type.
     """
     parsed = parse_source(loaded.source)
     if parsed.kind in REGISTRIES:
         yield from _named(parsed, loaded.args)
     elif not no_family(loaded.source):
-        yield tuple(_thinner(loaded))
+        near, far = published(loaded.source, loaded.family)
+        rings = (_on_hub(loaded, near), tuple(_thinner(loaded)), _on_hub(loaded, far))
+        yield from (ring for ring in rings if ring)
 
 
 def weights_missing(spec: str, ask: Callable[[str], str | None]) -> str:
-    """Why no pretrained weights of a registry's network can be had here and now, "" where they can.
+    """Why no pretrained weights of a registry's or the hub's network can be had here and now, "" where they can.
 
     `ask` says of an address why it is out of reach, None where it is not.
     """
     parsed = parse_source(spec)
+    if parsed.kind == "hf":
+        fresh = is_type(parsed.name) and not is_folder(parsed.name)
+        return "a type has none" if fresh else absent(parsed.name, ask, weights=True)
     registry = REGISTRIES.get(parsed.kind)
     return registry.missing(parsed.name, ask) if registry else ""
+
+
+def structure_missing(spec: str, ask: Callable[[str], str | None]) -> str:
+    """Why not even the structure of a network can be had here and now, "" where it can; `ask` as above."""
+    parsed = parse_source(spec)
+    here = parsed.kind != "hf" or is_type(parsed.name)
+    return "" if here else absent(parsed.name, ask, weights=False)
 
 
 def _named(parsed: SourceSpec, args: Mapping[str, JSON]) -> Iterator[tuple[Member, ...]]:
@@ -72,6 +87,11 @@ def _named(parsed: SourceSpec, args: Mapping[str, JSON]) -> Iterator[tuple[Membe
         left = [other for other in left if other not in ring]
         if ring:
             yield tuple(Member(source=f"{parsed.kind}:{other}", args=args) for other in ring)
+
+
+def _on_hub(loaded: LoadedSource, names: Sequence[str]) -> tuple[Member, ...]:
+    own = {key: loaded.args[key] for key in ("pooling", "dropout") if key in loaded.args}
+    return tuple(Member(source=f"hf:{name}", args=own) for name in names)
 
 
 def _thinner(loaded: LoadedSource) -> Iterator[Member]:

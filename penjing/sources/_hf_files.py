@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,11 @@ def folder_of(name: str, *, weights: bool, also: str = "") -> Path:
     if name.startswith((".", "/", "~")) or name.count("/") > 1 or (os.sep != "/" and os.sep in name):
         raise SourceError(f"{name!r} is no folder. Fix: give the folder that holds {CONFIG}, or OWNER/NAME")
     return _cached(name, weights) or _fetched(name, weights, also)
+
+
+def absent(name: str, ask: Callable[[str], str | None], *, weights: bool) -> str:
+    """Why OWNER/NAME cannot be had: what `ask` says of the hub, "" where it lies here or the hub answers."""
+    return "" if is_folder(name) or _cached(name, weights) else ask(hub_address()) or ""
 
 
 def is_folder(name: str) -> bool:
