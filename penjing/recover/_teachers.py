@@ -56,13 +56,22 @@ def check_teacher(student: nn.Module, teacher: nn.Module, task: Task, data: Data
 
 
 def _separate(student: nn.Module, teacher: nn.Module) -> None:
-    own = {id(parameter) for parameter in student.parameters() if parameter.requires_grad}
-    shared = [name for name, parameter in teacher.named_parameters() if id(parameter) in own]
+    own = {id(tensor) for _, tensor in _changing(student)}
+    shared = [name for name, tensor in _changing(teacher) if id(tensor) in own]
     if shared:
         raise UsageError(
-            f"Teacher and student share {len(shared)} parameters, such as the teacher's {shared[0]!r}: training would "
-            "change the teacher. Pass copy.deepcopy(teacher) taken before the change."
+            f"Teacher and student share {len(shared)} tensors that training changes, such as the teacher's "
+            f"{shared[0]!r}. Pass copy.deepcopy(teacher) taken before the change."
         )
+
+
+def _changing(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """What training changes: parameters that learn, and the running statistics of norms."""
+    yield from ((name, tensor) for name, tensor in model.named_parameters() if tensor.requires_grad)
+    for path, module in model.named_modules():
+        for name in ("running_mean", "running_var"):
+            if isinstance(tensor := getattr(module, name, None), Tensor):
+                yield f"{path}.{name}" if path else name, tensor
 
 
 @torch.no_grad()

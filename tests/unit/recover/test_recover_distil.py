@@ -24,6 +24,7 @@ from penjing.recover import (
     transfer,
 )
 from penjing.recover._bn import settle_bn
+from penjing.recover._counting import sample
 from penjing.recover._evaluate import Look, look
 from penjing.recover._teachers import check_teacher
 from penjing.tasks import image_classification
@@ -168,12 +169,19 @@ def test_networks_that_share_weights_cannot_teach_each_other(net, task, data, wr
     pair = (
         (model, torch.nn.Sequential(model)) if wrapped == "teacher" else (torch.nn.Sequential(model), model)
     )
-    with pytest.raises(
-        UsageError, match=r"share 10 parameters.*head|share 10 parameters.*blocks.*copy\.deepcopy"
-    ):
+    with pytest.raises(UsageError, match=r"share \d+ tensors.*(head|blocks).*copy\.deepcopy"):
         distil(*pair, task, data, **OPTIONS)
-    model.requires_grad_(False)
-    check_teacher(*pair, task, data)
+
+
+def test_networks_may_share_what_does_not_learn_but_no_running_statistics(net, task, data):
+    frozen = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.LazyLinear(4))
+    frozen(task.inputs(sample(data)))
+    frozen.requires_grad_(False)
+    check_teacher(frozen, torch.nn.Sequential(frozen), task, data)
+    norm = torch.nn.BatchNorm2d(3, affine=False)
+    pair = (torch.nn.Sequential(norm, net()), torch.nn.Sequential(norm, net()))
+    with pytest.raises(UsageError, match=r"share 2 tensors.*'0\.running_mean'"):
+        distil(*pair, task, data, **OPTIONS)
 
 
 class Answering(torch.nn.Module):
