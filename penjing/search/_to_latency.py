@@ -1,7 +1,8 @@
 """Milliseconds promised, measured: widths by the table, then the network itself, until the two agree."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import inf, sqrt
 from statistics import median
 from typing import Any
 
@@ -14,7 +15,9 @@ from penjing.search._latency_table import LatencyTable
 
 NEAR = 0.96  # of the limit: what a network must reach to have used its budget
 AIM = 0.98  # of the limit: where the search aims, so that noise does not break it
-ROUNDS = 4
+ROUNDS = 8
+ALIKE = 1.003  # factors closer than this find the same network
+STEP = 1.02
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,23 +63,25 @@ class Candidate:
 def to_latency(
     made: Callable[[LatencyTable], Candidate], table: LatencyTable, keeper: Timekeeper, limit: float
 ) -> tuple[nn.Module, Plan, Aimed]:
-    """The network that `made` gives by a table whose scale measurements have set right, at most four times.
+    """The network that `made` gives by a table whose scale measurements have set right, at most eight times.
 
     `limit` is in the reference's milliseconds. What is returned is the slowest network measured within the limit.
     Raises `BudgetError` where none was.
     """
     tries: list[tuple[float, float]] = []
     best: tuple[float, Candidate] | None = None
-    factor, known = 1.0, table
-    for _ in range(ROUNDS):
-        found = made(known.scaled(factor / AIM))
+    factor: float | None = 1.0
+    factors: list[float] = []
+    while factor is not None and len(tries) < ROUNDS:
+        found = made(table.scaled(factor / AIM))
         measured = _measured(found.slim, keeper, limit)
         tries.append((found.predicted * AIM, measured))
+        factors.append(factor)
         if measured <= limit and (best is None or measured > best[0]):
             best = measured, found
         if NEAR * limit <= measured <= limit:
             break
-        factor *= measured / (found.predicted * AIM)
+        factor = _next(factors, [m > limit for _, m in tries], factor * measured / (found.predicted * AIM))
     if best is None:
         nearest = min(measured for _, measured in tries)
         raise BudgetError(
@@ -96,6 +101,29 @@ def to_latency(
         reused=table.reused,
     )
     return best[1].slim, best[1].plan, aimed
+
+
+def _next(factors: Sequence[float], over: Sequence[bool], right: float) -> float | None:
+    """The table's next factor: what would have been `right` for the last network, unless an earlier one speaks against
+    it; then between those whose networks were too slow and too fast, or beyond all. None where they meet.
+
+    >>> _next([1.0, 0.8], [False, True], 0.9), _next([1.0, 0.8, 0.9], [False, True, True], 1.02)
+    (0.9, 0.9486832980505138)
+    >>> _next([1.0, 0.999], [False, True], 1.1) is None, _next([1.0, 1.01], [True, True], 1.0)
+    (True, 1.0302)
+    """
+    slow = [factor for factor, too_slow in zip(factors, over, strict=True) if too_slow]
+    fast = [factor for factor in factors if factor not in slow]
+    if max(slow, default=0.0) < right < min(fast, default=inf) and _new(right, factors):
+        return right
+    if not fast:
+        return STEP * max(slow)
+    between = sqrt(max(slow) * min(fast)) if slow else min(fast) / STEP
+    return between if _new(between, factors) else None
+
+
+def _new(factor: float, factors: Sequence[float]) -> bool:
+    return all(max(factor, one) / min(factor, one) > ALIKE for one in factors)
 
 
 def _measured(slim: nn.Module, keeper: Timekeeper, limit: float) -> float:
