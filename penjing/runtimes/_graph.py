@@ -1,10 +1,11 @@
 """A network written as an ONNX graph."""
 
 import inspect
+import io
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -66,7 +67,7 @@ def open_fixed(
 
 def _trace(model: nn.Module, inputs: ExampleInputs, path: Path) -> Written:
     names = input_names(model, inputs)
-    with untouched(model), quiet(), _no_fast_path():
+    with untouched(model), quiet(), _no_graph_shown(), _no_fast_path():
         flat = Flat(model, inputs).eval()
         torch.onnx.export(
             flat, tuple(tensors_of(inputs)), str(path), dynamo=False, verbose=False, input_names=list(names)
@@ -124,18 +125,39 @@ def numbered(named: Mapping[str, Any]) -> tuple[str, ...]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without gradients and inference mode, which export does not bear, and without the exporter's remarks."""
+    """Without gradients and inference mode, which export does not bear, and without what exporters print and remark."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)
     try:
-        with torch.inference_mode(False), torch.no_grad(), warnings.catch_warnings():
+        silence = redirect_stdout(io.StringIO())
+        with torch.inference_mode(False), torch.no_grad(), warnings.catch_warnings(), silence:
             warnings.simplefilter("ignore")  # deprecations inside the exporter, of no use to a user
             yield
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
+
+
+@contextmanager
+def _no_graph_shown() -> Iterator[None]:
+    """Without the graph that torch's older exporter writes to stdout where it fails: it asks whether its log was on by
+    the truth of a function, and so turns it on (2.7 to 2.15 at least).
+    """
+    try:
+        from torch.onnx._internal.torchscript_exporter import utils
+    except ImportError:
+        yield
+        return
+    before = vars(utils).get("setup_onnx_logging")
+    if before is not None:
+        utils.setup_onnx_logging = lambda verbose: nullcontext()
+    try:
+        yield
+    finally:
+        if before is not None:
+            utils.setup_onnx_logging = before
 
 
 @contextmanager

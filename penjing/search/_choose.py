@@ -53,11 +53,12 @@ class Chooser:
         Where milliseconds rise in stairs, steps of several lengths are tried: what keeps most MACs is chosen.
         """
         cost = BudgetCost(self.structure, budget, self.table, self.memory)
-        if self.scope == "loss":
-            return self._by_loss(groups, cost)
-        smallest = self._selection(self._repaired(self._wish(groups, 1 - 1e-9)))
+        smallest = self._selection(self._least(groups, cost))
         if cost.excess(smallest) > 1:
             raise cost.shortfall(smallest)
+        if self.scope == "loss":
+            kept = self._by_loss(groups, cost).run(lambda trial: cost.excess(self._selection(trial)) <= 1)
+            return self._told(kept, ())
         found = [self._evenly(groups, cost)]
         if "latency" in cost.stepped:
             coarse = (replace(self, rounding=replace(self.rounding, coarser=times)) for times in COARSER)
@@ -65,6 +66,16 @@ class Chooser:
         inside = [one for one in found if cost.excess(self._selection(one[1])) <= 1]
         wish, kept = max(inside, key=lambda one: cost.macs(self._selection(one[1])))
         return self._told(kept, self._notes(wish))
+
+    def narrowest(self, groups: Sequence[PruneGroup], budget: Budget) -> Choice:
+        """The least that the options allow, whatever it costs."""
+        cost = BudgetCost(self.structure, budget, self.table, self.memory)
+        return self._told(self._least(groups, cost), ())
+
+    def _least(self, groups: Sequence[PruneGroup], cost: "BudgetCost") -> dict[str, int]:
+        if self.scope == "loss":
+            return self._by_loss(groups, cost).narrowest()
+        return self._repaired(self._wish(groups, 1 - 1e-9))
 
     def _finished(
         self, groups: Sequence[PruneGroup], found: tuple[Wish, dict[str, int]], cost: "BudgetCost"
@@ -86,23 +97,17 @@ class Chooser:
         wish = self._wish(groups, high)
         return wish, self._give_back(groups, wish, cost)
 
-    def _by_loss(self, groups: Sequence[PruneGroup], cost: "BudgetCost") -> Choice:
-        curves = {g.name: curve(self.scores[g.name], self.in_loss) for g in groups}
-        search = ByLoss(
+    def _by_loss(self, groups: Sequence[PruneGroup], cost: "BudgetCost") -> ByLoss:
+        return ByLoss(
             self.structure,
             groups,
-            curves,
+            {g.name: curve(self.scores[g.name], self.in_loss) for g in groups},
             self.rounding,
             cost.limits,
             cost.parts,
             cost.stepped,
             {"memory": self.memory.slopes} if self.memory is not None else {},
         )
-        smallest = self._selection(search.narrowest())
-        if cost.excess(smallest) > 1:
-            raise cost.shortfall(smallest)
-        kept = search.run(lambda trial: cost.excess(self._selection(trial)) <= 1)
-        return self._told(kept, ())
 
     def _wish(self, groups: Sequence[PruneGroup], ratio: float) -> Wish:
         if self.scope == "global":
@@ -210,7 +215,7 @@ class BudgetCost:
         shares = {m: value / self.limits[m] for m, value in self.figures(selection).items()}
         missed = {m: value for m, value in self.figures(selection).items() if shares[m] > 1}
         told = [
-            f"{m}<={plain_figure(m, self.limits[m])} cannot be met: {nearest_told(m, v, self._full[m])}"
+            f"{m}<={plain_figure(m, self.limits[m])} cannot be met: {nearest_told(m, v, self._measured(m))}"
             for m, v in missed.items()
         ]
         fine = [m for m in shares if m not in missed]
@@ -218,6 +223,10 @@ class BudgetCost:
             told.append(f"what is asked of {', '.join(fine)} is in reach")
         metric = max(missed, key=shares.__getitem__)
         return BudgetError("; ".join(told), nearest=float(missed[metric]), metric=metric, missed=missed)
+
+    def _measured(self, metric: str) -> float | None:
+        """The whole network's figure, None where it is only predicted: limits are shares of what was measured."""
+        return None if metric == "latency" else self._full[metric]
 
     def _figure(self, metric: str, selection: Selection) -> float:
         kept = {g.name: len(g) - len(selection.get(g.name, ())) for g in self._structure.groups}
@@ -230,23 +239,23 @@ class BudgetCost:
         return getattr(self._model, metric)(self._structure.gone(selection))
 
 
-def nearest_told(metric: str, reached: float, full: float) -> str:
+def nearest_told(metric: str, reached: float, full: float | None) -> str:
     """
     >>> nearest_told("macs", 1001, 2000)
     'the nearest that can is macs<=1001 (0.501x)'
-    >>> nearest_told("latency", 3.14159, 10.0)
-    'the nearest that can is latency<=3.15ms (0.315x)'
+    >>> nearest_told("latency", 3.14159, None)
+    'the nearest that can is latency<=3.15ms'
     """
-    share = math.ceil(reached / full * 1000) / 1000
+    share = "" if full is None else f" ({math.ceil(reached / full * 1000) / 1000:g}x)"
     reached = math.ceil(reached * 100) / 100 if metric == "latency" else reached
-    return f"the nearest that can is {metric}<={plain_figure(metric, reached)} ({share:g}x)"
+    return f"the nearest that can is {metric}<={plain_figure(metric, reached)}{share}"
 
 
 def plain_figure(metric: str, value: float) -> str:
     """A figure as a budget writes it, no less than it is.
 
     >>> plain_figure("size", 46796608), plain_figure("memory", 20500)
-    ('46.8MB', '20.5KB')
+    ('46.797MB', '20.5KB')
     """
     if metric == "latency":
         return f"{value:.4g}ms"

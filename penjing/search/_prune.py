@@ -101,8 +101,17 @@ def prune(
     _check_arguments(ratio, budget, scope)
     if scope == "loss":
         _check_loss(ratio, criterion)
-    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-        raise UsageError(f"seed={seed!r} must be an integer of at least 0")
+    clock = Clock(
+        runtime=runtime,
+        batch_size=batch_size,
+        threads=threads,
+        reference=reference,
+        seed=seed,
+        aimed=aimed,
+        progress=progress,
+        fresh=fresh,
+        shared=tables,
+    )
     granularity, protect = names_of("granularity", granularity), names_of("protect", protect)
     parsed = Budget.parse(budget) if isinstance(budget, str) else budget
     context = Context(calibration=calibration, loss=loss, seed=seed)
@@ -127,17 +136,7 @@ def prune(
                 may_shrink=partial(prunable, granularity=granularity, protect=protect, exact_only=exact_only),
                 prepared=partial(_prepared, criterion, context),
                 chooser=partial(Chooser, rounding=rounding, scope=scope, in_loss=loss_units(criterion)),
-                clock=Clock(
-                    runtime=runtime,
-                    batch_size=batch_size,
-                    threads=threads,
-                    reference=reference,
-                    seed=seed,
-                    aimed=aimed,
-                    progress=progress,
-                    fresh=fresh,
-                    shared=tables,
-                ),
+                clock=clock,
             )
     return slim, plan if merging is None else merging.then(plan)
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import inf, sqrt
+from math import ceil, inf, sqrt
 from statistics import median
 from typing import Any
 
@@ -53,24 +53,35 @@ class Aimed:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A proven network, and what the table says that it takes."""
+    """A proven network, what the table says that it takes, and whether the options allow no narrower one."""
 
     slim: nn.Module
     plan: Plan
     predicted: float
+    narrowest: bool = False
 
 
 def to_latency(
-    made: Callable[[LatencyTable], Candidate], table: LatencyTable, keeper: Timekeeper, limit: float
+    made: Callable[[LatencyTable], Candidate],
+    table: LatencyTable,
+    keeper: Timekeeper,
+    limit: float,
+    *,
+    others: bool = False,
+    cut_anyway: bool = False,
 ) -> tuple[nn.Module, Plan, Aimed]:
     """The network that `made` gives by a table whose scale measurements have set right, at most eight times.
 
-    `limit` is in the reference's milliseconds. What is returned is the slowest network measured within the limit.
-    Raises `BudgetError` where none was.
+    `limit` is in the reference's milliseconds; `others` tells whether `made` minds other limits too, `cut_anyway` that
+    the whole network does not hold them. What is returned is the slowest network measured within the limit. Raises
+    `BudgetError` where none was.
     """
     tries: list[tuple[float, float]] = []
     best: tuple[float, Candidate] | None = None
-    factor: float | None = 1.0
+    least = (
+        0.0 if cut_anyway else AIM * limit / table.milliseconds({})
+    )  # where the whole one would do, which is slow
+    factor: float | None = max(1.0, STEP * least)
     factors: list[float] = []
     while factor is not None and len(tries) < ROUNDS:
         found = made(table.scaled(factor / AIM))
@@ -79,14 +90,16 @@ def to_latency(
         factors.append(factor)
         if measured <= limit and (best is None or measured > best[0]):
             best = measured, found
-        if NEAR * limit <= measured <= limit:
+        others_bind = others and max(measured, found.predicted) < NEAR * limit
+        if NEAR * limit <= measured <= limit or others_bind or (found.narrowest and measured > limit):
             break
-        factor = _next(factors, [m > limit for _, m in tries], factor * measured / (found.predicted * AIM))
+        right = factor * measured / (found.predicted * AIM)
+        factor = _next([least, *factors], [True, *(m > limit for _, m in tries)], right)
     if best is None:
-        nearest = min(measured for _, measured in tries)
+        nearest, whole = min(measured for _, measured in tries), keeper.milliseconds
         raise BudgetError(
-            f"the fastest network tried took {nearest:.4g}ms, measured, and not {limit:.4g}ms; the whole one takes "
-            f"{keeper.milliseconds:.4g}ms",
+            f"latency<={limit:.4g}ms cannot be met: the fastest network tried took {nearest:.4g}ms, measured, the "
+            f"whole one {whole:.4g}ms: the nearest that can is about latency<={ceil(nearest / whole * 1000) / 1000:g}x",
             nearest=nearest,
             metric="latency",
         )
@@ -105,25 +118,25 @@ def to_latency(
 
 def _next(factors: Sequence[float], over: Sequence[bool], right: float) -> float | None:
     """The table's next factor: what would have been `right` for the last network, unless an earlier one speaks against
-    it; then between those whose networks were too slow and too fast, or beyond all. None where they meet.
+    it; then between those whose networks were too slow (one is) and too fast, or beyond all. None where they meet.
 
-    >>> _next([1.0, 0.8], [False, True], 0.9), _next([1.0, 0.8, 0.9], [False, True, True], 1.02)
+    >>> _next([0.8, 1.0], [True, False], 0.9), _next([0.8, 1.0, 0.9], [True, False, True], 1.02)
     (0.9, 0.9486832980505138)
-    >>> _next([1.0, 0.999], [False, True], 1.1) is None, _next([1.0, 1.01], [True, True], 1.0)
+    >>> _next([0.999, 1.0], [True, False], 1.1) is None, _next([1.0, 1.01], [True, True], 1.0)
     (True, 1.0302)
     """
-    slow = [factor for factor, too_slow in zip(factors, over, strict=True) if too_slow]
-    fast = [factor for factor in factors if factor not in slow]
-    if max(slow, default=0.0) < right < min(fast, default=inf) and _new(right, factors):
+    slowest = max(factor for factor, slow in zip(factors, over, strict=True) if slow)
+    fast = [factor for factor, slow in zip(factors, over, strict=True) if not slow]
+    if slowest < right < min(fast, default=inf) and _new(right, factors):
         return right
     if not fast:
-        return STEP * max(slow)
-    between = sqrt(max(slow) * min(fast)) if slow else min(fast) / STEP
+        return STEP * slowest
+    between = sqrt(slowest * min(fast)) if slowest else min(fast) / STEP
     return between if _new(between, factors) else None
 
 
 def _new(factor: float, factors: Sequence[float]) -> bool:
-    return all(max(factor, one) / min(factor, one) > ALIKE for one in factors)
+    return all(max(factor, one) > ALIKE * min(factor, one) for one in factors)
 
 
 def _measured(slim: nn.Module, keeper: Timekeeper, limit: float) -> float:

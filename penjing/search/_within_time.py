@@ -6,10 +6,11 @@ from typing import Any
 
 from torch import nn
 
-from penjing.core import Budget, BudgetError, Limit
+from penjing.core import Budget, BudgetError, Limit, UsageError
+from penjing.core._groups import PruneGroup
 from penjing.core._plan import Plan
 from penjing.measure import Timekeeper
-from penjing.search._choose import BudgetCost, Chooser
+from penjing.search._choose import BudgetCost, Choice, Chooser
 from penjing.search._designs import learn_table
 from penjing.search._latency_table import LatencyTable, Observation
 from penjing.search._select import Rounding, floor_choices, prunable
@@ -35,6 +36,22 @@ class Clock:
     fresh: bool = False  # times nothing by what earlier searches saw
     shared: SharedTables | None = None
 
+    def __post_init__(self) -> None:
+        for name, least in (("batch_size", 1), ("threads", 1), ("seed", 0)):
+            value = getattr(self, name)
+            whole = isinstance(value, int) and not isinstance(value, bool)
+            if not (value is None and name != "seed") and not (whole and value >= least):
+                raise UsageError(f"{name}={value!r} must be an integer of at least {least}")
+        if not isinstance(self.runtime, str):
+            raise UsageError(f"runtime={self.runtime!r} must be a name such as 'eager' or 'onnx'")
+        if not isinstance(self.reference, nn.Module | None):
+            raise UsageError(f"reference must be a network (nn.Module), not {type(self.reference).__name__}")
+        if not isinstance(self.shared, SharedTables | None):
+            raise UsageError(f"tables must be SharedTables, not {type(self.shared).__name__}")
+        for name, value in (("aimed", self.aimed), ("progress", self.progress)):
+            if value is not None and not callable(value):
+                raise UsageError(f"{name} must be a callable or None, not {type(value).__name__}")
+
 
 def within_time(
     cutting: Cutting, budget: Budget, scored: Callable[[], Chooser], clock: Clock
@@ -52,18 +69,18 @@ def within_time(
         others = tuple(one for one in budget.limits if one.metric != "latency")
         costs = BudgetCost(structure, Budget(limits=others), memory=cutting.gauge) if others else None
         within = costs is None or costs.excess({}) <= 1
-        if within and keeper.time(model, operators=False).milliseconds <= most:
+        if within and (_own(limit, clock, model) or keeper.time(model, operators=False).milliseconds <= most):
             return untouched(model, structure)
         found = scored()
         absolute = Budget(limits=(Limit(metric="latency", number=most, unit="ms"), *others))
 
         def made(told: LatencyTable) -> Candidate:
-            return _made(cutting, absolute, replace(found, table=told))
+            return _made(cutting, absolute, replace(found, table=told), to_measure=True)
 
         def reached(before: Sequence[Observation]) -> tuple[nn.Module, Plan, Aimed]:
             table = _learnt(cutting, keeper, found.rounding, before, clock)
             notes.append(shelf.write(table.observations))
-            return to_latency(made, table, keeper, most)
+            return to_latency(made, table, keeper, most, others=costs is not None, cut_anyway=not within)
 
         shelf = _shelf(cutting, keeper, found.rounding, clock)
         before, *notes = shelf.read()
@@ -79,11 +96,30 @@ def within_time(
     return slim, plan
 
 
-def _made(cutting: Cutting, budget: Budget, timing: Chooser) -> Candidate:
-    """The proven network within a budget of milliseconds by the chooser's table."""
+def _own(limit: Limit, clock: Clock, model: nn.Module) -> bool:
+    """Whether a network's own time is asked for, which it takes by definition."""
+    return limit.relative and limit.number >= 1 and clock.reference in (None, model)
+
+
+def _made(cutting: Cutting, budget: Budget, timing: Chooser, *, to_measure: bool = False) -> Candidate:
+    """The proven network within a budget of milliseconds by the chooser's table; `to_measure`: or the narrowest, where
+    by the table not even that is.
+    """
     assert timing.table is not None
-    slim, plan, kept = cutting.run(lambda allowed: timing.for_budget(allowed, budget))
-    return Candidate(slim, plan, timing.table.milliseconds(kept))
+    narrowest = False
+
+    def choose(allowed: Sequence[PruneGroup]) -> Choice:
+        nonlocal narrowest
+        try:
+            return timing.for_budget(allowed, budget)
+        except BudgetError as error:
+            if not to_measure or set(error.missed) != {"latency"}:
+                raise
+            narrowest = True
+            return timing.narrowest(allowed, budget)
+
+    slim, plan, kept = cutting.run(choose)
+    return Candidate(slim, plan, timing.table.milliseconds(kept), narrowest)
 
 
 def _predicted(

@@ -287,6 +287,17 @@ def test_a_network_that_a_runtime_cannot_take_is_told_with_a_way_out() -> None:
         prepare(Eigenvalues(), torch.eye(3), runtime="onnx")
 
 
+def test_exporters_write_nothing_to_the_users_output(capfd: pytest.CaptureFixture[str]) -> None:
+    class Eigen(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            print("from the network")
+            return x + torch.linalg.eigvalsh(x.T @ x).sum()
+
+    with pytest.raises(UsageError, match="runtime onnx cannot take Eigen"):
+        prepare(Eigen(), torch.randn(4, 4), runtime="onnx")
+    assert "graph" not in capfd.readouterr().out
+
+
 def test_answers_that_are_not_pytorchs_are_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("onnxruntime")
     monkeypatch.setattr(_onnx, "answers", lambda model, inputs: (model(inputs) + 1,))

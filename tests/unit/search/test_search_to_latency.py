@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import penjing as pj
-from penjing.core import BudgetError
+from penjing.core import BudgetError, UsageError
 from penjing.measure import Timing, count_macs
 from penjing.search import _within_time
 from penjing.search._designs import PACING
@@ -121,6 +121,55 @@ def test_a_network_that_is_fast_enough_is_left_as_it_is(clock: Callable[[float],
     slim, plan = pj.prune(net(), X, budget="latency<=1e6ms")
     assert not plan.edits
     assert count_macs(slim, X) == count_macs(net(), X)
+
+
+def test_the_own_time_is_met_whatever_the_clock_says(clock: Callable[[float], type[Clock]]) -> None:
+    kind = clock(1.2)
+    _, plan = pj.prune(net(), X, budget="latency<=1x")
+    assert not plan.edits
+    assert kind.timed == 0
+
+
+def test_what_the_table_calls_out_of_reach_is_measured_before_it_is_refused(
+    clock: Callable[[float], type[Clock]],
+) -> None:
+    kind, told, model = clock(0.5), list[Aimed](), net()
+    narrowest = Clock._true(pj.prune(model, X, ratio=0.999)[0])
+    share = 0.8 * narrowest / Clock._true(model)
+    slim, _ = pj.prune(model, X, budget=f"latency<={share}x", aimed=told.append)
+    assert kind.surprise * Clock._true(slim) <= share * Clock._true(model)
+    assert told[0].tries[0][0] > told[0].limit
+
+
+def test_a_limit_of_milliseconds_that_does_not_bind_is_tried_once(
+    clock: Callable[[float], type[Clock]],
+) -> None:
+    clock(1.0)
+    told, model = list[Aimed](), net()
+    slim, _ = pj.prune(model, X, budget="latency<=1000s,params<=0.5x", aimed=told.append)
+    assert len(told[0].tries) == 1
+    assert 0.4 < pj.measure(slim, X).params / pj.measure(model, X).params <= 0.5
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"threads": 1.5}, "threads=1.5 must be"),
+        ({"threads": True}, "threads=True must be"),
+        ({"batch_size": "4"}, "batch_size='4' must be"),
+        ({"runtime": None}, "runtime=None must be"),
+        ({"reference": 3}, "reference must be a network"),
+        ({"tables": 3}, "tables must be"),
+        ({"aimed": 3}, "aimed must be a callable"),
+    ],
+)
+def test_options_of_the_wrong_kind_are_refused_before_anything_is_timed(
+    clock: Callable[[float], type[Clock]], options: dict[str, Any], says: str
+) -> None:
+    kind = clock(1.0)
+    with pytest.raises(UsageError, match=says):
+        pj.prune(net(), X, budget="latency<=0.5x", **options)
+    assert kind.timed == 0
 
 
 @pytest.mark.parametrize("surprise", [1.0, 50.0])
