@@ -7,6 +7,7 @@ from penjing.core._errors import UsageError
 from penjing.core._words import clean, cut
 
 LARGEST = 100_000
+TEXT, BOOLEAN = "tag:yaml.org,2002:str", "tag:yaml.org,2002:bool"
 
 
 def yaml_package() -> Any:
@@ -20,7 +21,8 @@ def yaml_package() -> Any:
 def read_yaml(path: str | Path) -> dict[str, Any]:
     """The mapping in a YAML file, values as written; anything else is a `UsageError` with the file's name.
 
-    Files over 1 MB, aliases (`*name`, which can unfold without end) and keys given twice are refused.
+    Keys are text, `on` too. Files over 100 kB, aliases (`*name`, which can unfold without end) and keys given twice are
+    refused.
     """
     yaml = yaml_package()
     text, path = _text(Path(path)), clean(path)
@@ -76,6 +78,8 @@ def _loader(yaml: Any) -> Any:
         def construct_mapping(self, node: Any, deep: bool = False) -> Any:
             seen: set[str] = set()
             for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
+                if key.tag == BOOLEAN:  # YAML 1.1 reads the key `on` as true
+                    key.tag = TEXT
                 if isinstance(key.value, str) and key.value in seen:
                     problem = f"the key `{cut(key.value)}` is given twice; keep one"
                     raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)

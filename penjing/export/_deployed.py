@@ -17,7 +17,7 @@ from penjing.core import ArtifactError, UsageError
 from penjing.runtimes import Delivered, ExampleInputs, deliver_onnx, deliver_openvino, placed
 
 SCHEMA = 1
-ERROR = "max |difference| / max(1, max |PyTorch's answer|), over all outputs"
+ERROR = "max |difference| / max |PyTorch's answer| (0.01 where that is smaller), over all outputs"
 _SUFFIX = {"onnx": ".onnx", "openvino": ".xml"}
 _PACKAGES = ("penjing", "torch", "onnx", "onnxscript", "onnxruntime", "openvino")
 FORMATS = tuple(_SUFFIX)
@@ -27,9 +27,10 @@ FORMATS = tuple(_SUFFIX)
 class Exported:
     """A file for another runtime that gave PyTorch's answers there.
 
-    `error` is the largest difference seen, max |difference| / max(1, max |PyTorch's answer|); `varying` the dims of
-    inputs that may have any size ("batch", "length"); `notes` say what is fixed that might not have been, and why.
-    The same and more stands in `record`, a JSON file beside it.
+    `error` is the largest difference seen, max |difference| / max |PyTorch's answer| (0.01 where that is smaller);
+    `varying` the dims of inputs that may have any size ("batch", "length"), within the limits that `notes` tell; these
+    also say what is fixed that might not have been, and why. The same and more stands in `record`, a JSON file beside
+    it.
     """
 
     path: Path
@@ -79,9 +80,11 @@ def _exported(
     lengths: tuple[int, ...],
     about: Mapping[str, Any],
 ) -> Exported:
-    target = Path(path)
-    if target.suffix != _SUFFIX[form]:
-        raise UsageError(f"{target} is to be a file for {form}: give a name that ends in {_SUFFIX[form]}")
+    target = _target(path, form)
+    if not isinstance(model, nn.Module):
+        raise UsageError(f"model must be a network (nn.Module), not {type(model).__name__}")
+    if unnamed := [key for key in about if not isinstance(key, str)]:
+        raise UsageError(f"about must have names as its keys, not {unnamed[0]!r}")
     metadata = {key: _plain(value) for key, value in about.items() if value is not None}
     with _aside(target.parent) as folder:
         found = deliver(
@@ -96,6 +99,18 @@ def _exported(
         varying=found.varying,
         notes=found.notes,
     )
+
+
+def _target(path: str | os.PathLike[str], form: str) -> Path:
+    try:
+        target = Path(path)
+    except TypeError:
+        raise UsageError(f"path={path!r} must be a file's name") from None
+    if target.suffix != _SUFFIX[form]:
+        raise UsageError(f"{target} is to be a file for {form}: give a name that ends in {_SUFFIX[form]}")
+    if target.is_dir():
+        raise UsageError(f"{target} is a folder: give the name of a file")
+    return target
 
 
 def _plain(value: Any) -> str:
@@ -117,6 +132,8 @@ def _record(form: str, found: Delivered, about: Mapping[str, Any]) -> dict[str, 
         "varying": list(found.varying),
         "error": found.error,
         "error_is": ERROR,
+        "limits": {what: list(ends) for what, ends in found.limits.items()},
+        "compared_with": dict(found.settings),
         "checks": [{"shapes": check.shapes, "error": check.error} for check in found.checks],
         "notes": list(found.notes),
         "opset": found.opset,
@@ -147,8 +164,14 @@ def _sha256(path: Path) -> str:
 @contextmanager
 def _aside(folder: Path) -> Iterator[Path]:
     """A folder inside `folder` whose files are synced and renamed into it at a clean end, the record last."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".export-", dir=folder) as made:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        aside = tempfile.TemporaryDirectory(prefix=".export-", dir=folder)
+    except OSError as error:
+        raise UsageError(
+            f"nothing can be written to {folder}: {error.strerror}. Fix: name another folder"
+        ) from None
+    with aside as made:
         yield Path(made)
         for file in sorted(Path(made).iterdir(), key=lambda file: (file.suffix == ".json", file.name)):
             with file.open("rb") as handle:

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from penjing.runtimes._inputs import ExampleInputs, as_call, tensors_of
 from penjing.runtimes._place import untouched
+from penjing.runtimes._require import HALF
 
-HALF = (torch.float16, torch.bfloat16)
 APART = 1e-3  # of the largest value: other kernels in float32 stay far below, another function does not
 APART_HALF = 5e-2
 SMALL = (

@@ -1,7 +1,7 @@
 """An ONNX file for use elsewhere: any batch and any length where the network allows, checked in ONNX Runtime."""
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,24 @@ from torch import Tensor, nn
 from penjing.core import UsageError
 from penjing.runtimes._agree import agree, answers
 from penjing.runtimes._graph import Flat, input_names, output_names, quiet, save_program
-from penjing.runtimes._inputs import ExampleInputs, as_call, batch_of, map_tensors, rebatch, tensors_of
+from penjing.runtimes._inputs import ExampleInputs, as_call, batch_of, tensors_of
 from penjing.runtimes._place import untouched
-from penjing.runtimes._require import cannot_take, first_line, require
+from penjing.runtimes._require import cannot_write, first_line, require
 from penjing.runtimes._session import feed_of, open_session, ran
+from penjing.runtimes._sizes import (
+    BATCH,
+    LENGTH,
+    Limits,
+    Trial,
+    check_lengths,
+    goes_on_beyond,
+    limits_told,
+    other,
+    ranges,
+    resized,
+    trials,
+)
 
-BATCH, LENGTH = "batch", "length"
 Dims = tuple[int | str, ...]
 
 
@@ -32,7 +44,8 @@ class Check:
 class Delivered:
     """The file written: names, dtypes and dims of inputs and outputs in order, a dim that may vary by its name.
 
-    `checks` are the comparisons with PyTorch that it passed; `notes` say what had to be fixed, and why.
+    `checks` are the comparisons with PyTorch that it passed; `limits` the least and most of what may vary, where there
+    are such; `settings` those of the runtime that it was compared with; `notes` say what had to be fixed, and why.
     """
 
     path: Path
@@ -40,6 +53,8 @@ class Delivered:
     inputs: Mapping[str, tuple[str, Dims]]
     outputs: Mapping[str, tuple[str, Dims]]
     checks: tuple[Check, ...] = ()
+    limits: Limits = field(default_factory=dict)
+    settings: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
     @property
@@ -67,11 +82,13 @@ def deliver_onnx(
     """Writes `model` in eval mode to `path`: any batch, and any size in the dims `lengths` of every input.
 
     The file is run in ONNX Runtime on `inputs` and on other sizes, and its answers compared with PyTorch's. A size
-    that the network or PyTorch fixes is fixed in the file too, as it is in `inputs`, and `notes` tell why. Raises
-    UsageError where the network cannot be written at all or answers otherwise, or where a package is missing.
+    that the network or PyTorch fixes is fixed in the file too, as it is in `inputs`, and so is one at which the
+    network goes another way; `notes` tell why. Raises UsageError where the network cannot be written at all or
+    answers otherwise, or where a package is missing.
     """
     for module in ("onnx", "onnxscript", "onnxruntime"):
         require(module, "ONNX", "onnx")
+    check_lengths(inputs, lengths)
     may, notes = _bearable(model, inputs, lengths)
     for vary in _ladder(may):
         try:
@@ -79,12 +96,12 @@ def deliver_onnx(
             program.model.metadata_props.update(metadata or {})
             save_program(program, model, path)
             checks = tuple(_checks(model, inputs, found, vary, lengths))
-            return replace(found, checks=checks, notes=tuple(notes))
+            return replace(found, checks=checks, notes=(*notes, *limits_told(found.limits)))
         except (MemoryError, UsageError):
             raise
         except Exception as error:
             if not vary:
-                raise cannot_take(model, "onnx", error) from error
+                raise cannot_write(model, "ONNX", error) from error
             notes.append(f"{' and '.join(vary)} cannot vary in the file: {first_line(error)}")
     raise AssertionError("the last attempt returns or raises")
 
@@ -101,37 +118,23 @@ def _bearable(
     may: list[str] = []
     notes: list[str] = []
     for name in (BATCH, LENGTH) if lengths else (BATCH,):
-        other = _other(inputs, (name,), lengths)
+        changed = other(inputs, name, lengths)
         try:
-            answers(model, other)
+            answers(model, changed)
             may.append(name)
         except Exception as error:
-            shapes = ", ".join(str(tuple(tensor.shape)) for tensor in tensors_of(other))
+            shapes = ", ".join(str(tuple(tensor.shape)) for tensor in tensors_of(changed))
             notes.append(
                 f"the {name} is fixed: PyTorch itself refuses inputs of {shapes} ({first_line(error)})"
             )
     return tuple(may), notes
 
 
-def _other(inputs: ExampleInputs, vary: tuple[str, ...], lengths: tuple[int, ...]) -> ExampleInputs:
-    """The inputs with two examples more, or cut to three quarters of the length, or both."""
-    examples = batch_of(inputs)
-    made = rebatch(inputs, examples + 2) if BATCH in vary else inputs
-    if LENGTH not in vary:
-        return made
-
-    def cut(tensor: Tensor) -> Tensor:
-        for dim in (dim for dim in lengths if tensor.dim() > dim):
-            tensor = tensor.narrow(dim, 0, max(1, 3 * tensor.shape[dim] // 4))
-        return tensor.clone()
-
-    return map_tensors(cut, made)
-
-
 def _exported(
     model: nn.Module, inputs: ExampleInputs, path: Path, vary: tuple[str, ...], lengths: tuple[int, ...]
 ) -> tuple[Delivered, Any]:
-    given = rebatch(inputs, max(2, batch_of(inputs))) if BATCH in vary else inputs
+    batch = max(2, batch_of(inputs)) if BATCH in vary else None
+    given = resized(inputs, lengths, batch=batch, length=(lambda n: max(2, n)) if LENGTH in vary else None)
     tensors = tensors_of(given)
     asked = [_asked(tensor, batch_of(given), vary, lengths) for tensor in tensors]
     auto = tuple(dict.fromkeys(one, torch.export.Dim.AUTO) for one in asked)
@@ -156,9 +159,12 @@ def _exported(
         opset=int(program.model.opset_imports[""]),
         inputs={value.name: _described(value) for value in graph.inputs},
         outputs={value.name: _described(value) for value in graph.outputs},
+        limits=ranges(program.exported_program, asked),
     )
     if still := set(vary) - set(found.varying):
         raise Fixed(f"the network computes with its {' and '.join(sorted(still))} as a constant")
+    if beyond := goes_on_beyond(model, inputs, found.limits, lengths):
+        raise Fixed(f"with a {beyond[0]} of {beyond[1]} the network goes another way than the file")
     return found, program
 
 
@@ -204,23 +210,22 @@ def _checks(
     def answer(given: ExampleInputs) -> tuple[Tensor, ...]:
         return ran(session, feed_of(session, tuple(found.inputs), given))
 
-    yield from compared(answer, model, inputs, vary, lengths)
+    yield from compared(answer, model, trials(inputs, vary, lengths))
 
 
 def compared(
-    answer: Callable[[ExampleInputs], tuple[Tensor, ...]],
-    model: nn.Module,
-    inputs: ExampleInputs,
-    vary: tuple[str, ...],
-    lengths: tuple[int, ...],
+    answer: Callable[[ExampleInputs], tuple[Tensor, ...]], model: nn.Module, tried: Iterable[Trial]
 ) -> Iterator[Check]:
-    """What `answer` gives beside PyTorch: on the inputs, and with other sizes of what varies, alone and together.
+    """What `answer` gives beside PyTorch in every trial that PyTorch answers.
 
     Raises Disagreement at the first that is not PyTorch's answer.
     """
-    together = [vary] if len(vary) > 1 else []
-    for changed in ((), *((one,) for one in vary), *together):
-        given = _other(inputs, changed, lengths)
-        shapes = tuple(tuple(tensor.shape) for tensor in tensors_of(given))
-        error = agree(answer(given), answers(model, given), f" on inputs of {shapes}")
-        yield Check(shapes=shapes, error=error)
+    for trial in tried:
+        shapes = tuple(tuple(tensor.shape) for tensor in tensors_of(trial.inputs))
+        try:
+            expected = answers(model, trial.inputs)
+        except Exception:
+            if not trial.longer:
+                raise
+            continue
+        yield Check(shapes=shapes, error=agree(answer(trial.inputs), expected, f" on inputs of {shapes}"))

@@ -5,7 +5,7 @@ import io
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext, redirect_stdout
+from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -126,18 +126,21 @@ def numbered(named: Mapping[str, Any]) -> tuple[str, ...]:
 @contextmanager
 def quiet() -> Iterator[None]:
     """Without gradients and inference mode, which export does not bear, and without what exporters print and remark."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
+    before = logging.root.manager.disable
+    logging.disable(logging.ERROR)  # torch gives its loggers their levels anew at every export
     try:
-        silence = redirect_stdout(io.StringIO())
-        with torch.inference_mode(False), torch.no_grad(), warnings.catch_warnings(), silence:
+        nowhere = io.StringIO()
+        with (
+            torch.inference_mode(False),
+            torch.no_grad(),
+            warnings.catch_warnings(),
+            redirect_stdout(nowhere),
+            redirect_stderr(nowhere),
+        ):
             warnings.simplefilter("ignore")  # deprecations inside the exporter, of no use to a user
             yield
     finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+        logging.disable(before)
 
 
 @contextmanager

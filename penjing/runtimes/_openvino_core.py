@@ -11,6 +11,8 @@ from penjing.runtimes._inputs import ExampleInputs, tensors_of
 from penjing.runtimes._prepared import own_denormals
 from penjing.runtimes._require import require
 
+PRECISION = "INFERENCE_PRECISION_HINT"
+
 
 def read(path: Path) -> Any:
     """The model in an ONNX file or in OpenVINO's own .xml."""
@@ -26,12 +28,18 @@ def compiled(model: Any, threads: int, *, timed: bool = False) -> Any:
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_NUM_THREADS": threads,
         "ENABLE_CPU_PINNING": False,
-        "INFERENCE_PRECISION_HINT": "f32",
+        PRECISION: "f32",
         "CPU_DENORMALS_OPTIMIZATION": True,
         "PERF_COUNT": timed,
     }
     with own_denormals():
         return _openvino().Core().compile_model(model, "CPU", options)
+
+
+def read_and_compiled(path: Path) -> Any:
+    """The model in a file, compiled as OpenVINO does where it is told nothing."""
+    with own_denormals():
+        return _openvino().Core().compile_model(str(path), "CPU")
 
 
 def arrays_of(model: Any, names: Sequence[str], inputs: ExampleInputs) -> dict[str, Any]:

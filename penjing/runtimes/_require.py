@@ -4,7 +4,13 @@ import importlib
 import warnings
 from types import ModuleType
 
+import torch
+from torch import nn
+
 from penjing.core import UsageError, clean, cut
+
+HALF = (torch.float16, torch.bfloat16)
+LONGEST = 240  # characters of a cause: operators that are missing stand at the end
 
 
 def require(module: str, runtime: str, extra: str) -> ModuleType:
@@ -28,6 +34,17 @@ def cannot_take(model: object, runtime: str, error: BaseException) -> UsageError
     )
 
 
+def cannot_write(model: nn.Module, form: str, error: BaseException) -> UsageError:
+    """What to raise where no file of `form` can be written that answers as the network does."""
+    halves = {str(p.dtype).removeprefix("torch.") for p in model.parameters() if p.dtype in HALF}
+    fix = (
+        f"Fix: its weights are {' and '.join(sorted(halves))}, for which kernels are missing; write model.float()"
+        if halves
+        else "Fix: write that part of the forward in operators that can be exported, without branches on values"
+    )
+    return UsageError(f"{type(model).__name__} cannot be written for {form}: {first_line(error)}\n{fix}")
+
+
 def first_line(error: BaseException) -> str:
     """The kind and first line of what was raised first in the chain of causes."""
     chain, seen = error, {id(error)}
@@ -35,4 +52,4 @@ def first_line(error: BaseException) -> str:
         chain = chain.__cause__
         seen.add(id(chain))
     lines = [line.strip() for line in str(chain).splitlines() if line.strip()]
-    return f"{type(chain).__name__}: {cut(clean(lines[0] if lines else ''))}"
+    return f"{type(chain).__name__}: {cut(clean(lines[0] if lines else ''), LONGEST)}"
