@@ -53,7 +53,7 @@ def recipe_from(file: str | None, given: Mapping[str, Any], *, resumed: str | No
     refuse_code({key: value for key, value in values.items() if key not in options}, where=where)
     merged = values | {key: value for key, value in options.items() if not key.startswith("data.")}
     for name, weights in (("model", "weights"), ("teacher", "teacher_weights")):
-        if name in options and weights not in options and options[name] != values.get(name):
+        if name in options and weights not in options and options[name] != values.get(name, options[name]):
             merged.pop(weights, None)
     merged["data"] = _data(values.get("data"), options)
     return Recipe.of({"task": DEFAULT_TASK, **merged}, where=where, given=frozenset(options))

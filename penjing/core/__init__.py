@@ -29,6 +29,7 @@ from penjing.core._inputs import Sounds as Sounds
 from penjing.core._inputs import Texts as Texts
 from penjing.core._inputs import reads_from_json as reads_from_json
 from penjing.core._inputs import reads_to_json as reads_to_json
+from penjing.core._machine import physical_memory as physical_memory
 from penjing.core._measurement import Measurement as Measurement
 from penjing.core._measurement import compare as compare
 from penjing.core._online import hub_address as hub_address

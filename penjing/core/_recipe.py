@@ -18,7 +18,7 @@ from penjing.core._choose_options import ChooseOptions
 from penjing.core._errors import UsageError
 from penjing.core._places import RuntimeName
 from penjing.core._recipe_mistakes import complaints, mistakes
-from penjing.core._recipe_part import Count, NonNegative, Part, Positive
+from penjing.core._recipe_part import Count, CountOrNone, NonNegative, Part, Positive
 from penjing.core._recipe_values import (
     REGISTERED,
     checked_budget,
@@ -35,6 +35,7 @@ from penjing.core._words import clean, cut
 from penjing.core._yaml import dump_yaml, read_yaml
 
 Number = int | float
+BatchSize = Annotated[int, Field(ge=2, le=10**6)]
 TaskName = Literal[
     "image-classification",
     "text-classification",
@@ -62,7 +63,7 @@ class DataOptions(Part):
     text_column: str | None = None
     pair_column: str | None = None
     tokenizer: str | None = None
-    max_length: Annotated[int, Field(ge=4)] | None = None
+    max_length: Annotated[int, Field(ge=4, le=10**6)] | None = None
     seconds: Positive | None = None
     max_seconds: Positive | None = None
     alphabet: str | None = None
@@ -76,7 +77,7 @@ class _Training(Part):
     """
 
     epochs: Count = 8
-    batch_size: Annotated[int, Field(ge=2)] = 64
+    batch_size: BatchSize = 64
     lr: Positive = 1e-3
     optimizer: Literal["adamw", "sgd"] = "adamw"
     weight_decay: NonNegative = 0.05
@@ -95,14 +96,14 @@ class TransferOptions(_Training):
     """New head, linear probe, then fine-tuning of everything."""
 
     epochs: Count = 6
-    batch_size: Annotated[int, Field(ge=2)] = 32
+    batch_size: BatchSize = 32
     lr: Positive = 3e-3
-    probe_epochs: Annotated[int, Field(ge=0)] = 10
+    probe_epochs: CountOrNone = 10
     probe_lr: Positive = 3e-3
     head_lr: Positive | None = None
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
     regularizer: Literal["weight_decay", "l2sp"] = "weight_decay"
-    bn_examples: Annotated[int, Field(ge=0)] = 1024
+    bn_examples: CountOrNone = 1024
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
 
@@ -135,7 +136,7 @@ class DistilOptions(_Training):
 class TrimOptions(Part):
     """Whole residual blocks dropped before units are pruned; `blocks: 0` drops none, "auto" as many as were chosen."""
 
-    blocks: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
+    blocks: CountOrNone | Literal["auto"] = "auto"
     calibration: Count = 256
 
 
@@ -159,7 +160,7 @@ class PruneOptions(Part):
 
 
 class _Regained(DistilOptions):
-    bn_examples: Annotated[int, Field(ge=0)] = 1024
+    bn_examples: CountOrNone = 1024
 
 
 class RecoverOptions(_Regained):
@@ -175,7 +176,7 @@ class TuneOptions(Part):
     """The recover step's options searched by recoveries of a `share` of its epochs; without trials or seconds none is.
     `space` null is around the recipe's rate and weights of the loss, `storage` null a file in the run folder."""
 
-    trials: Annotated[int, Field(ge=0)] = 0
+    trials: CountOrNone = 0
     seconds: Positive | None = None
     share: Annotated[float, Field(gt=0, le=1)] = 0.5
     space: Annotated[dict[str, tuple[Number | str, ...]] | None, BeforeValidator(checked_space)] = None
@@ -289,8 +290,8 @@ class Recipe(Part):
     device: Literal["cpu", "cuda"] = "cpu"
     also: tuple[Annotated[str, AfterValidator(checked_place)], ...] = ()
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
-    image_size: Annotated[int, Field(ge=8)] | None = None
-    beam: Annotated[int, Field(ge=0)] = 0
+    image_size: Annotated[int, Field(ge=8, le=4096)] | None = None
+    beam: CountOrNone = 0
     steps: Steps = Steps()
 
     @model_validator(mode="before")

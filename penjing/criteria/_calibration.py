@@ -9,11 +9,13 @@ import torch
 from torch import nn
 from torch.nn.utils.rnn import PackedSequence
 
-from penjing.core import UsageError
+from penjing.core import PenjingError, UsageError
+from penjing.core._words import clean
 from penjing.criteria._registry import Context
 from penjing.structure import buffers_kept, surroundings_off, tensors_of
 
 MAX_BATCHES = 50
+PASSED = (PenjingError, torch.OutOfMemoryError)  # say themselves what is wrong
 
 
 def batches_of(name: str, context: Context, *, loss: bool = True) -> Iterator[Any]:
@@ -49,7 +51,17 @@ def _at_least_one(batches: Iterator[Any]) -> Iterator[Any]:
 def loss_of(model: nn.Module, context: Context, batch: Any, number: int) -> torch.Tensor:
     """The loss on one batch. Raises `UsageError` unless it is a finite scalar that depends on the network."""
     assert context.loss is not None
-    loss = context.loss(run_batch(model, batch), batch)
+    outputs = run_batch(model, batch, number)
+    try:
+        loss = context.loss(outputs, batch)
+    except PASSED:
+        raise
+    except Exception as error:
+        raise UsageError(
+            f"loss(outputs, batch) failed on calibration batch {number} ({type(error).__name__}: {_first(error)}): "
+            "check the labels (whole numbers from 0, below the classes), and that the loss takes the network's outputs "
+            "and the whole batch, such as lambda out, batch: F.cross_entropy(out, batch[1])"
+        ) from error
     if not isinstance(loss, torch.Tensor) or loss.dim() or not loss.requires_grad:
         raise UsageError(
             f"loss(outputs, batch) gave {type(loss).__name__} on calibration batch {number}: it must give a scalar "
@@ -92,16 +104,30 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
-def run_batch(model: nn.Module, batch: Any) -> Any:
+def run_batch(model: nn.Module, batch: Any, number: int | None = None) -> Any:
     """The network's outputs for a batch: a tensor, (inputs, ...) with inputs first, or a dict of keyword arguments.
 
-    Inputs are a tensor, a tuple of arguments or a dict of keyword arguments, as in `pj.trace`.
+    Inputs are a tensor, a tuple of arguments or a dict of keyword arguments, as in `pj.trace`. Raises `UsageError` that
+    names the batch by its `number` where the network does not take it.
     """
     inputs = inputs_of(batch)
-    if isinstance(inputs, Mapping):
-        return model(**inputs)
-    several = isinstance(inputs, tuple) and not isinstance(inputs, PackedSequence)
-    return model(*inputs) if several else model(inputs)
+    try:
+        if isinstance(inputs, Mapping):
+            return model(**inputs)
+        several = isinstance(inputs, tuple) and not isinstance(inputs, PackedSequence)
+        return model(*inputs) if several else model(inputs)
+    except PASSED:
+        raise
+    except Exception as error:
+        raise UsageError(
+            f"the network does not take calibration batch {'' if number is None else number} "
+            f"({type(error).__name__}: {_first(error)}): a batch is a tensor, (inputs, ...) with the inputs first, or "
+            "a dict of keyword arguments, in the shapes and types of example_inputs"
+        ) from error
+
+
+def _first(error: Exception) -> str:
+    return clean(str(error).partition("\n")[0])
 
 
 def inputs_of(batch: Any) -> Any:

@@ -48,9 +48,9 @@ def input_moments(model: nn.Module, batches: Iterator[Any]) -> dict[tuple[str, i
     names = {_place(p): name for name, p in reversed(list(named_parameters(every_path(model)))) if p.numel()}
     shapes = {name: p.shape for name, p in named_parameters(every_path(model))}
     with evaluating(model), fast_paths_off(), kernels_written_out():
-        for batch in batches:
+        for number, batch in enumerate(batches):
             with _Watching(names, shapes, padding_mask(inputs_of(batch)), found):
-                run_batch(model, batch)
+                run_batch(model, batch, number)
     return found
 
 

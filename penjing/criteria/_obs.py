@@ -263,7 +263,7 @@ def _gather(model: nn.Module, batches: Iterable[Any], seed: int) -> _Seen:
             inputs = inputs_of(batch)
             examples = _examples(inputs, number)
             with _Meeting(seen, padding_mask(inputs), examples, generator) as mode:
-                outputs = run_batch(model, batch)
+                outputs = run_batch(model, batch, number)
                 mode.settle()
             _own_loss(outputs, generator, number).backward()
     return seen

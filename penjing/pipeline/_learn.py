@@ -18,6 +18,7 @@ from penjing.pipeline._taught import distillation, finish, listening, transferre
 from penjing.pipeline._tune import STEP, tune_step, tuned
 from penjing.recover import Fit, Sparsity, distil, recover, sparsify
 from penjing.sources import LoadedSource
+from penjing.tasks import LabelledData
 
 SPLITS = ("train", "selection", "certification")
 
@@ -25,13 +26,22 @@ SPLITS = ("train", "selection", "certification")
 def base(job: Job, out: Path, figures: dict[str, Any]) -> None:
     """Loads network and data once and keeps what identifies them."""
     data, source = job.inputs.data, job.inputs.source(weights=job.recipe.weights, headed=True)
-    for remark in (*data.remarks, _of_head(source)):
+    for remark in (*data.remarks, _of_splits(job.recipe.data.splits, data), _of_head(source)):
         if remark:
             job.note("base", remark)
     figures |= {"source": source.source, "weights": source.weights, "input_size": list(data.size)}
     figures |= {"head": source.head, "head_kept": source.kept_head} if source.head else {}
     figures |= {"labels": list(data.labels), "examples": {name: data.n(name) for name in SPLITS}}
     job.run.remember(facts(job.inputs, ["base"]))
+
+
+def _of_splits(asked: tuple[int | float, ...] | None, data: LabelledData) -> str:
+    """What to say where counts were asked for and others are used; shares of the data are met as near as can be."""
+    found = tuple(data.n(name) for name in SPLITS)
+    if asked is None or sum(asked) <= 1 + 1e-9 or found == asked:
+        return ""
+    told = ["/".join(map(str, counts)) for counts in (found, asked)]
+    return f"splits of {told[0]} examples are used, not {told[1]}: classes, groups and equal contents stay together"
 
 
 def transfer_step(job: Job, out: Path, figures: dict[str, Any]) -> None:

@@ -16,7 +16,7 @@ from penjing.pipeline._shrink import absolute, check_budget, prune_to, sizes_of
 from penjing.pipeline._smaller import check_rival
 from penjing.recover import Sparsity, Training, find_loss, mixing, sparse_masks
 from penjing.runtimes import prepare
-from penjing.search import DEFAULT_GRANULARITY, Rounding, check_optuna, fastest, trim
+from penjing.search import DEFAULT_GRANULARITY, Rounding, check_optuna, check_storage, fastest, trim
 from penjing.sources import parse_source
 from penjing.tasks import tokens_disagree
 
@@ -52,9 +52,11 @@ def _check_loss(name: str) -> None:
 
 
 def _check_tuning(recipe: Recipe) -> None:
-    """Raises UsageError where Optuna is not installed, or a loss to choose from is not known."""
+    """Raises UsageError where Optuna is not installed, its storage cannot be opened, or a loss is not known."""
     if recipe.steps.tune.on:
         check_optuna()
+        if recipe.steps.tune.storage:
+            check_storage(recipe.steps.tune.storage)
         for name in (recipe.steps.tune.space or {}).get("loss", ()):
             _check_loss(str(name))
 

@@ -9,12 +9,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from penjing.core import PenjingError, Place, Recipe, clean
-from penjing.measure import speedup
+from penjing.core import PenjingError, Place, Recipe, clean, physical_memory
+from penjing.measure import latency, peak_memory, speedup
 from penjing.pipeline._job import Job
 from penjing.pipeline._times import faster
 
 BATCH_SIZES = (1, 8, 32)
+TRIED = 256  # examples: larger batches are timed where they fit
+LONGEST = 10  # seconds of one forward
 # What must be installed for the runtimes that are tried without being asked for; "compile" takes minutes.
 PACKAGES = {"eager": "torch", "onnx": "onnxruntime", "openvino": "openvino"}
 ROUNDS, WARM_UP, SECONDS = 12, 3, 1.5  # of both networks together
@@ -63,6 +65,9 @@ def _about(place: Place) -> dict[str, Any]:
 
 def _timed(job: Job, networks: tuple[nn.Module, nn.Module], place: Place) -> dict[str, Any]:
     """Both networks' times and the speed-up, or `why` there are none."""
+    why = _too_much(job, networks[0], place)
+    if why:
+        return {"why": why}
     try:
         return faster(
             speedup(
@@ -79,3 +84,19 @@ def _timed(job: Job, networks: tuple[nn.Module, nn.Module], place: Place) -> dic
         )
     except (PenjingError, RuntimeError) as error:  # torch's own: no memory, no kernel
         return {"why": clean(str(error).partition("\n")[0])}
+
+
+def _too_much(job: Job, reference: nn.Module, place: Place) -> str:
+    """Why a large batch is not timed: what one small batch takes, times as many examples."""
+    size = place.batch_size or 1
+    if size <= TRIED:
+        return ""
+    few = job.recipe.steps.measure.batch_sizes[0]
+    more, example = size / few, job.inputs.example(1)
+    held = more * peak_memory(reference, example, batch_size=few).value
+    if place.device == "cpu" and held > physical_memory() / 2:
+        return (
+            f"{size} examples would hold about {held / 1e9:.3g} GB, more than half of this machine's memory"
+        )
+    seconds = more * latency(reference, example, batch_size=few, repeats=3, warmup=1).value / 1000
+    return f"one forward of {size} examples would take about {seconds:.0f} s" if seconds > LONGEST else ""

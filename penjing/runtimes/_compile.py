@@ -1,7 +1,9 @@
 """torch.compile."""
 
-from contextlib import ExitStack
+import sys
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
+from inspect import signature
 from typing import Any
 
 import torch
@@ -15,6 +17,9 @@ from penjing.runtimes._place import device_of, untouched
 from penjing.runtimes._prepared import NodeTime, steady
 from penjing.runtimes._require import cannot_take
 
+APART: dict[str, Any] = (
+    {"isolate_recompiles": True} if "isolate_recompiles" in signature(torch.compile).parameters else {}
+)
 WARM = 3  # runs in which it compiles, and may think again
 
 
@@ -55,14 +60,14 @@ def prepare_compile(model: nn.Module, inputs: ExampleInputs, threads: int) -> Co
     with ExitStack() as held:
         held.enter_context(untouched(model))
         found = Compiled(
-            call=torch.compile(model, dynamic=False),
+            call=torch.compile(model, dynamic=False, **APART),
             inputs=inputs,
             device=device,
             threads=threads,
             batch_size=batch_of(inputs),
         )
         try:
-            with steady(threads), quiet():
+            with steady(threads), quiet(), _without_end():
                 for _ in range(WARM):
                     made = found.outputs()
             agree([tensor.cpu() for tensor in made], expected)
@@ -70,6 +75,11 @@ def prepare_compile(model: nn.Module, inputs: ExampleInputs, threads: int) -> Co
             raise cannot_take(model, "compile", error) from error
         found.held = held.pop_all()
     return found
+
+
+def _without_end() -> AbstractContextManager[None]:
+    """torch.compile counts the networks of a class together and runs the ninth eagerly: inside, it compiles all."""
+    return torch._dynamo.config.patch(recompile_limit=sys.maxsize, accumulated_recompile_limit=sys.maxsize)
 
 
 def _need_compiler() -> None:

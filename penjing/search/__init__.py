@@ -23,6 +23,7 @@ from penjing.search._tuning import Range as Range
 from penjing.search._tuning import Tried as Tried
 from penjing.search._tuning import Tuning as Tuning
 from penjing.search._tuning import check_optuna as check_optuna
+from penjing.search._tuning import check_storage as check_storage
 from penjing.search._tuning import choose as choose
 from penjing.search._tuning import open_study as open_study
 from penjing.search._tuning import tried as tried

@@ -186,8 +186,10 @@ def _pruned(
     def choose(allowed: Sequence[PruneGroup]) -> Choice:
         return found.for_budget(allowed, aim) if isinstance(aim, Budget) else found.for_ratio(allowed, aim)
 
-    slim, plan, _ = cutting.run(choose)
-    return slim, cutting.told(slim, plan, aim) if isinstance(aim, Budget) else plan
+    if not isinstance(aim, Budget):
+        return cutting.run(choose)[:2]
+    slim, plan, _ = cutting.run(choose, lambda allowed: found.narrowest(allowed, aim))
+    return slim, cutting.told(slim, plan, aim)
 
 
 def _weighed(cutting: Cutting, budget: Budget, clock: Clock) -> tuple[Cutting, Budget]:

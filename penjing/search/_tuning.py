@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from penjing.core import UsageError
+from penjing.core import RunError, UsageError
 
 if TYPE_CHECKING:
     from optuna import Study
+    from optuna.pruners import BasePruner
     from optuna.samplers import BaseSampler
     from optuna.storages import BaseStorage
     from optuna.storages.journal._file import BaseJournalFileLock
@@ -124,29 +125,46 @@ def open_study(where: str | Path, name: str, tuning: Tuning) -> "Study":
     """The study `name` in a journal file (a path) or a database (a URL), made where it is not there yet.
 
     A journal file suits several processes and NFS; a URL is what SQLAlchemy understands. Raises UsageError for a
-    storage that cannot be opened and where Optuna is not installed.
+    storage that cannot be opened and where Optuna is not installed, RunError for a journal that is damaged.
     """
     check_optuna()
     from optuna import create_study
-    from optuna.pruners import NopPruner, SuccessiveHalvingPruner
+    from optuna.pruners import NopPruner
 
-    with quiet():
-        try:
-            return create_study(
-                storage=_storage(where),
-                study_name=name,
-                direction="maximize" if tuning.larger else "minimize",
-                pruner=SuccessiveHalvingPruner(min_resource=1, reduction_factor=2)
-                if tuning.stop_early
-                else NopPruner(),
-                load_if_exists=True,
-            )
-        except Exception as error:
-            told = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-            raise UsageError(
-                f"steps.tune.storage: the study cannot be opened at {_shown(where)} ({told}). Fix: give a URL such as "
-                "sqlite:////folder/study.db or postgresql://HOST/NAME, or null for a file in the run folder"
+    with quiet(), _opened(where):
+        return create_study(
+            storage=_storage(where),
+            study_name=name,
+            direction="maximize" if tuning.larger else "minimize",
+            pruner=_halving() if tuning.stop_early else NopPruner(),
+            load_if_exists=True,
+        )
+
+
+def check_storage(url: str) -> None:
+    """Raises UsageError for a database that cannot be opened; its tables are made where they are not there yet."""
+    check_optuna()
+    from optuna.storages import get_storage
+
+    with quiet(), _opened(url):
+        get_storage(url)
+
+
+@contextmanager
+def _opened(where: str | Path) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        told = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        if isinstance(where, Path):
+            raise RunError(
+                f"{where} cannot be read ({told}): it is torn or altered. Fix: delete it and resume the run; its "
+                "trials are then made anew"
             ) from error
+        raise UsageError(
+            f"steps.tune.storage: the study cannot be opened at {_shown(where)} ({told}). Fix: give a URL such as "
+            "sqlite:////folder/study.db or postgresql://HOST/NAME, or null for a file in the run folder"
+        ) from error
 
 
 def tried(study: "Study") -> tuple[Tried, ...]:
@@ -190,6 +208,31 @@ def _tried(trial: "FrozenTrial") -> Tried:
         own=bool(told.get("own")),
         retry_of=told.get("retry_of"),
     )
+
+
+def _halving() -> "BasePruner":
+    """Successive halving among the trials that were not lost: a lost one's values come again in its next try."""
+    from optuna.pruners import SuccessiveHalvingPruner
+
+    class AmongKept(SuccessiveHalvingPruner):
+        def prune(self, study: Any, trial: Any) -> bool:
+            kept: Any = _Kept(study)
+            return super().prune(kept, trial)
+
+    return AmongKept(min_resource=1, reduction_factor=2)
+
+
+class _Kept:
+    """A study without its lost trials."""
+
+    def __init__(self, study: "Study") -> None:
+        self.study = study
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.study, name)
+
+    def get_trials(self, deepcopy: bool = True) -> "list[FrozenTrial]":
+        return [trial for trial in self.study.get_trials(deepcopy=deepcopy) if trial.state.name != "FAIL"]
 
 
 def _storage(where: str | Path) -> "BaseStorage | str":

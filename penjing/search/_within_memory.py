@@ -15,6 +15,8 @@ from penjing.search._memory_model import MemoryGauge
 from penjing.search._prove import prove
 from penjing.structure import Structure
 
+Choose = Callable[[Sequence[PruneGroup]], Choice]
+Cut = tuple[nn.Module, Plan, Mapping[str, int]]
 BOUND = "Of the budget,"  # how the policy that names the tightest limit begins
 NEAR = 0.95  # of the limit: what a network must reach to have used its budget
 ROUNDS = 4
@@ -36,18 +38,22 @@ class Cutting:
     gauge: MemoryGauge | None = None
     limit: float = 0.0
 
-    def run(
-        self, choose: Callable[[Sequence[PruneGroup]], Choice]
-    ) -> tuple[nn.Module, Plan, Mapping[str, int]]:
+    def run(self, choose: Choose, narrowest: Choose | None = None) -> Cut:
         """The network, its plan, and the units kept by group name; memory is predicted anew from each measured network,
         at most four times.
 
+        Where too little memory is predicted to be in reach, what `narrowest` leaves is measured before that is said.
         Raises `BudgetError` where none was measured within the limit.
         """
-        best: tuple[float, tuple[nn.Module, Plan, Mapping[str, int]]] | None = None
+        best: tuple[float, Cut] | None = None
         seen: list[float] = []
         for _ in range(ROUNDS):
-            found = self._once(choose)
+            try:
+                found = self._within_reach(choose, narrowest)
+            except BudgetError:
+                if best is None:
+                    raise
+                break
             if self.gauge is None:
                 return found
             slim, _, kept = found
@@ -85,9 +91,17 @@ class Cutting:
             return self.gauge.measured(model)
         return {"params": count_params, "size": state_bytes}[metric](model)
 
-    def _once(
-        self, choose: Callable[[Sequence[PruneGroup]], Choice]
-    ) -> tuple[nn.Module, Plan, Mapping[str, int]]:
+    def _within_reach(self, choose: Choose, narrowest: Choose | None) -> Cut:
+        try:
+            return self._once(choose)
+        except BudgetError as error:
+            if self.gauge is None or narrowest is None or "memory" not in error.missed:
+                raise
+        slim, _, kept = self._once(narrowest)
+        self.gauge.learn(kept, self.gauge.measured(slim))
+        return self._once(choose)
+
+    def _once(self, choose: Choose) -> Cut:
         last: dict[str, Choice] = {}
 
         def chosen(allowed: Sequence[PruneGroup]) -> Choice:

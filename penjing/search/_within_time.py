@@ -39,8 +39,8 @@ class Clock:
     def __post_init__(self) -> None:
         for name, least in (("batch_size", 1), ("threads", 1), ("seed", 0)):
             value = getattr(self, name)
-            whole = isinstance(value, int) and not isinstance(value, bool)
-            if not (value is None and name != "seed") and not (whole and value >= least):
+            whole = isinstance(value, int) and not isinstance(value, bool) and value >= least
+            if not whole and not (value is None and name != "seed"):
                 raise UsageError(f"{name}={value!r} must be an integer of at least {least}")
         if not isinstance(self.runtime, str):
             raise UsageError(f"runtime={self.runtime!r} must be a name such as 'eager' or 'onnx'")

@@ -111,8 +111,9 @@ def _try(study: "Study", trial: "Trial", tuning: Tuning, objective: Objective, b
     own, begun = bool(trial.user_attrs.get("own")), time.perf_counter()
     for key, value in _here().items():
         trial.set_user_attr(key, value)
-    study.sampler = tuning.sampler(trial.number)
+    study.sampler = tuning.sampler(_turn(study, trial))
     options = _drawn(trial, tuning)
+    trial.set_user_attr("options", options)
     state, value, loss, why = TrialState.COMPLETE, None, None, ""
     try:
         with _beating(trial, beat) as lost:
@@ -149,6 +150,12 @@ def _end(
         if loss is not None:
             trial.set_user_attr("loss", float(loss))
         study.tell(trial, value if state.name == "COMPLETE" else None, state=state)
+
+
+def _turn(study: "Study", trial: "Trial") -> int:
+    """The number that the trial would have if none had been lost: what it draws then does not depend on kills."""
+    first = int(trial.user_attrs.get("retry_of", trial.number))
+    return first - sum("retry_of" in one.user_attrs for one in study.get_trials(deepcopy=False)[:first])
 
 
 def _drawn(trial: "Trial", tuning: Tuning) -> dict[str, Any]:
@@ -245,9 +252,9 @@ def _give_up(study: "Study", number: int, why: str, *, again: bool = False) -> N
 def _again(study: "Study", trial: "FrozenTrial", why: str) -> None:
     told = trial.user_attrs
     times = int(told.get("times", 1)) + (why == GONE)
-    if times > TRIES or not (trial.params or told.get("own")):
+    if times > TRIES:
         return
-    options = trial.params or trial.system_attrs.get("fixed_params", {})
+    options = told.get("options") or trial.system_attrs.get("fixed_params", {})
     kept = {"own": True} if told.get("own") else {}
     study.enqueue_trial(
         dict(options), user_attrs={**kept, "times": times, "retry_of": told.get("retry_of", trial.number)}

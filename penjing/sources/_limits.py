@@ -1,6 +1,5 @@
 """How large a network may be that sizes from a recipe, a folder or an artifact ask for."""
 
-import os
 import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules import module as hooks
 from torch.nn.parameter import is_lazy
 
-from penjing.core import SourceError, cut
+from penjing.core import SourceError, cut, physical_memory
 
 LARGEST = 1_000_000_000
 MOST: Mapping[str, int] = {
@@ -98,8 +97,4 @@ def bounded(where: str) -> Iterator[None]:
 
 def most_values() -> int:
     """How many float32 values this machine's memory holds, and no more than 20 thousand million."""
-    try:
-        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):  # no POSIX
-        return MOST_VALUES
-    return min(MOST_VALUES, memory // 4)
+    return int(min(MOST_VALUES, physical_memory() // 4))

@@ -198,9 +198,8 @@ def _load_code(
 ) -> LoadedSource:
     if not trusted:
         raise SourceError(
-            f"{parsed} runs code that penjing does not know. Fix: if you trust it, say so with "
-            "trust_files=True; "
-            "recipes and saved networks may never name it"
+            f"{parsed} runs code that penjing does not know. Fix: if you trust it, say so with trust_files=True (on "
+            f"the command line: --model {parsed}); recipes and saved networks may never name it"
         )
     if weights == "pretrained":
         raise SourceError(

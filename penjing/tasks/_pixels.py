@@ -84,6 +84,10 @@ def load_pixels(
     if bad and not skip_bad:
         raise DataError(_unreadable(bad))
     kept = [i for i, result in enumerate(results) if isinstance(result, bytes)]
+    if not kept:
+        raise DataError(
+            f"No picture is left of {len(examples)}; {bad[0]}. Fix: give pictures that can be read"
+        )
     digests = [result for result in results if isinstance(result, bytes)]
     if cache is None:
         return Loaded(Streamed([examples[i].content for i in kept], size, threads), digests, kept, bad)

@@ -105,7 +105,7 @@ def load_sounds(
     kept = [i for i, result in enumerate(results) if isinstance(result, _Read)]
     if not kept:
         raise DataError(
-            f"No clip is left of {len(examples)}; {bad[0] if bad else ''} Fix: give clips that can be read"
+            f"No clip is left of {len(examples)}; {bad[0] if bad else ''}. Fix: give clips that can be read"
         )
     reads = [result for result in results if isinstance(result, _Read)]
     features = [read.features for read in reads if read.features is not None]

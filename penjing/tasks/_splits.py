@@ -288,7 +288,14 @@ def _check(data: ToSplit, chosen: Sequence[Indices], wanted: Sequence[int], mini
         counts = np.bincount(data.targets[part], minlength=len(data.labels))
         few = {label: int(count) for label, count in zip(data.labels, counts, strict=True) if count < minimum}
         if few:
-            raise DataError(_too_few(few, f"the {name} split needs at least {minimum} of each class"))
+            need = f"the {name} split needs at least {minimum} of each class"
+            several = contradictions(data.digests, data.targets)
+            need += (
+                f" ({several} contents stand under several classes, and go to one split whole)"
+                if several
+                else ""
+            )
+            raise DataError(_too_few(few, need))
 
 
 def _too_few(few: Mapping[str, int], need: str) -> str:

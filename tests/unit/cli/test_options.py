@@ -50,6 +50,12 @@ def test_options_win_over_the_file(tmp_path: Path):
     assert recipe_from(str(file), {"data.source": "a", "data.skip_bad": True}).data.splits == (0.5, 0.2, 0.3)
 
 
+def test_weights_of_a_recipe_without_a_model_are_those_of_the_command_lines(tmp_path: Path):
+    file = tmp_path / "r.yaml"
+    file.write_text("weights: w.safetensors\nbudget: macs<=0.5x\ndata: d\n")
+    assert recipe_from(str(file), {"model": "file:net.py:make"}).weights == "w.safetensors"
+
+
 def test_code_in_a_file_is_refused_unless_the_command_line_names_it(tmp_path: Path):
     file = tmp_path / "r.yaml"
     file.write_text("model: file:net.py:make\nbudget: macs<=0.5x\ndata: d\n")

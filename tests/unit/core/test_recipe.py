@@ -44,6 +44,9 @@ MISTAKES = (
     ),
     Mistake("ever more", {"steps": {"choose": {"keep": [2, 5]}}}, "ever fewer"),
     Mistake("an option of choose", {"steps": {"choose": {"second": 5}}}, "did you mean `seconds`?"),
+    Mistake("too many", {"steps": {"recover": {"reconstruct_examples": 10**30}}}, "reconstruct_examples"),
+    Mistake("a giant batch", {"steps": {"transfer": {"batch_size": 10**30}}}, "steps.transfer.batch_size"),
+    Mistake("a giant picture", {"image_size": 100_000}, "image_size"),
     Mistake("not a number", {"steps": {"recover": {"lr": float("nan")}}}, "steps.recover.lr"),
 )
 
@@ -188,6 +191,14 @@ def test_wrong_splits_are_explained_in_words(splits: object):
         Recipe.of(BASE | {"data": {"source": "x", "splits": splits}})
     assert "constrained" not in str(raised.value)
     assert str(raised.value).count("data.splits") == 1
+
+
+def test_on_is_a_key_like_any_other(tmp_path: Path):
+    file = tmp_path / "recipe.yaml"
+    file.write_text("steps:\n  choose:\n    on: false\n")
+    assert read_yaml(file) == {"steps": {"choose": {"on": False}}}
+    file.write_text("steps:\n  choose: {on: auto}\n")
+    assert Recipe.of(BASE | read_yaml(file)).steps.choose.on == "auto"
 
 
 def test_stored_recipes_need_no_aliases(tmp_path: Path):

@@ -236,6 +236,17 @@ def test_compile_answers_as_eager() -> None:
     assert network.training
 
 
+@pytest.mark.slow
+def test_more_networks_of_a_class_than_torch_compiles_by_itself() -> None:
+    """Past torch's limit (8, here 1) a network would silently run eagerly."""
+    x = torch.randn(2, 5, 6)
+    with torch._dynamo.config.patch(recompile_limit=1, accumulated_recompile_limit=1):
+        for hidden in (8, 9, 10):
+            before = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+            prepare(Feedforward(hidden), x, runtime="compile", threads=1).close()
+            assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == before + 1
+
+
 def test_compile_without_a_compiler_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     def none(*_: object) -> str:
         raise RuntimeError("no compiler")

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import penjing as pj
 from penjing.measure import peak_memory
@@ -122,6 +122,28 @@ def test_the_nearest_that_is_named_can_be_met() -> None:
     size = caught.value.missed["size"]
     slim, _ = pj.prune(net(), X, budget=f"size<={size / 1000}KB")
     assert stored(slim) == size
+
+
+class Encoder(nn.Module):
+    """Its attention's memory is not what the trace predicts of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.TransformerEncoderLayer(64, 4, 256, batch_first=True, dropout=0.0)
+        self.head = nn.Linear(64, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.layer(x).mean(1))
+
+
+def test_the_nearest_memory_was_measured() -> None:
+    torch.manual_seed(0)
+    model, x = Encoder().eval(), torch.randn(4, 16, 64)
+    with pytest.raises(pj.BudgetError) as caught:
+        pj.prune(model, x, budget="memory<=0.0001x")
+    nearest = caught.value.missed["memory"]
+    slim, _ = pj.prune(model, x, budget=f"memory<={nearest / 1000}KB")
+    assert pj.measure.peak_memory(slim, x).value <= nearest
 
 
 def test_a_budget_of_bytes_that_holds_is_no_reason_to_cut() -> None:

@@ -216,6 +216,13 @@ def test_unreadable_pictures_are_named_or_left_out(pictures: Path) -> None:
     assert fingerprints(again) == fingerprints(data)
 
 
+def test_no_readable_picture_at_all(pictures: Path) -> None:
+    for path in filter(Path.is_file, pictures.rglob("*")):
+        path.write_bytes(b"no picture")
+    with pytest.raises(DataError, match=r"No picture is left of 36; .*not a picture of a known kind"):
+        image_data(pictures, skip_bad=True, **COLOUR)
+
+
 def test_a_missing_file_names_its_row(pictures: Path) -> None:
     rows = table_rows(pictures)
     rows[6]["file"] = "cat/absent.png"
