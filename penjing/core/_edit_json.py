@@ -1,13 +1,16 @@
 """Edits as plain JSON, and back; nothing read from a file runs code."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from penjing.core._edits import (
+    AdjustComponent,
     DropBlock,
     Edit,
     MergeWeight,
+    OptionValue,
     Removal,
     RemoveUnits,
     ReplaceComponent,
@@ -125,6 +128,36 @@ def _merge(body: Mapping[str, Any]) -> MergeWeight:
     )
 
 
+def _adjust_to_dict(edit: AdjustComponent) -> dict[str, Any]:
+    options = {name: list(value) if isinstance(value, tuple) else value for name, value in edit.options}
+    return {
+        "adjustment": edit.kind,
+        "modules": list(edit.modules),
+        "options": options,
+        "tensors": [list(t) for t in edit.tensors],
+    }
+
+
+def _adjust(body: Mapping[str, Any]) -> AdjustComponent:
+    options = body["options"]
+    if not isinstance(options, dict):
+        raise PlanError(f"plan holds {options!r} where an adjustment's options are meant")
+    return AdjustComponent(
+        kind=text_of(body["adjustment"]),
+        modules=tuple(map(text_of, list_of(body["modules"]))),
+        options=tuple(sorted((text_of(name), _option(value)) for name, value in options.items())),
+        tensors=tuple((text_of(name), _size(size)) for name, size in list_of(body["tensors"])),
+    )
+
+
+def _option(value: Any) -> OptionValue:
+    if isinstance(value, list):
+        return tuple(_size(item) for item in value)
+    if value is None or isinstance(value, bool | str) or (isinstance(value, float) and math.isfinite(value)):
+        return value
+    return _size(value)
+
+
 def _pack(indices: tuple[int, ...]) -> str:
     """Sorted indices as runs.
 
@@ -189,6 +222,7 @@ _KINDS: dict[type, str] = {
     ReplaceComponent: "replace_component",
     ScaleTensor: "scale_tensor",
     MergeWeight: "merge_weight",
+    AdjustComponent: "adjust_component",
 }
 _CODECS = {
     "remove_units": _Codec(_units_to_dict, _units),
@@ -197,4 +231,5 @@ _CODECS = {
     "replace_component": _Codec(_component_to_dict, _component),
     "scale_tensor": _Codec(_scale_to_dict, _scale),
     "merge_weight": _Codec(_merge_to_dict, _merge),
+    "adjust_component": _Codec(_adjust_to_dict, _adjust),
 }

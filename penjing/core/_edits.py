@@ -51,6 +51,29 @@ class ReplaceComponent:
     kind: str
 
 
+OptionValue = int | float | str | bool | tuple[int, ...] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdjustComponent:
+    """Modules that become others: `kind` is a name in surgery's registry of adjustments, `options` is what it is told,
+    sorted by name, and `tensors` are the names that vanish, with their first dim. What it makes has names of its own.
+
+    Later edits speak of the network that it leaves. Its weights are computed from those of the modules alone.
+    """
+
+    kind: str
+    modules: tuple[str, ...]
+    options: tuple[tuple[str, OptionValue], ...] = ()
+    tensors: tuple[tuple[str, int], ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.modules or len(set(self.modules)) != len(self.modules):
+            raise PlanError(
+                f"adjustment {self.kind!r} names {self.modules}: it needs different modules, one or more"
+            )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MergeWeight:
     """A weight that the module computes in its forward (weight_norm, spectral_norm, any parametrization; `kind` says
@@ -80,4 +103,4 @@ class ScaleTensor:
             )
 
 
-Edit = RemoveUnits | SetAttribute | DropBlock | ReplaceComponent | ScaleTensor | MergeWeight
+Edit = RemoveUnits | SetAttribute | DropBlock | ReplaceComponent | ScaleTensor | MergeWeight | AdjustComponent

@@ -4,11 +4,11 @@ import json
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import chain
+from itertools import chain, groupby
 from types import MappingProxyType
 
 from penjing.core._edit_json import edit_from_dict, edit_to_dict, list_of, text_of
-from penjing.core._edits import DropBlock, Edit, Removal, RemoveUnits, ScaleTensor
+from penjing.core._edits import AdjustComponent, DropBlock, Edit, Removal, RemoveUnits, ScaleTensor
 from penjing.core._errors import PlanError
 
 SCHEMA = 1
@@ -76,6 +76,20 @@ class Plan:
             policies=self.policies,
         )
 
+    def stages(self) -> "tuple[Plan, ...]":
+        """The plan in parts, each in the coordinates of what the parts before it leave: edits that work together, or
+        adjustments in a row. Fingerprints are the whole plan's.
+        """
+        parts = [tuple(run) for _, run in groupby(self.edits, key=lambda e: isinstance(e, AdjustComponent))]
+        if len(parts) < 2:
+            return (self,)
+        found, before = [], replace(self, edits=())
+        for part in parts:
+            whole = replace(self, edits=before.edits + part)
+            found.append(whole.since(before, self.fingerprint))
+            before = whole
+        return tuple(found)
+
     def to_json(self) -> str:
         body = {
             "schema": SCHEMA,
@@ -136,7 +150,7 @@ def _together(parts: Sequence[Iterable[int]]) -> tuple[int, ...]:
 def _removals(edit: Edit) -> Iterable[tuple[str, int, Iterable[int]]]:
     if isinstance(edit, RemoveUnits):
         yield from ((r.name, r.dim, r.indices) for r in edit.removals)
-    elif isinstance(edit, DropBlock):
+    elif isinstance(edit, DropBlock | AdjustComponent):
         yield from ((name, 0, range(size)) for name, size in edit.tensors)
 
 
@@ -159,7 +173,7 @@ class _KeptIndices:
                 for r in edit.removals
             )
             return replace(edit, removals=removals)
-        if isinstance(edit, DropBlock):
+        if isinstance(edit, DropBlock | AdjustComponent):
             return replace(
                 edit, tensors=tuple((n, size + sign * len(self._gone(n, 0))) for n, size in edit.tensors)
             )

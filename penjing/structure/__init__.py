@@ -43,6 +43,14 @@ from penjing.structure._network._walk import every_path as every_path
 from penjing.structure._network._walk import first_paths as first_paths
 from penjing.structure._network._walk import named_buffers as named_buffers
 from penjing.structure._network._walk import named_parameters as named_parameters
+from penjing.structure._parts import ACTIVATION as ACTIVATION
+from penjing.structure._parts import CONVOLUTION as CONVOLUTION
+from penjing.structure._parts import LINEAR as LINEAR
+from penjing.structure._parts import NORM as NORM
+from penjing.structure._parts import POOL as POOL
+from penjing.structure._parts import Part as Part
+from penjing.structure._parts import Parts as Parts
+from penjing.structure._parts import parts_of as parts_of
 from penjing.structure._products import Parameters as Parameters
 from penjing.structure._products import Product as Product
 from penjing.structure._products import Rows as Rows

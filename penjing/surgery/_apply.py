@@ -7,7 +7,14 @@ import torch
 from torch import nn
 
 from penjing.core import PlanError, UsageError
-from penjing.core._edits import DropBlock, MergeWeight, ReplaceComponent, ScaleTensor, SetAttribute
+from penjing.core._edits import (
+    AdjustComponent,
+    DropBlock,
+    MergeWeight,
+    ReplaceComponent,
+    ScaleTensor,
+    SetAttribute,
+)
 from penjing.core._plan import Plan
 from penjing.structure import (
     alone,
@@ -22,6 +29,7 @@ from penjing.structure import (
     plain_tensors,
     set_attribute,
 )
+from penjing.surgery._adjustments import adjust
 from penjing.surgery._components import replace_component
 from penjing.surgery._records import rebuild_records
 from penjing.surgery._rescale import scaled, scalings
@@ -50,6 +58,23 @@ def apply(model: nn.Module, plan: Plan) -> nn.Module:
 
 def carry_out(model: nn.Module, plan: Plan) -> nn.Module:
     """`apply` to a network that the plan is known to belong to, without computed weights."""
+    for stage in plan.stages():
+        model = carry_out_stage(model, stage)
+    return model
+
+
+def carry_out_stage(model: nn.Module, stage: Plan) -> nn.Module:
+    """A new network with the edits of one of a plan's `stages`, which all are adjustments or none is."""
+    if any(isinstance(edit, AdjustComponent) for edit in stage.edits):
+        adjusted = copied(model, {})
+        for edit in stage.edits:
+            assert isinstance(edit, AdjustComponent)
+            adjust(adjusted, edit)
+        return adjusted
+    return _carried_out(model, stage)
+
+
+def _carried_out(model: nn.Module, plan: Plan) -> nn.Module:
     removed = plan.removed
     memo: dict[int, Any] = {}
     for edit in plan.edits:

@@ -9,11 +9,13 @@ import torch
 from torch import nn
 
 from penjing.core import PenjingError, PlanError, TraceError
-from penjing.core._edits import DropBlock, MergeWeight
+from penjing.core._edits import AdjustComponent, DropBlock, MergeWeight
 from penjing.core._groups import PruneGroup
 from penjing.core._plan import Plan
-from penjing.structure import ExampleInputs, Structure, Trace, alone, interrupted, trace
-from penjing.surgery._apply import apply, named_states
+from penjing.structure import ExampleInputs, Structure, Trace, alone, fingerprint, interrupted, trace
+from penjing.surgery._adjusted import function_kept, misshapen
+from penjing.surgery._adjustments import keeps_function, told
+from penjing.surgery._apply import apply, carry_out_stage, named_states
 from penjing.surgery._compare import constant_difference, structural_difference
 from penjing.surgery._cut import retrace
 from penjing.surgery._exact import Exactness, Subject, exactness
@@ -30,7 +32,8 @@ class Verification:
     type of the comparison: float64, or float32 for a network with kernels that know no float64, which then agrees to
     1e-5 instead of 1e-9. `shapes` are those of the tensors it ran on, example by example: heavy networks are compared
     on fewer pixels, frames and examples (see `verify`); `thinned` says that places were left out inside both networks
-    instead. It says nothing about accuracy.
+    instead. `adjusted` are the adjustments that change what the network computes, in words: of them it is proven that
+    the network is the one that they make, not that it equals another. It says nothing about accuracy.
     """
 
     passed: bool
@@ -38,6 +41,7 @@ class Verification:
     checked: tuple[str, ...]
     cause: str = ""
     precision: str = "float64"
+    adjusted: tuple[str, ...] = ()
     shapes: tuple[tuple[tuple[int, ...], ...], ...] = ()
     thinned: bool = False
 
@@ -79,11 +83,58 @@ def verify(
     """
     try:
         with alone():
+            if any(isinstance(edit, AdjustComponent) for edit in plan.edits):
+                return _in_stages(model, slim, plan, example_inputs)
             base = _base(model, plan)
             structure = trace(base, example_inputs)
             return check(base, slim, structure, plan, example_inputs, expected=apply(model, plan))
     except PenjingError as error:
         return Verification(passed=False, max_error=float("nan"), checked=(), cause=str(error))
+
+
+def _in_stages(model: nn.Module, slim: nn.Module, plan: Plan, example_inputs: Any) -> Verification:
+    """What is proven of every stage together: the largest error, all groups, the first failure."""
+    expected = apply(model, plan)
+    cause = _foreign_weights(slim, expected, plan.removed)
+    now, whole = model, Verification(passed=True, max_error=0.0, checked=())
+    for number, part in enumerate(plan.stages()):
+        if cause:
+            break
+        stage = replace(part, fingerprint=fingerprint(now))
+        made = apply(now, stage) if number == 0 else carry_out_stage(now, stage)
+        if any(isinstance(edit, AdjustComponent) for edit in stage.edits):
+            found = _adjusted(now, made, stage, example_inputs)
+        else:
+            found = verify(now, made, stage, example_inputs)
+        whole, cause, now = _together(whole, found), found.cause, made
+    return replace(whole, passed=False, max_error=float("nan"), cause=cause) if cause else whole
+
+
+def _adjusted(before: nn.Module, after: nn.Module, stage: Plan, example_inputs: Any) -> Verification:
+    """That adjustments which claim to keep the function do, and that the network runs and gives what it gave."""
+    edits = [edit for edit in stage.edits if isinstance(edit, AdjustComponent)]
+    adjusted = tuple(told(edit) for edit in edits if not keeps_function(edit))
+    verdict = Verification(passed=True, max_error=0.0, checked=(), adjusted=adjusted)
+    cause = misshapen(before, after, example_inputs)
+    if cause:
+        return replace(verdict, passed=False, cause=cause)
+    error, precision = function_kept(before, edits, example_inputs)
+    if not error <= precision.tolerance:
+        cause = f"an adjustment that is to keep the function changes it by {error:.2e}"
+    return replace(verdict, passed=not cause, max_error=error, precision=precision.name, cause=cause)
+
+
+def _together(first: Verification, second: Verification) -> Verification:
+    single = SINGLE.name in (first.precision, second.precision)
+    return Verification(
+        passed=first.passed and second.passed,
+        max_error=max(first.max_error, second.max_error),
+        checked=first.checked + second.checked,
+        adjusted=first.adjusted + second.adjusted,
+        precision=SINGLE.name if single else first.precision,
+        shapes=first.shapes + second.shapes,
+        thinned=first.thinned or second.thinned,
+    )
 
 
 def _base(model: nn.Module, plan: Plan) -> nn.Module:
