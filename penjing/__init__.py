@@ -37,6 +37,8 @@ _HOMES = {
     "Structure": "structure",
     "trace": "structure",
     "Verification": "surgery",
+    "adjust": "surgery",
+    "adjustments": "surgery",
     "apply": "surgery",
     "verify": "surgery",
     "remap_optimizer": "surgery",
@@ -114,6 +116,8 @@ if TYPE_CHECKING:
     from penjing.structure import Structure as Structure
     from penjing.structure import trace as trace
     from penjing.surgery import Verification as Verification
+    from penjing.surgery import adjust as adjust
+    from penjing.surgery import adjustments as adjustments
     from penjing.surgery import apply as apply
     from penjing.surgery import remap_optimizer as remap_optimizer
     from penjing.surgery import verify as verify

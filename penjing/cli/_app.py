@@ -175,12 +175,18 @@ def inspect(
         bool,
         typer.Option("--roofline", help="Time it, and say how far it is from what this machine could do."),
     ] = False,
+    adjustments: Annotated[
+        bool,
+        typer.Option("--adjustments", help="List what components could become, and why others cannot."),
+    ] = False,
     as_json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     """Complexity per layer, what may shrink, and what may not and why."""
-    found = inspect_network(source, image_size=image_size, trust=True, model=model, task=task, bound=roofline)
+    found = inspect_network(
+        source, image_size=image_size, trust=True, model=model, task=task, bound=roofline, options=adjustments
+    )
     if as_json:
         say_json(found)
     elif not quiet:

@@ -1,6 +1,7 @@
 """What `inspect`, `compare` and `--dry-run` print."""
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +13,8 @@ from penjing.cli._screen import duration, show_tried
 from penjing.core import Recipe, clean
 from penjing.export import Exported
 from penjing.report import Listing, count, from_right, size, table
+
+MOST_CAUSES = 30  # shown of why components are left alone
 
 
 def show_plan(recipe: Recipe, seconds: Mapping[str, float], out: str) -> None:
@@ -44,6 +47,25 @@ def show_structure(found: Mapping[str, Any]) -> None:
     show_tried(found.get("tried"))
     if "roofline" in found:
         _show_roofline(console, found["roofline"])
+    if "adjustments" in found:
+        _show_adjustments(console, found)
+
+
+def _show_adjustments(console: Console, found: Mapping[str, Any]) -> None:
+    """What could be done, by what it leaves of the MACs, and why nothing can be done elsewhere, by how often."""
+    rows = [row for row in found["adjustments"] if "says" in row]
+    drawn = Table("what", *map(_right, ("params", "MACs", "of the MACs")), "function", title="Adjustments")
+    for row in sorted(rows, key=lambda row: row["macs"]):
+        share = f"{row['macs'] / max(1, found['macs']):.3f}"
+        kept = "kept" if row["exact"] else "changed"
+        drawn.add_row(_safe(row["says"]), count(row["params"]), count(row["macs"]), share, kept)
+    console.print(drawn if rows else "Nothing can be adjusted.")
+    why = Counter((row["kind"], row["why"]) for row in found["adjustments"] if "why" in row)
+    left = Table("kind", "modules", "why not", title="Left alone")
+    for (kind, cause), times in why.most_common(MOST_CAUSES):
+        left.add_row(kind, str(times), _safe(cause))
+    if why:
+        console.print(left)
 
 
 def _show_roofline(console: Console, found: Mapping[str, Any]) -> None:

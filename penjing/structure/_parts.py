@@ -88,7 +88,7 @@ def parts_of(structure: Structure) -> Parts:
     runs: dict[str, list[ModuleCall]] = {}
     for call in graph.modules:
         runs.setdefault(call.path, []).append(call)
-    names = {value: name for name, value in reversed(graph.states.items())}
+    names = {value: name for name, value in reversed(list(graph.states.items()))}
     found: dict[str, Part] = {}
     refused: dict[str, str] = {}
     for path, calls in sorted(runs.items(), key=lambda item: item[1][0].first_op):

@@ -1,7 +1,7 @@
 """Change a network's structure, and prove the change."""
 
 from penjing.surgery._adjusting import Adjustable as Adjustable
-from penjing.surgery._adjusting import adjusted as adjusted
+from penjing.surgery._adjusting import adjust as adjust
 from penjing.surgery._adjusting import adjustments as adjustments
 from penjing.surgery._adjustments import told as told
 from penjing.surgery._apply import apply as apply

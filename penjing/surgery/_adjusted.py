@@ -18,7 +18,7 @@ from penjing.structure import (
     output_tensors,
     trace_forward,
 )
-from penjing.surgery._adjustments import adjust, keeps_function
+from penjing.surgery._adjustments import change, keeps_function
 from penjing.surgery._precision import DOUBLE, SINGLE, Precision
 
 
@@ -72,7 +72,7 @@ def _largest(
                 if keeps_function(edit)
                 else []
             )
-            adjust(now, edit)
+            change(now, edit)
             now.eval()
             for example, reference in zip(examples, before, strict=False):
                 error = max(error, _apart(output_tensors(call_with(now, example)), reference))

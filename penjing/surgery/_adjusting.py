@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import nn
 
@@ -70,7 +70,7 @@ def _tried(
             found = output_shapes(made, example_inputs)
             why = "" if found == shapes else f"its outputs have shapes {found}, and had {shapes}"
         except PenjingError as error:
-            why = str(error).partition("\n")[0]
+            why = str(error).partition(" while tracing: ")[0].partition("\n")[0]
         if why:
             yield Adjustable(
                 kind=one.kind, module=one.modules[0], why=f"the network would not run with it: {why}"
@@ -81,7 +81,7 @@ def _tried(
             )
 
 
-def adjusted(
+def adjust(
     model: nn.Module, example_inputs: ExampleInputs | list[ExampleInputs], edits: Sequence[AdjustComponent]
 ) -> tuple[nn.Module, Plan]:
     """The network with these edits, one after the other, and the plan; `model` is left untouched.
@@ -92,9 +92,10 @@ def adjusted(
     """
     refuse_unsupported(model)
     merged, merging = merge_weights(model)
-    plan = Plan(edits=tuple(edits), fingerprint=fingerprint(merged), policies=tuple(map(told, edits)))
+    plan = Plan(edits=tuple(edits), fingerprint=fingerprint(merged))
     plan = plan if merging is None else merging.then(plan)
     slim = apply(model, plan)
+    plan = replace(plan, policies=(*plan.policies, *map(told, edits)))
     proof = verify(model, slim, plan, example_inputs)
     if not proof.passed:
         raise VerificationError(f"the adjusted network is not proven: {proof.cause}")

@@ -29,7 +29,7 @@ from penjing.structure import (
     plain_tensors,
     set_attribute,
 )
-from penjing.surgery._adjustments import adjust
+from penjing.surgery._adjustments import change
 from penjing.surgery._components import replace_component
 from penjing.surgery._records import rebuild_records
 from penjing.surgery._rescale import scaled, scalings
@@ -69,7 +69,7 @@ def carry_out_stage(model: nn.Module, stage: Plan) -> nn.Module:
         adjusted = copied(model, {})
         for edit in stage.edits:
             assert isinstance(edit, AdjustComponent)
-            adjust(adjusted, edit)
+            change(adjusted, edit)
         return adjusted
     return _carried_out(model, stage)
 

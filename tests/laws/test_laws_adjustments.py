@@ -11,7 +11,7 @@ from torch import nn
 
 import penjing as pj
 from penjing.core import PenjingError
-from penjing.surgery import adjusted, adjustments
+from penjing.surgery import adjust, adjustments
 
 
 class Residual(nn.Module):
@@ -125,7 +125,9 @@ NETWORKS: dict[str, Callable[[], tuple[nn.Module, Any]]] = {
     "strided": lambda: _pictures(
         nn.Conv2d(16, 32, 3, stride=2, bias=False), nn.BatchNorm2d(32), nn.Hardswish(), nn.Conv2d(32, 16, 1)
     ),
-    "branches": lambda: _pictures(Inverted(16), nn.Conv2d(16, 16, 3, padding=1, groups=4), nn.BatchNorm2d(16), nn.ELU()),
+    "grouped": lambda: _pictures(
+        Inverted(16), nn.Conv2d(16, 16, 3, padding=1, groups=4), nn.BatchNorm2d(16), nn.ELU()
+    ),
 }  # fmt: skip
 
 
@@ -150,19 +152,15 @@ def composed(model: nn.Module, example: Any, seed: int, steps: int = 10) -> tupl
         found = [one for one in adjustments(now, example) if one.edit is not None]
         kinds = sorted({one.kind for one in found})
         kind = draw.choice([*kinds, "prune", "prune"])
-        try:
-            if kind == "prune":
-                later, more = pj.prune(now, example, ratio=0.25)
-            else:
-                edit = draw.choice([one.edit for one in found if one.kind == kind])
-                later, more = adjusted(now, example, [edit])
-        except PenjingError as error:
-            assert kind == "prune", (done, kind, error)  # nothing is left to prune
-            done.append("-")
-            continue
-        plan = more if plan is None else plan.then(more)
-        now = later
         done.append(kind)
+        if kind == "prune":
+            try:
+                now, more = pj.prune(now, example, ratio=0.25)
+            except PenjingError:  # nothing is left to prune
+                continue
+        else:
+            now, more = adjust(now, example, [draw.choice([one.edit for one in found if one.kind == kind])])
+        plan = more if plan is None else plan.then(more)
     return now, plan, done
 
 
@@ -187,7 +185,7 @@ def test_what_claims_to_keep_the_function_does(name: str) -> None:
     model, example = model.double(), example.double()
     exact = [one for one in adjustments(model, example) if one.exact and one.edit is not None]
     for one in exact:
-        slim, plan = adjusted(model, example, [one.edit])  # type: ignore[list-item]
+        slim, plan = adjust(model, example, [one.edit])  # type: ignore[list-item]
         answer = model(example)
         error = (slim(example) - answer).abs().max() / max(1.0, answer.abs().max().item())
         assert error <= 1e-9, one.says

@@ -7,6 +7,6 @@ from penjing.surgery._adjustments import _heads as _heads
 from penjing.surgery._adjustments import _kernels as _kernels
 from penjing.surgery._adjustments import _links as _links
 from penjing.surgery._adjustments import _pools as _pools
-from penjing.surgery._adjustments._registry import adjust as adjust
+from penjing.surgery._adjustments._registry import change as change
 from penjing.surgery._adjustments._registry import keeps_function as keeps_function
 from penjing.surgery._adjustments._registry import told as told

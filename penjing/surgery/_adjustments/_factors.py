@@ -1,5 +1,6 @@
 """Layers in two factors of lower rank: by SVD, along rows and columns, or depthwise and pointwise."""
 
+import math
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 
@@ -101,8 +102,8 @@ def _low_ranks(site: Site) -> Iterator[AdjustComponent | Misfit]:
         if part.kind == CONVOLUTION and part.op.args[8] != 1:
             yield Misfit(kind=LOW_RANK, module=part.path, why="it is a convolution in groups")
             continue
-        out, *rest = site.parts.graph.values[_weight(part.op)].shape
-        out, inner = (rest[0], out) if part.kind == LINEAR else (out, torch.Size(rest).numel())
+        out, *rest = site.weight_shape(part)
+        inner = math.prod(rest)
         even = out * inner / (out + inner)
         ranks = dict.fromkeys(int(even * share) // 8 * 8 for share in SHARES)
         found = [rank for rank in ranks if rank]
@@ -114,16 +115,10 @@ def _low_ranks(site: Site) -> Iterator[AdjustComponent | Misfit]:
             yield site.edit(LOW_RANK, part, rank=rank, **layer_options(part))
 
 
-def _weight(op: object) -> int:
-    args = op.args  # type: ignore[attr-defined]
-    at = {"convolution": 1, "addmm": 2, "mm": 1}[op.op.overloadpacket.__name__]  # type: ignore[attr-defined]
-    return args[at].value
-
-
 @proposer
 def _splits(site: Site) -> Iterator[AdjustComponent | Misfit]:
     for part in site.parts.of(CONVOLUTION):
-        out, inner, *kernel = site.parts.graph.values[_weight(part.op)].shape
+        out, inner, *kernel = site.weight_shape(part)
         for kind in (SPATIAL, SEPARABLE):
             if part.op.args[8] != 1:
                 yield Misfit(kind=kind, module=part.path, why="it is a convolution in groups")

@@ -2,6 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -136,7 +137,7 @@ def _merges(site: Site) -> Iterator[AdjustComponent | Misfit]:
         if why:
             yield Misfit(kind=MERGE, module=first.path, why=why)
             continue
-        options = layer_options(first) | {"weight_2": second.weight, "bias_2": second.bias}
+        options: dict[str, Any] = layer_options(first) | {"weight_2": second.weight, "bias_2": second.bias}
         options |= {"made": first.name, "exact": not any(p.kind == ACTIVATION for p in between)}
         if first.kind == CONVOLUTION:
             other = convolution_options(second)
@@ -171,5 +172,4 @@ def _borders_agree(site: Site, first: Part, second: Part) -> bool:
     """Whether zeros around what the first gives are what it gives for zeros around what it reads."""
     if not any(second.op.args[4]):
         return True
-    weight = site.parts.graph.values[first.op.args[1].value].shape
-    return first.bias is None and all(n == 1 for n in weight[2:])
+    return first.bias is None and all(n == 1 for n in site.weight_shape(first)[2:])

@@ -2,6 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from torch import nn
 
@@ -61,7 +62,7 @@ def _head(site: Site, last: Part) -> AdjustComponent | Misfit:
         return Misfit(kind=HEAD, module=last.path, why="it is a mean over places and one layer already")
     if len({part.weight for part in layers}) > 1:
         return Misfit(kind=HEAD, module=last.path, why="its layers call their weights by different names")
-    named = {f"weight_{i}": part.weight for i, part in enumerate(layers)}
+    named: dict[str, Any] = {f"weight_{i}": part.weight for i, part in enumerate(layers)}
     named |= {f"bias_{i}": part.bias for i, part in enumerate(layers)}
     return site.edit(HEAD, pool, *rest, layers=len(layers), channels=places[1], **named)
 

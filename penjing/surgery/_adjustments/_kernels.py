@@ -38,7 +38,7 @@ def shrink_kernel(modules: Sequence[nn.Module], options: Options) -> Sequence[nn
 @proposer
 def _kernels(site: Site) -> Iterator[AdjustComponent | Misfit]:
     for part in site.parts.of(CONVOLUTION):
-        args, kernel = part.op.args, site.parts.graph.values[part.op.args[1].value].shape[2:]
+        args, kernel = part.op.args, site.weight_shape(part)[2:]
         size = tuple(max(1, n - 2) for n in kernel)
         cut = [(n - k) // 2 for n, k in zip(kernel, size, strict=True)]
         if size == tuple(kernel):

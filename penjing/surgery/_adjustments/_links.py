@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from penjing.core._edits import AdjustComponent
 from penjing.core._graph import ModuleCall
+from penjing.structure import NORM
 from penjing.surgery._adjustments._propose import Misfit, Site, proposer
 from penjing.surgery._adjustments._registry import Options, adjustment, number, pair
 from penjing.surgery._adjustments._tensors import convolution, linear
@@ -84,7 +85,8 @@ def add_shortcut(modules: Sequence[nn.Module], options: Options) -> Sequence[nn.
 @proposer
 def _spans(site: Site) -> Iterator[AdjustComponent | Misfit]:
     for call in _once(site):
-        if not call.plain or not _holds_weights(site, call):
+        norm = call.path in site.parts.found and site.parts.found[call.path].kind == NORM
+        if not call.plain or norm or not _holds_weights(site, call):
             continue
         source, target = (site.shape(value) for value in (call.inputs[0], call.outputs[0]))
         same = source == target
@@ -101,7 +103,7 @@ def _spans(site: Site) -> Iterator[AdjustComponent | Misfit]:
             yield Misfit(
                 kind=BRIDGE, module=call.path, why=f"no linear map of features takes {source} to {target}"
             )
-        elif call.last_op - call.first_op > 3:
+        elif call.last_op - call.first_op > 2:
             yield site.edit(BRIDGE, call.path, **options)
         if added is not None:
             yield site.edit(BRANCH, call.path)

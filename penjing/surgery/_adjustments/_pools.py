@@ -38,7 +38,7 @@ def other_pooling(modules: Sequence[nn.Module], options: Options) -> Sequence[nn
 
 
 def _averaging(window: dict[str, tuple[int, ...]], channels: int, flat: bool) -> nn.Module:
-    kind = nn.Conv1d if flat else nn.Conv2d
+    kind: Any = nn.Conv1d if flat else nn.Conv2d
     made = kind(channels, channels, *window.values(), groups=channels, bias=False)
     with torch.no_grad():
         made.weight.fill_(1 / made.weight[0].numel())

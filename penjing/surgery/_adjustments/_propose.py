@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from penjing.core._edits import AdjustComponent, OptionValue
 from penjing.structure import Part, Parts, Structure
@@ -40,6 +41,12 @@ class Site:
         named = tuple(sorted((name, value) for name, value in options.items() if value is not None))
         return AdjustComponent(kind=kind, modules=paths, options=named, tensors=gone)
 
+    def weight_shape(self, part: Part) -> tuple[int, ...]:
+        """[out, in, ...], however the operation reads it."""
+        packet = part.op.op.overloadpacket.__name__
+        shape = self.shape(part.op.args[2 if packet == "addmm" else 1].value)
+        return shape if packet == "convolution" else shape[::-1]
+
     def shape(self, value: int) -> tuple[int, ...]:
         return self.parts.shape(value)
 
@@ -55,7 +62,7 @@ def proposals(site: Site) -> Iterator[AdjustComponent | Misfit]:
         yield from propose(site)
 
 
-def convolution_options(part: Part) -> dict[str, OptionValue]:
+def convolution_options(part: Part) -> dict[str, Any]:
     """A traced convolution's own settings, and the names of its tensors."""
     args = part.op.args
     return {
@@ -68,7 +75,7 @@ def convolution_options(part: Part) -> dict[str, OptionValue]:
     }
 
 
-def layer_options(part: Part) -> dict[str, OptionValue]:
+def layer_options(part: Part) -> dict[str, Any]:
     """Those of a convolution, or of a fully connected layer, which has no settings."""
     if part.kind == "convolution":
         return convolution_options(part)

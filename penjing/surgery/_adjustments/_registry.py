@@ -8,7 +8,7 @@ from torch import nn
 
 from penjing.core import PlanError
 from penjing.core._edits import AdjustComponent, OptionValue
-from penjing.structure import drop_caches
+from penjing.structure import drop_caches, every_path, named_buffers, named_parameters
 
 Options = Mapping[str, OptionValue]
 Change = Callable[[Sequence[nn.Module], Options], Sequence[nn.Module]]
@@ -68,10 +68,10 @@ def told(edit: AdjustComponent) -> str:
     return f"{places}: {find_adjustment(edit.kind).tell(dict(edit.options))}"
 
 
-def adjust(model: nn.Module, edit: AdjustComponent) -> None:
+def change(model: nn.Module, edit: AdjustComponent) -> None:
     """Change the network in place. Raises `PlanError` where it is not what the edit speaks of."""
     found = [_module(model, path) for path in edit.modules]
-    lost = {name for name, _ in edit.tensors}
+    before = _first_dims(model)
     try:
         made = find_adjustment(edit.kind).change(found, dict(edit.options))
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
@@ -84,12 +84,21 @@ def adjust(model: nn.Module, edit: AdjustComponent) -> None:
         if new is not old:
             new.train(old.training)
             _stand_in(model, old, new)
-    left = lost & {name for name, _ in model.named_parameters(remove_duplicate=False)}
-    if left:
+    gone = before.keys() - _first_dims(model).keys()
+    odd = gone ^ {name for name, size in edit.tensors if before.get(name) == size}
+    if odd or len(gone) != len(edit.tensors):
         raise PlanError(
-            f"after {edit.kind!r} on {edit.modules[0]!r} the network still has {sorted(left)[:3]}"
+            f"the plan lists other tensors than those that vanish by {edit.kind!r} on {edit.modules[0]!r}: "
+            f"{sorted(odd)[:3]}"
         )
     drop_caches(model.modules())
+
+
+def _first_dims(model: nn.Module) -> dict[str, int]:
+    """The first dim of every parameter and buffer, under all its names."""
+    named = every_path(model)
+    both = (*named_parameters(named), *named_buffers(named))
+    return {name: tensor.shape[0] if tensor.dim() else 1 for name, tensor in both}
 
 
 def _stand_in(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
