@@ -56,7 +56,7 @@ def _refuse(
     merged = [name for name in vanished if not name.startswith(dropped)]
     if merged:
         raise UsageError(
-            f"{merged[0]!r} is merged or replaced by other weights in slim, and its state cannot follow: make a new optimizer "
+            f"{merged[0]!r} is merged or replaced in slim, and its state cannot follow: make a new optimizer "
             "over slim.parameters()"
         )
 
