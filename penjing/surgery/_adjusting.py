@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from torch import nn
 
-from penjing.core import PenjingError, VerificationError
+from penjing.core import PenjingError, UsageError, VerificationError
 from penjing.core._edits import AdjustComponent
 from penjing.core._plan import Plan
 from penjing.structure import (
@@ -87,9 +87,14 @@ def adjust(
     """The network with these edits, one after the other, and the plan; `model` is left untouched.
 
     Each edit speaks of the network that the edits before it leave. New weights are computed from the old ones alone:
-    fit them to data with `penjing.recover`. Raises `PlanError` for an edit that does not fit, and `VerificationError`
-    where an exact one does not keep the function or the network does not run.
+    fit them to data with `penjing.recover`. Raises `UsageError` for what is no edit, `PlanError` for an edit that does
+    not fit, and `VerificationError` where an exact one does not keep the function or the network does not run.
     """
+    for number, edit in enumerate(edits):
+        if not isinstance(edit, AdjustComponent):
+            raise UsageError(
+                f"edits[{number}] is a {type(edit).__name__}: give `edit` of what pj.adjustments found, where it has one"
+            )
     refuse_unsupported(model)
     merged, merging = merge_weights(model)
     plan = Plan(edits=tuple(edits), fingerprint=fingerprint(merged))

@@ -194,6 +194,11 @@ def test_edits_that_do_not_fit_are_refused(edit: AdjustComponent, said: str) -> 
         adjust(vgg(), X, [edit])
 
 
+def test_what_is_no_edit_is_refused() -> None:
+    with pytest.raises(pj.UsageError, match=r"edits\[1\] is a NoneType"):
+        adjust(vgg(), X, [found("kernel", "0").edit, None])  # type: ignore[list-item]
+
+
 def test_a_plan_lists_the_tensors_that_vanish() -> None:
     edit = found("kernel", "0").edit
     assert edit is not None
