@@ -93,7 +93,7 @@ def adjust(
     for number, edit in enumerate(edits):
         if not isinstance(edit, AdjustComponent):
             raise UsageError(
-                f"edits[{number}] is a {type(edit).__name__}: give `edit` of what pj.adjustments found, where it has one"
+                f"edits[{number}] is a {type(edit).__name__}: give `edit` of what pj.adjustments found, if it has one"
             )
     refuse_unsupported(model)
     merged, merging = merge_weights(model)
