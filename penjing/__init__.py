@@ -47,6 +47,7 @@ _HOMES = {
     "measure": "measure",
     "speedup": "measure",
     "distil": "recover",
+    "fit_adjusted": "recover",
     "recover": "recover",
     "reestimate_bn": "recover",
     "transfer": "recover",
@@ -107,6 +108,7 @@ if TYPE_CHECKING:
     from penjing.measure import measure as measure
     from penjing.measure import speedup as speedup
     from penjing.recover import distil as distil
+    from penjing.recover import fit_adjusted as fit_adjusted
     from penjing.recover import recover as recover
     from penjing.recover import reestimate_bn as reestimate_bn
     from penjing.recover import transfer as transfer
