@@ -159,8 +159,8 @@ def _adopt(run: RunFolder, recipe: Recipe, steps: tuple[Step, ...]) -> None:
 
 @contextmanager
 def _ledger_state(run: RunFolder) -> Iterator[None]:
-    run.set_state("running")
     try:
+        run.set_state("running")
         yield
     except BaseException:
         with contextlib.suppress(OSError):  # no space even for the ledger: the last one written stands

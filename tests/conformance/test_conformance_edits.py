@@ -9,6 +9,7 @@ import pytest
 import penjing as pj
 from penjing.core import _plan
 from penjing.core._edits import (
+    AdjustComponent,
     DropBlock,
     MergeWeight,
     Removal,
@@ -28,6 +29,12 @@ EXAMPLES = {
     ),
     SetAttribute: SetAttribute(module="", attribute="heads", value=3),
     DropBlock: DropBlock(module="layer.1", tensors=(("layer.1.w", 8), ("layer.1.b", 1))),
+    AdjustComponent: AdjustComponent(
+        kind="low_rank",
+        modules=("a", "b.0"),
+        options=(("eps", 1e-5), ("full", True), ("rank", 4), ("stride", (2, 1)), ("weight", "weight")),
+        tensors=(("a.weight", 8), ("a.bias", 8)),
+    ),
     ReplaceComponent: ReplaceComponent(module="attn", kind="attention"),
     MergeWeight: MergeWeight(module="conv", tensor="weight", kind="weight_norm"),
     ScaleTensor: ScaleTensor(name="q.weight", dim=0, indices=(0, 1, 5), factor=0.5**0.5),
@@ -57,7 +64,8 @@ def test_every_missing_or_mistyped_field_is_refused(kind: type):
         without = {k: v for k, v in body["edits"][0].items() if k != field}
         with pytest.raises(pj.PlanError):
             pj.Plan.from_json(json.dumps({**body, "edits": [without]}))
-    assert {f.name for f in dataclasses.fields(kind)} <= set(body["edits"][0]) | {"removals"}
+    written = set(body["edits"][0]) | {"removals"}
+    assert {f.name for f in dataclasses.fields(kind)} <= written
 
 
 BODY = json.loads(plan(*EXAMPLES.values()).to_json())
