@@ -1,10 +1,10 @@
 """Budgets of milliseconds: what was asked, predicted and measured; writes latency.md. Run with `make latency`.
 
-Every network is cut to 0.7, 0.5 and 0.35 of its time in eager PyTorch and in ONNX Runtime, on one thread at batch
-size 8. Each result is measured anew, five times apart, in turns with the whole network and with torch-pruning's network
-of as many MACs (uniform magnitude). Then the table's predictions are compared with 20 networks of random widths that it
-was not learnt from. A row is one file in the `--out` folder: what is there is not run again.
-"""
+Every network is cut to 0.7, 0.5 and 0.35 of its time in eager PyTorch and in ONNX Runtime, on one thread at batch size
+8; in eager PyTorch the result's batch norms are folded, as `penjing shape` does, in ONNX Runtime all are. Each result
+is measured anew, five times apart, in turns with the whole network and with torch-pruning's network of as many MACs
+(uniform magnitude). Then the table's predictions are compared with 20 networks of random widths that it was not learnt
+from. A row is one file in the `--out` folder: what is there is not run again."""
 
 import argparse
 import copy
@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
+from functools import partial
 from pathlib import Path
 from statistics import median
 from types import SimpleNamespace
@@ -75,6 +76,7 @@ def budget_row(case: Case, runtime: str, share: float) -> dict[str, Any]:
         budget=f"latency<={share}x",
         runtime=runtime,
         threads=1,
+        folded=runtime == "eager",
         aimed=told.append,
         **case.options,
     )
@@ -82,15 +84,22 @@ def budget_row(case: Case, runtime: str, share: float) -> dict[str, Any]:
     kept = count_macs(slim, example) / macs
     peer = peer_of(case, model, example, macs, kept)
     found = {"seconds": seconds, "macs": kept, "peer": None, **told[0].to_dict()}
-    rivals = {"slim": slim, **({"peer": peer} if isinstance(peer, nn.Module) else {})}
+    rivals = {"own": slim, **({"peer": peer} if isinstance(peer, nn.Module) else {})}
+    if runtime == "eager":
+        rivals |= {f"{name}, folded": folded(one, example) for name, one in rivals.items()}
     times = shares_of(model, rivals, example, runtime)
-    found["measured"] = times["slim"]
-    found["roofline"] = roofline_of(model, slim, example)
+    found["measured"], found["unfolded"] = times.get("own, folded", times["own"]), times["own"]
+    found["roofline"] = roofline_of(model, rivals.get("own, folded", slim), example)
     if isinstance(peer, nn.Module):
         found["peer"] = {"macs": count_macs(peer, example) / macs, "measured": times["peer"]}
+        found["peer"]["folded"] = times.get("peer, folded", times["peer"])
     else:
         found["peer_fails"] = peer
     return found
+
+
+def folded(model: nn.Module, example: Any) -> nn.Module:
+    return pj.fold_norms(model, example)[0]
 
 
 def roofline_of(model: nn.Module, slim: nn.Module, example: Any) -> dict[str, float]:
@@ -134,7 +143,9 @@ def unseen_row(case: Case, runtime: str) -> dict[str, Any]:
     structure = trace(model, example)
     groups = prunable(structure, granularity=DEFAULT_GRANULARITY, protect=(), exact_only=False)
     rounding = Rounding(**case.options)
-    with Timekeeper(reference=model, example_inputs=example, runtime=runtime, threads=1) as keeper:
+    form = partial(folded, example=example) if runtime == "eager" else None
+    keeping = Timekeeper(reference=model, example_inputs=example, runtime=runtime, threads=1, form=form)
+    with keeping as keeper:
         shelf = shelf_for(model, structure, groups, rounding, place=keeper.place, example_inputs=example)
         begun = time.process_time()
         table = learn_table(model, structure, groups, keeper, rounding, before=shelf.read()[0])

@@ -24,12 +24,14 @@ are those of the whole search. eta is speed-up / (MACs before / MACs after): 1 m
 computation. Compute-bound is the share of the roofline's time (`penjing.measure.roofline`, eager PyTorch,
 operator by operator) that computation holds in the whole and in the slim network; the roofline's eta is what
 its bounds allow this network. Peer: torch-pruning's uniform magnitude at the same MACs, timed in the same
-turns. Times are CPU time of the one thread: the machine was shared.
+turns. In eager PyTorch our networks have their batch norms folded, as `penjing shape` hands them over (the whole
+network has not); beside it stands the eta without that, and the peer's network as it is and folded by us. ONNX Runtime
+folds every network's. Times are CPU time of the one thread.
 """
 BUDGETS = (
     "| network | runtime | target | predicted | measured anew | of the target | tries | timed | table's error | CPU s "
-    "| MACs | eta | compute-bound | roofline's eta | peer's MACs | peer's eta |",
-    "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|",
+    "| MACs | eta | not folded | compute-bound | roofline's eta | peer's MACs | peer's eta | folded |",
+    "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|",
 )
 UNSEEN = (
     "| network | runtime | median error | 90th percentile | table's own error | networks timed | CPU s |",
@@ -62,7 +64,7 @@ def page(rows: Rows) -> str:
 def _budget(key: tuple[str, str, str], row: Mapping[str, Any]) -> str:
     name, runtime, share = key
     if row["status"] != "done":
-        return f"| {name} | {runtime} | {share} | {_cell(row['status'])} |" + " |" * 12
+        return f"| {name} | {runtime} | {share} | {_cell(row['status'])} |" + " |" * 14
     taken, reference = row["measured"], row["reference_ms"]
     middle, target = median(taken), row["limit_ms"] / reference
     cells = [
@@ -76,18 +78,20 @@ def _budget(key: tuple[str, str, str], row: Mapping[str, Any]) -> str:
         f"{row['seconds']:.0f}",
         f"{row['macs']:.3f}",
         f"{_eta(middle, row['macs']):.2f}",
+        f"{_eta(median(row['unfolded']), row['macs']):.2f}" if runtime == "eager" else "",
         f"{row['roofline']['whole']:.0%}, {row['roofline']['slim']:.0%}",
         f"{_eta(row['roofline']['bound'], row['macs']):.2f}",
-        *_peer(row),
+        *_peer(row, runtime),
     ]
     return f"| {name} | {runtime} | " + " | ".join(cells) + " |"
 
 
-def _peer(row: Mapping[str, Any]) -> tuple[str, str]:
+def _peer(row: Mapping[str, Any], runtime: str) -> tuple[str, str, str]:
     peer = row["peer"]
     if peer is None:
-        return "fails", _cell(row["peer_fails"].partition(":")[0])
-    return f"{peer['macs']:.3f}", f"{_eta(median(peer['measured']), peer['macs']):.2f}"
+        return "fails", _cell(row["peer_fails"].partition(":")[0]), ""
+    etas = [f"{_eta(median(peer[how]), peer['macs']):.2f}" for how in ("measured", "folded") if how in peer]
+    return f"{peer['macs']:.3f}", etas[0], etas[-1] if runtime == "eager" else ""
 
 
 def _eta(share_of_time: float, share_of_macs: float) -> float:

@@ -39,6 +39,7 @@ _HOMES = {
     "Verification": "surgery",
     "adjust": "surgery",
     "adjustments": "surgery",
+    "fold_norms": "surgery",
     "apply": "surgery",
     "verify": "surgery",
     "remap_optimizer": "surgery",
@@ -121,6 +122,7 @@ if TYPE_CHECKING:
     from penjing.surgery import adjust as adjust
     from penjing.surgery import adjustments as adjustments
     from penjing.surgery import apply as apply
+    from penjing.surgery import fold_norms as fold_norms
     from penjing.surgery import remap_optimizer as remap_optimizer
     from penjing.surgery import verify as verify
     from penjing.tasks import image_classification as image_classification

@@ -216,6 +216,14 @@ class SparsifyOptions(_Regained):
         return self.share > 0 or self.pattern is not None
 
 
+class FoldOptions(Part):
+    """Batch norms folded into the layers before them once training is over, which changes no answer; auto is where the
+    runtime does not do so itself (eager, compile). Rivals are treated alike.
+    """
+
+    norms: bool | Literal["auto"] = "auto"
+
+
 class ControlOptions(Part):
     """Rivals given the same recovery: a ready-made smaller member of the network's family at equal latency, the slim
     structure from scratch, and random units.
@@ -251,6 +259,7 @@ class Steps(Part):
     tune: TuneOptions = TuneOptions()
     recover: RecoverOptions = RecoverOptions()
     sparsify: SparsifyOptions = SparsifyOptions()
+    fold: FoldOptions = FoldOptions()
     controls: ControlOptions = ControlOptions()
     measure: MeasureOptions = MeasureOptions()
 

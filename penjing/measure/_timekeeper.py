@@ -1,7 +1,7 @@
 """Many networks timed against one, whatever else the machine does meanwhile."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from statistics import median
@@ -36,7 +36,8 @@ class Timing:
 class Timekeeper:
     """Times networks on one runtime, each in turns with a reference that stays; use it in a with statement.
 
-    A machine that slows down slows both, so their ratio stays. `milliseconds` are the reference's.
+    A machine that slows down slows both, so their ratio stays. `milliseconds` are the reference's. `form` is what every
+    other network becomes before it is timed.
     """
 
     reference: nn.Module
@@ -47,6 +48,7 @@ class Timekeeper:
     rounds: int = ROUNDS
     profiled: int = PROFILED
     stopwatch: Stopwatch | None = None
+    form: Callable[[nn.Module], nn.Module] | None = None
     milliseconds: float = field(default=0.0, init=False)
     _stack: ExitStack = field(default_factory=ExitStack, init=False)
     _placed: Prepared | None = field(default=None, init=False)
@@ -86,13 +88,14 @@ class Timekeeper:
             "threads": one.threads,
             "batch_size": one.batch_size,
             "clock": getattr(self._watch(one), "__name__", "own"),
+            **({"form": getattr(self.form, "__name__", "own")} if self.form is not None else {}),
         }
 
     def time(self, model: nn.Module, *, operators: bool = True) -> Timing:
         """One network's timing; its operators only where they are asked for and the runtime tells them."""
         if self._placed is None:
             raise UsageError("a Timekeeper times inside a with statement: with Timekeeper(...) as keeper")
-        with closing(self._prepared(model)) as placed:
+        with closing(self._prepared(model if self.form is None else self.form(model))) as placed:
             before, taken = self._turns(self._placed, placed)
             middle = midmean(taken) / midmean(before)
             ratios = np.divide(taken, before)

@@ -15,15 +15,16 @@ from penjing.tasks import save_tokenizer
 
 
 def save_step(job: Job, out: Path, figures: dict[str, Any]) -> None:
-    """Writes model/, with the measured figures in its card and the tokenizer where the network reads texts; and
-    export/transformers/, where the network is one of transformers and one configuration describes the slim one.
+    """Writes plan.json, model/ with the measured figures in its card and the tokenizer where the network reads texts,
+    and export/transformers/ where the network is one of transformers and one configuration describes the slim one.
     """
     source = job.inputs.source(weights="none", headed=True)
+    (out / "plan.json").write_text(job.final_plan().to_json(), encoding="utf-8")
     slim = job.final().cpu()
     save(
         out / "model",
         slim,
-        job.plan("prune"),
+        job.final_plan(),
         source=source.source,
         source_args=dict(source.args),
         task=job.recipe.task,
@@ -32,7 +33,7 @@ def save_step(job: Job, out: Path, figures: dict[str, Any]) -> None:
         figures=read_json(job.run.path / "metrics.json"),
     )
     if source.source.startswith(("hf:", "builtin:minilm")):
-        figures["from_pretrained"] = _for_transformers(job, slim, out)
+        figures["from_pretrained"] = _for_transformers(job, job.trained().cpu(), out)
 
 
 def _for_transformers(job: Job, slim: nn.Module, out: Path) -> str:

@@ -14,9 +14,11 @@ from penjing.core import UsageError
 from penjing.measure import Complexity, measure, measure_zeros, speedup
 from penjing.pipeline._against import against, winner
 from penjing.pipeline._files import read_json, write_json
+from penjing.pipeline._fold import STEP as FOLD
+from penjing.pipeline._fold import deployed, fold_notes
 from penjing.pipeline._job import Job
 from penjing.pipeline._scalability import scalability
-from penjing.pipeline._settle import chooses
+from penjing.pipeline._settle import chooses, folds
 from penjing.pipeline._shrink import trim_notes
 from penjing.pipeline._smaller import NAME as SMALLER
 from penjing.pipeline._smaller import about_rival, rival, why_no_rival
@@ -77,11 +79,11 @@ def _networks(job: Job) -> Iterator[tuple[str, nn.Module]]:
 def _controls(job: Job) -> Iterator[tuple[str, nn.Module]]:
     smaller = rival(job)
     if smaller is not None:
-        yield SMALLER, smaller
+        yield SMALLER, deployed(job.inputs, smaller)
     if job.recipe.steps.controls.scratch:
-        yield "control:scratch", job.slim("control:scratch", "prune")
+        yield "control:scratch", deployed(job.inputs, job.slim("control:scratch", "prune"))
     if job.recipe.steps.controls.random:
-        yield "control:random", job.slim("control:random", "control:random")
+        yield "control:random", deployed(job.inputs, job.slim("control:random", "control:random"))
 
 
 def _compare_controls(
@@ -167,9 +169,15 @@ def _in_turns(job: Job, a: nn.Module, b: nn.Module) -> dict[str, Any]:
 
 def _sparsity(job: Job) -> dict[str, Any]:
     """Zeros, sizes on disk, and run times of the same network before (a) and after (b) its weights became zero."""
-    dense, sparse = job.slim("recover", "prune"), job.final()
+    dense, sparse = deployed(job.inputs, job.slim("recover", "prune")), job.final()
     found, times = measure_zeros(sparse), _in_turns(job, dense, sparse)
     return asdict(found) | {"dense": asdict(measure_zeros(dense)) | {"by_weight": None}, "time": times}
+
+
+def _folded(job: Job) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Figures of the fold step, and how many times faster it alone makes the reference."""
+    whole, size = job.full(job.reference), f"batch_{job.recipe.steps.measure.batch_sizes[0]}"
+    return job.run.record(FOLD)["figures"], _in_turns(job, whole, deployed(job.inputs, whole))[size]
 
 
 def _metrics(job: Job, rows: list[dict[str, Any]], reference: str) -> dict[str, Any]:
@@ -177,6 +185,7 @@ def _metrics(job: Job, rows: list[dict[str, Any]], reference: str) -> dict[str, 
     notes = trim_notes(job.run.record("trim")["figures"]) if steps.trim.blocks else []
     notes += [bound] if (bound := job.run.record("prune")["figures"].get("bound")) else []
     notes += [alone] if (alone := why_no_rival(job)) else []
+    notes += fold_notes(*_folded(job)) if folds(job.recipe) else []
     about = {"name": data.name, "split": SPLIT, "n": data.n(SPLIT), "bad": len(data.bad)}
     return {
         "schema_version": 1,

@@ -16,6 +16,7 @@ from penjing.export import read_structure
 from penjing.pipeline._events import Event, Listener
 from penjing.pipeline._open import artifact_of, load_artifact, sized, stored_alphabet, with_tokenizer
 from penjing.pipeline._run import RunFolder
+from penjing.pipeline._settle import folds
 from penjing.recover import place
 from penjing.report import EventLog
 from penjing.sources import LoadedSource, load_source, parse_source
@@ -203,9 +204,17 @@ class Job:
         """The network that `step` left in the structure that the step `structure` cut."""
         return read_state(self.blank_slim(structure), state_file(self.run.path, step))
 
-    def final(self) -> nn.Module:
+    def trained(self) -> nn.Module:
         """The slim network as the last step that trains it left it."""
         return self.slim("sparsify" if self.recipe.steps.sparsify.on else "recover", "prune")
+
+    def final(self) -> nn.Module:
+        """The slim network as it is handed over."""
+        return self.slim("fold", "fold") if folds(self.recipe) else self.trained()
+
+    def final_plan(self) -> Plan:
+        """What leads from the whole network to `final`."""
+        return self.plan("fold" if folds(self.recipe) else "prune")
 
     def plan(self, step: str) -> Plan:
         return Plan.from_json(plan_file(self.run.path, step).read_text(encoding="utf-8"))
@@ -244,9 +253,7 @@ def state_file(folder: Path, step: str) -> Path:
 
 
 def plan_file(folder: Path, step: str) -> Path:
-    return (
-        folder / "plan.json" if step == "prune" else folder / "steps" / f"{step.replace(':', '-')}.plan.json"
-    )
+    return folder / "steps" / f"{step.replace(':', '-')}.plan.json"
 
 
 def write_plan(plan: Plan, folder: Path, step: str) -> None:

@@ -10,6 +10,7 @@ from penjing.core import PenjingError, SourceError, Texts, reachable
 from penjing.measure import count_macs, count_params, speedup
 from penjing.pipeline._answer import check_answer
 from penjing.pipeline._choose_rival import Look, Priced
+from penjing.pipeline._fold import deployed
 from penjing.pipeline._job import Inputs, Job
 from penjing.recover import place
 from penjing.sources import (
@@ -35,7 +36,7 @@ def look_at(job: Job, step: str, *, bounded: bool) -> Look:
     options = job.recipe.steps.measure
 
     def clock(member: Member) -> float:
-        model = loaded(inputs, member, "none").model.to(job.recipe.device)
+        model = deployed(inputs, loaded(inputs, member, "none").model.to(job.recipe.device))
         job.progress(step)(f"timing {member}", 0, 1, {})
         timed = speedup(
             slim,

@@ -12,6 +12,7 @@ from penjing.pipeline._answer import check_answer
 from penjing.pipeline._heldout import check_teacher
 from penjing.pipeline._job import Inputs
 from penjing.pipeline._open import artifact_of, reads_of
+from penjing.pipeline._settle import folds
 from penjing.pipeline._shrink import absolute, check_budget, prune_to, sizes_of
 from penjing.pipeline._smaller import check_rival
 from penjing.recover import Sparsity, Training, find_loss, mixing, sparse_masks
@@ -136,6 +137,7 @@ def _try_time(inputs: Inputs, whole: nn.Module, limit: Limit) -> None:
         rounding=Rounding(round_to=int(options.round_to)),
         runtime=recipe.runtime,
         batch_size=most,
+        folded=folds(recipe),
     )
     if least > limit.absolute(full) and not recipe.steps.trim.blocks:
         raise BudgetError(

@@ -21,6 +21,12 @@ def may_trim(recipe: Recipe) -> bool:
     return chooses(recipe) if blocks == OPEN else blocks > 0
 
 
+def folds(recipe: Recipe) -> bool:
+    """Whether batch norms are folded once training is over: a runtime that compiles the graph does so itself."""
+    asked = recipe.steps.fold.norms
+    return recipe.runtime in ("eager", "compile") if asked == OPEN else asked
+
+
 def open_options(recipe: Recipe) -> frozenset[str]:
     """The options that are left open, as "prune.criterion"; where kinds are, more may be protected too."""
     steps = recipe.steps

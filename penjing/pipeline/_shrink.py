@@ -13,6 +13,7 @@ from penjing.measure import count_macs, count_params, state_bytes
 from penjing.pipeline._job import Inputs, Job, event_log, write_plan, write_state
 from penjing.pipeline._rebuilt import rebuild_to
 from penjing.pipeline._rounds import ONCE, Round
+from penjing.pipeline._settle import folds
 from penjing.recover import call, place
 from penjing.search import DEFAULT_GRANULARITY, Levers, bound_in, matches, nearest_told, prune, trim
 from penjing.structure import fingerprint
@@ -168,6 +169,7 @@ def prune_to(
             reference=reference,
             runtime=inputs.recipe.runtime,
             batch_size=inputs.recipe.steps.measure.batch_sizes[0],
+            folded=folds(inputs.recipe),
             **told,
         )
     except BudgetError as error:

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from penjing.core import Recipe
-from penjing.pipeline import _choose, _deliver, _figures, _learn, _shrink, _smaller
+from penjing.pipeline import _choose, _deliver, _figures, _fold, _learn, _shrink, _smaller
 from penjing.pipeline._job import Job
 from penjing.pipeline._rounds import rounds_of
-from penjing.pipeline._settle import chooses, may_trim
+from penjing.pipeline._settle import chooses, folds, may_trim
 from penjing.pipeline._smaller import looks_for_rival
 
 READS = {
@@ -29,12 +29,21 @@ READS = {
     "transfer": ("steps.transfer",),
     "teacher": ("teacher", "teacher_weights", "steps.transfer"),
     "distil": ("teacher", "teacher_weights", "steps.distil"),
-    "choose": ("budget", "margin", "steps.choose", "steps.trim", "steps.prune", "steps.recover"),
+    "choose": (
+        "budget",
+        "margin",
+        "steps.choose",
+        "steps.trim",
+        "steps.prune",
+        "steps.fold",
+        "steps.recover",
+    ),
     "trim": ("steps.trim", "steps.recover.reconstruct", "steps.recover.reconstruct_examples"),
-    "prune": ("budget", "steps.prune", "steps.recover.reconstruct"),
+    "prune": ("budget", "steps.prune", "steps.fold", "steps.recover.reconstruct"),
     "tune": ("steps.tune", "steps.recover"),
     "recover": ("steps.recover", "steps.prune.between", "steps.tune"),
     "sparsify": ("steps.sparsify",),
+    "fold": ("steps.fold",),
     "smaller:choose": ("steps.controls.smaller", "steps.measure.batch_sizes"),
     "smaller:transfer": ("steps.transfer",),
     "control:smaller": (
@@ -80,6 +89,7 @@ def steps_of(recipe: Recipe) -> tuple[Step, ...]:
         (may_trim(recipe), "trim", _shrink.trim_step),
         *_rounds(recipe),
         (recipe.steps.sparsify.on, "sparsify", _learn.sparsify_step),
+        (folds(recipe), _fold.STEP, _fold.fold_step),
         *((looks_for_rival(recipe), name, run) for name, run in _RIVAL),
         (recipe.steps.controls.scratch, "control:scratch", _learn.scratch_step),
         (recipe.steps.controls.random, "control:random", _learn.random_step),

@@ -20,7 +20,7 @@ from penjing.core import Plan, RunError
 from penjing.pipeline._choose import with_choice
 from penjing.pipeline._events import Event
 from penjing.pipeline._files import read_json, read_sealed, sha256, write, write_json, write_sealed
-from penjing.pipeline._job import Job, packed, read_state, write_state
+from penjing.pipeline._job import Job, packed, plan_file, read_state, write_state
 from penjing.pipeline._run import reopen
 from penjing.recover import TrainState, recover, recovery_terms
 from penjing.search import Range, Tried, Tuning, begin, choose, open_study, tried, work
@@ -182,7 +182,7 @@ def _reads(job: Job) -> str:
     """What the trials depend on; the bounds of the search and its storage may change while it goes on."""
     recipe = job.recipe
     kept = recipe.steps.tune.model_dump(mode="json", exclude={"trials", "seconds", "storage", "stop_early"})
-    plan = sha256(job.run.path / "plan.json")
+    plan = sha256(plan_file(job.run.path, "prune"))
     parts = (
         kept,
         recipe.steps.recover.model_dump(mode="json"),

@@ -72,6 +72,11 @@ class Chooser:
         cost = BudgetCost(self.structure, budget, self.table, self.memory)
         return self._told(self._least(groups, cost), ())
 
+    def exactly(self, kept: Mapping[str, int], groups: Sequence[PruneGroup]) -> Choice:
+        """These counts, as far as ties allow; what is not among `groups` stays whole."""
+        choices = {g.name: self.rounding.choices(g, kept[g.name]) for g in groups}
+        return self._choice(Wish({g.name: kept[g.name] for g in groups}, choices))
+
     def _least(self, groups: Sequence[PruneGroup], cost: "BudgetCost") -> dict[str, int]:
         if self.scope == "loss":
             return self._by_loss(groups, cost).narrowest()

@@ -68,6 +68,7 @@ def prune(
     threads: int | None = None,
     reference: nn.Module | None = None,
     fresh: bool = False,
+    folded: bool = False,
     aimed: Callable[[Aimed], None] | None = None,
     progress: Callable[[int, int], None] | None = None,
     tables: SharedTables | None = None,
@@ -88,8 +89,10 @@ def prune(
     `threads`, relative to `reference` (None: `model`): networks of random widths are timed first, and the one that is
     returned was measured within the budget, in turns with the reference; `aimed` is told how, `progress` how many of
     the networks are timed. What was timed is kept in the cache folder (PENJING_CACHE) for later searches of the same
-    network on this machine, unless `fresh`. It is a promise on this machine as it was, not on others. With `tables` it
-    is not measured but predicted, by tables which every search that is given them shares.
+    network on this machine, unless `fresh`. `folded` times networks as `pj.fold_norms` leaves them (the reference
+    stays as it is) and returns one that is not folded yet, to be trained first. It is a promise on this machine as it
+    was, not on others. With `tables` it is not measured but predicted, by tables which every search that is given
+    them shares.
 
     A budget on size is one of the bytes of parameters and buffers; one on memory is of what a forward holds at its
     worst moment (`pj.measure`'s peak_memory) at `batch_size`, predicted from the trace and measured on what is
@@ -110,6 +113,7 @@ def prune(
         aimed=aimed,
         progress=progress,
         fresh=fresh,
+        folded=folded,
         shared=tables,
     )
     granularity, protect = names_of("granularity", granularity), names_of("protect", protect)

@@ -1,7 +1,7 @@
 """Milliseconds promised, measured: widths by the table, then the network itself, until the two agree."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from math import ceil, inf, sqrt
 from statistics import median
 from typing import Any
@@ -16,6 +16,7 @@ from penjing.search._latency_table import LatencyTable
 NEAR = 0.96  # of the limit: what a network must reach to have used its budget
 AIM = 0.98  # of the limit: where the search aims, so that noise does not break it
 ROUNDS = 8
+BETWEEN = 8  # networks tried between one that is too slow and one that leaves much of the limit
 ALIKE = 1.003  # factors closer than this find the same network
 STEP = 1.02
 
@@ -53,12 +54,15 @@ class Aimed:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A proven network, what the table says that it takes, and whether the options allow no narrower one."""
+    """A proven network, what the table says that it takes, whether the options allow no narrower one, and the units
+    kept by group name.
+    """
 
     slim: nn.Module
     plan: Plan
     predicted: float
     narrowest: bool = False
+    kept: Mapping[str, int] = field(default_factory=dict)
 
 
 def to_latency(
@@ -67,36 +71,37 @@ def to_latency(
     keeper: Timekeeper,
     limit: float,
     *,
+    exactly: Callable[[Mapping[str, int]], Candidate | None] | None = None,
     others: bool = False,
     cut_anyway: bool = False,
 ) -> tuple[nn.Module, Plan, Aimed]:
-    """The network that `made` gives by a table whose scale measurements have set right, at most eight times.
+    """The network that `made` gives by a table whose scale measurements have set right, at most eight times; where no
+    scale uses the limit, networks between the best and one that is too slow, made `exactly` so, at most eight.
 
     `limit` is in the reference's milliseconds; `others` tells whether `made` minds other limits too, `cut_anyway` that
     the whole network does not hold them. What is returned is the slowest network measured within the limit. Raises
     `BudgetError` where none was.
     """
-    tries: list[tuple[float, float]] = []
-    best: tuple[float, Candidate] | None = None
+    seen = _Seen(keeper, limit)
     least = (
         0.0 if cut_anyway else AIM * limit / table.milliseconds({})
     )  # where the whole one would do, which is slow
     factor: float | None = max(1.0, STEP * least)
     factors: list[float] = []
-    while factor is not None and len(tries) < ROUNDS:
+    while factor is not None and len(factors) < ROUNDS:
         found = made(table.scaled(factor / AIM))
-        measured = _measured(found.slim, keeper, limit)
-        tries.append((found.predicted * AIM, measured))
+        measured = seen.measure(found, AIM)
         factors.append(factor)
-        if measured <= limit and (best is None or measured > best[0]):
-            best = measured, found
         others_bind = others and max(measured, found.predicted) < NEAR * limit
-        if NEAR * limit <= measured <= limit or others_bind or (found.narrowest and measured > limit):
+        if seen.used or others_bind or (found.narrowest and measured > limit):
             break
         right = factor * measured / (found.predicted * AIM)
-        factor = _next([least, *factors], [True, *(m > limit for _, m in tries)], right)
-    if best is None:
-        nearest, whole = min(measured for _, measured in tries), keeper.milliseconds
+        factor = _next([least, *factors], [True, *(m > limit for _, m in seen.tries)], right)
+    else:
+        if exactly is not None:
+            _between(seen, {g.name: len(g) for g in table.structure.groups}, exactly)
+    if seen.best is None:
+        nearest, whole = min(measured for _, measured in seen.tries), keeper.milliseconds
         raise BudgetError(
             f"latency<={limit:.4g}ms cannot be met: the fastest network tried took {nearest:.4g}ms, measured, the "
             f"whole one {whole:.4g}ms: the nearest that can is about latency<={ceil(nearest / whole * 1000) / 1000:g}x",
@@ -106,14 +111,69 @@ def to_latency(
     aimed = Aimed(
         limit=limit,
         reference=keeper.milliseconds,
-        measured=best[0],
-        tries=tuple(tries),
+        measured=seen.best[0],
+        tries=tuple(seen.tries),
         table_error=table.error,
         unexplained=table.unexplained,
         networks=len(table.observations),
         reused=table.reused,
     )
-    return best[1].slim, best[1].plan, aimed
+    return seen.best[1].slim, seen.best[1].plan, aimed
+
+
+@dataclass(slots=True)
+class _Seen:
+    """The networks measured so far: predicted and measured milliseconds, the slowest within the limit, and the fastest
+    beyond it.
+    """
+
+    keeper: Timekeeper
+    limit: float
+    tries: list[tuple[float, float]] = field(default_factory=list)
+    best: tuple[float, Candidate] | None = None
+    beyond: tuple[float, Candidate] | None = None
+
+    @property
+    def used(self) -> bool:
+        """Whether a network uses the limit."""
+        return self.best is not None and self.best[0] >= NEAR * self.limit
+
+    def measure(self, found: Candidate, aim: float = 1.0) -> float:
+        measured = _measured(found.slim, self.keeper, self.limit)
+        self.tries.append((found.predicted * aim, measured))
+        if measured <= self.limit and (self.best is None or measured > self.best[0]):
+            self.best = measured, found
+        if measured > self.limit and (self.beyond is None or measured < self.beyond[0]):
+            self.beyond = measured, found
+        return measured
+
+
+def _between(
+    seen: _Seen, whole: Mapping[str, int], exactly: Callable[[Mapping[str, int]], Candidate | None]
+) -> None:
+    """Group after group takes the count that it has in the network beyond the limit (else in the whole one): how many
+    may is found by halving, the one that may not is left out, and so on with those after it.
+
+    A kernel that changes its way of computing at one width makes steps in the time that no scale of a table tells.
+    """
+    if seen.best is None:
+        return
+    kept = dict(seen.best[1].kept)
+    slow = whole if seen.beyond is None else seen.beyond[1].kept
+    unlike, low, high = [name for name in kept if kept[name] != slow[name]], 0, 0
+    for _ in range(BETWEEN):
+        if low == high:  # of `unlike` the first `low` may, the next one may not
+            kept |= {name: slow[name] for name in unlike[:low]}
+            unlike, low = unlike[low + 1 :] if high else unlike, 0
+            high = len(unlike)
+        if seen.used or not unlike:
+            return
+        middle = (low + high + 1) // 2
+        found = exactly({**kept, **{name: slow[name] for name in unlike[:middle]}})
+        if found is not None and seen.measure(found) <= seen.limit:
+            low = middle
+        else:
+            high = middle - 1
 
 
 def _next(factors: Sequence[float], over: Sequence[bool], right: float) -> float | None:

@@ -1,7 +1,8 @@
 """Budgets on latency: learn a table on the user's runtime, choose by it, measure, and correct it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from torch import nn
@@ -19,7 +20,7 @@ from penjing.search._timed_before import Shelf, shelf_for
 from penjing.search._to_latency import AIM, Aimed, Candidate, to_latency
 from penjing.search._within_memory import Cutting, first
 from penjing.structure import Structure, trace
-from penjing.surgery import apply, plan_removal
+from penjing.surgery import apply, fold_norms, plan_removal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +35,7 @@ class Clock:
     aimed: Callable[[Aimed], None] | None
     progress: Callable[[int, int], None] | None
     fresh: bool = False  # times nothing by what earlier searches saw
+    folded: bool = False  # times networks with batch norms folded
     shared: SharedTables | None = None
 
     def __post_init__(self) -> None:
@@ -48,6 +50,8 @@ class Clock:
             raise UsageError(f"reference must be a network (nn.Module), not {type(self.reference).__name__}")
         if not isinstance(self.shared, SharedTables | None):
             raise UsageError(f"tables must be SharedTables, not {type(self.shared).__name__}")
+        if not isinstance(self.folded, bool):
+            raise UsageError(f"folded={self.folded!r} must be True or False")
         for name, value in (("aimed", self.aimed), ("progress", self.progress)):
             if value is not None and not callable(value):
                 raise UsageError(f"{name} must be a callable or None, not {type(value).__name__}")
@@ -80,7 +84,15 @@ def within_time(
         def reached(before: Sequence[Observation]) -> tuple[nn.Module, Plan, Aimed]:
             table = _learnt(cutting, keeper, found.rounding, before, clock)
             notes.append(shelf.write(table.observations))
-            return to_latency(made, table, keeper, most, others=costs is not None, cut_anyway=not within)
+            return to_latency(
+                made,
+                table,
+                keeper,
+                most,
+                exactly=partial(_exactly, cutting, replace(found, table=table), costs),
+                others=costs is not None,
+                cut_anyway=not within,
+            )
 
         shelf = _shelf(cutting, keeper, found.rounding, clock)
         before, *notes = shelf.read()
@@ -119,7 +131,21 @@ def _made(cutting: Cutting, budget: Budget, timing: Chooser, *, to_measure: bool
             return timing.narrowest(allowed, budget)
 
     slim, plan, kept = cutting.run(choose)
-    return Candidate(slim, plan, timing.table.milliseconds(kept), narrowest)
+    return Candidate(slim, plan, timing.table.milliseconds(kept), narrowest, kept)
+
+
+def _exactly(
+    cutting: Cutting, timing: Chooser, others: BudgetCost | None, kept: Mapping[str, int]
+) -> Candidate | None:
+    """The proven network with these counts, as far as ties allow; None where that breaks the `others` limits."""
+    assert timing.table is not None
+    slim, plan, left = cutting.run(partial(timing.exactly, kept))
+    if (
+        others is not None
+        and others.excess({g.name: range(len(g) - left[g.name]) for g in cutting.groups}) > 1
+    ):
+        return None
+    return Candidate(slim, plan, timing.table.milliseconds(left), kept=left)
 
 
 def _predicted(
@@ -184,7 +210,15 @@ def _keeper(cutting: Cutting, clock: Clock) -> Timekeeper:
         runtime=clock.runtime,
         batch_size=clock.batch_size,
         threads=clock.threads,
+        form=_folded(cutting.example_inputs) if clock.folded else None,
     )
+
+
+def _folded(example_inputs: Any) -> Callable[[nn.Module], nn.Module]:
+    def folded(model: nn.Module) -> nn.Module:
+        return fold_norms(model, example_inputs, proven=False)[0]
+
+    return folded
 
 
 def fastest(
@@ -198,9 +232,11 @@ def fastest(
     batch_size: int | None = None,
     threads: int | None = None,
     reference: nn.Module | None = None,
+    folded: bool = False,
 ) -> tuple[float, float]:
-    """Milliseconds of the narrowest network that these options allow, which keeps a tenth of every group, and of the
-    reference (None: `model`), timed in turns. It is not proven, and nobody would want it: it says what is in reach.
+    """Milliseconds of the narrowest network that these options allow, which keeps a tenth of every group (`folded`:
+    with its batch norms folded), and of the reference (None: `model`), timed in turns. It is not proven, and nobody
+    would want it: it says what is in reach.
     """
     structure = trace(model, example_inputs)
     groups = prunable(structure, granularity=granularity, protect=protect, exact_only=False)
@@ -213,6 +249,7 @@ def fastest(
         runtime=runtime,
         batch_size=batch_size,
         threads=threads,
+        form=_folded(example_inputs) if folded else None,
     ) as keeper:
         narrow = apply(model, plan_removal(structure, gone))
         return keeper.time(narrow, operators=False).milliseconds, keeper.milliseconds

@@ -40,7 +40,8 @@ def _rest(norm: nn.Module, after: str) -> nn.Module:
 
 
 @proposer
-def _folds(site: Site) -> Iterator[AdjustComponent | Misfit]:
+def folds(site: Site) -> Iterator[AdjustComponent | Misfit]:
+    """Every batch norm of the network: its fold, or why it has none."""
     for norm in site.parts.of(NORM):
         layer = next((p for p in site.parts.found.values() if p.target == norm.source), None)
         why = _no_fold(site, layer, norm)

@@ -11,7 +11,7 @@ from torch import nn
 import penjing as pj
 from penjing.core import BudgetError, UsageError
 from penjing.measure import Timing, count_macs
-from penjing.search import _within_time
+from penjing.search import _to_latency, _within_time
 from penjing.search._designs import PACING
 from penjing.search._to_latency import Aimed
 
@@ -64,6 +64,57 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], type[Clock]]:
         return kind
 
     return made
+
+
+class Stairs(Clock):
+    """A layer whose width is no multiple of 16 takes half as long again, as with kernels that compute whole blocks."""
+
+    @staticmethod
+    def _true(model: nn.Module) -> float:
+        odd = sum(m.out_channels % 16 > 0 for m in model.modules() if isinstance(m, nn.Conv2d))
+        return (1 + count_macs(model, X) / 1e6) * (1 + odd / 6)
+
+
+def deep() -> nn.Sequential:
+    torch.manual_seed(0)
+    layers: list[nn.Module] = []
+    for before, width in zip((3, 48, 64, 64, 80, 64), (48, 64, 64, 80, 64, 64), strict=True):
+        layers += [nn.Conv2d(before, width, 3, padding=1), nn.ReLU()]
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10)).eval()
+
+
+def test_between_networks_that_all_miss_the_limit_lies_one_that_uses_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_within_time, "Timekeeper", Stairs)
+    ends = []
+    for between in (0, 8):
+        monkeypatch.setattr(_to_latency, "BETWEEN", between)
+        told = list[Aimed]()
+        slim, plan = pj.prune(deep(), X, budget="latency<=0.65x", round_to=8, aimed=told.append)
+        assert Stairs._true(slim) == told[0].measured <= told[0].limit
+        assert pj.verify(deep(), slim, plan, X).passed
+        ends.append(told[0].measured / told[0].limit)
+    assert ends[0] < 0.9
+    assert ends[1] >= 0.95
+
+
+def test_folded_networks_are_timed_and_an_unfolded_one_returned(monkeypatch: pytest.MonkeyPatch) -> None:
+    forms = list[Any]()
+
+    class Keeper(Clock):
+        def __init__(self, *, reference: nn.Module, **about: Any) -> None:
+            super().__init__(reference=reference, **about)
+            forms.append(about["form"])
+
+    monkeypatch.setattr(_within_time, "Timekeeper", Keeper)
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 64, 3), nn.BatchNorm2d(64), nn.ReLU(), nn.Conv2d(64, 8, 3)).eval()
+    slim, _ = pj.prune(model, X, budget="latency<=0.7x", folded=True)
+    assert isinstance(slim[1], nn.BatchNorm2d)
+    assert isinstance(forms[0](slim)[1], nn.Identity)
+    with pytest.raises(UsageError, match="folded=2 must be True or False"):
+        pj.prune(model, X, budget="latency<=0.7x", folded=2)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("scope", ["uniform", "global"])
