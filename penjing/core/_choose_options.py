@@ -18,7 +18,7 @@ class ChooseOptions(Part):
     on: bool | Literal["auto"] = "auto"
     seconds: Positive | None = None
     share: Annotated[float, Field(gt=0, le=100)] = 0.5
-    candidates: Annotated[int, Field(ge=1, le=100)] = 10
+    candidates: Annotated[int, Field(ge=1, le=100)] = 12
     examples: Annotated[int, Field(ge=16)] = 256
     rungs: tuple[Annotated[float, Field(gt=0, le=1)], ...] = (0.02, 0.06)
     keep: tuple[Count, ...] = (5, 2)

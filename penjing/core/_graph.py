@@ -38,7 +38,9 @@ class OpCall(NamedTuple):
 
 
 class ModuleCall(NamedTuple):
-    """One call of a module: the values that went in and came out, and the op calls it spans."""
+    """One call of a module: the values that went in and came out, and the op calls it spans. `form` is what it
+    returned: t a tensor, n None, in brackets a tuple of these, ? anything else.
+    """
 
     path: str
     inputs: tuple[int, ...]
@@ -46,6 +48,7 @@ class ModuleCall(NamedTuple):
     first_op: int
     last_op: int
     plain: bool  # one tensor in, one tensor out
+    form: str = "t"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

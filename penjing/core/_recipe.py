@@ -140,6 +140,20 @@ class TrimOptions(Part):
     calibration: Count = 256
 
 
+class AdjustOptions(Part):
+    """Components changed before units are pruned (`penjing inspect --adjustments` lists what could be): as many `edits`
+    as are done, those that cost least loss for what they save first; 0 none, "auto" as many as were chosen.
+
+    `kinds` are those that may be done (null: all). `calibration` examples fit a new component, as many others judge it;
+    the search for them takes at most `seconds` (null: a third of what the step choose may take, or no limit).
+    """
+
+    edits: CountOrNone | Literal["auto"] = "auto"
+    kinds: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    calibration: Annotated[int, Field(ge=16)] = 256
+    seconds: Positive | None = None
+
+
 class PruneOptions(Part):
     """Which units go: the criterion, how its scores are compared, and which kinds may shrink (null: all).
 
@@ -255,6 +269,7 @@ class Steps(Part):
     distil: DistilOptions = DistilOptions()
     choose: ChooseOptions = ChooseOptions()
     trim: TrimOptions = TrimOptions()
+    adjust: AdjustOptions = AdjustOptions()
     prune: PruneOptions = PruneOptions()
     tune: TuneOptions = TuneOptions()
     recover: RecoverOptions = RecoverOptions()

@@ -1,7 +1,8 @@
 """The bench that candidates are made and tried on: cut, refitted, a little recovered, asked."""
 
 import copy
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -10,9 +11,10 @@ from torch import nn
 from penjing.core import DropBlock, Plan, PlanError, Recipe
 from penjing.criteria import Context, Score, loss_units, prepare_criterion
 from penjing.measure import count_macs, count_params
+from penjing.pipeline._adjust import Found, adjusted, look
 from penjing.pipeline._candidates import Candidate
 from penjing.pipeline._job import Inputs
-from penjing.pipeline._shrink import calibration, calibration_loss, prune_to
+from penjing.pipeline._shrink import calibration, calibration_loss, prune_to, still_there
 from penjing.recover import Progress, Training, evaluate, rebuild, recover_briefly, settle_bn
 from penjing.search import SharedTables, trim
 from penjing.structure import fingerprint, merge_weights, trace_merged
@@ -40,7 +42,11 @@ class Bench:
     whole: nn.Module
     seed: int
     scores: dict[tuple[str, str], Score] = field(default_factory=dict)
-    known: set[tuple[str, int]] = field(default_factory=set)
+    known: set[tuple[str, int, int]] = field(default_factory=set)
+    found: dict[int, Found] = field(default_factory=dict)
+    recall: Callable[[str, Callable[[], Mapping[str, Any]]], Mapping[str, Any]] = lambda _, make: make()
+    seconds: float = math.inf  # of a walk over adjustments
+    tell: Progress | None = None
     deepest: int = 0
     walk: Plan | None = None
     tables: SharedTables = field(default_factory=SharedTables)
@@ -52,23 +58,34 @@ class Bench:
         """
         recipe = self.inputs.recipe
         inputs = self.inputs.settled(_as_written(recipe, candidate))
-        start, done = self.whole, None
-        if candidate.blocks:
-            done = self._drop(candidate.blocks)
-            start = apply(self.whole, done)
-            self._rebuild(start, self.whole, done)
+        start, done = self._start(candidate.blocks)
+        if candidate.edits:
+            start, own = adjusted(self.inputs, start, self.adjustments(candidate.blocks), candidate.edits)
+            done = own if done is None else done.then(own)
         slim, plan = prune_to(
             inputs,
             start,
             self.whole,
             self._shared(candidate.criterion, start),
             self._examples,
-            candidate.protect if done is None else (),
+            candidate.protect if done is None else still_there(start, candidate.protect),
             tables=self.tables,
         )
-        self.known.add((candidate.criterion, candidate.blocks))
+        self.known.add((candidate.criterion, candidate.blocks, candidate.edits))
         whole = plan if done is None else done.then(plan)
         return Cut(slim=slim, plan=whole, start=start, last=plan, latency=self.tables.predicted)
+
+    def adjustments(self, blocks: int = 0) -> Found:
+        """The walk over what can be adjusted in the network without so many blocks."""
+        if blocks not in self.found:
+            start, _ = self._start(blocks)
+            asked = self.inputs.recipe.steps.adjust.seconds
+            record = self.recall(
+                f"adjustments-{blocks}",
+                lambda: look(self.inputs, start, seconds=asked or self.seconds, progress=self.tell).record,
+            )
+            self.found[blocks] = Found(record=record)
+        return self.found[blocks]
 
     def refit(self, cut: Cut) -> None:
         """The cut network refitted in place where that helps, and its batch norms re-estimated."""
@@ -77,9 +94,9 @@ class Bench:
         how = Training(epochs=1, seed=self.seed)
         settle_bn(cut.slim, self.inputs.task(), self.inputs.data, how, examples=examples)
 
-    def scored(self, criterion: str, blocks: int) -> bool:
-        """Whether the scores of `criterion` are known for the network without so many blocks."""
-        return (criterion, blocks) in self.known
+    def scored(self, candidate: Candidate) -> bool:
+        """Whether the scores of its criterion are known for the network that it cuts."""
+        return (candidate.criterion, candidate.blocks, candidate.edits) in self.known
 
     def blank(self, plan: Plan) -> nn.Module:
         """The structure that `plan` leaves, values those of the whole network."""
@@ -126,6 +143,15 @@ class Bench:
         except PlanError:
             if options.reconstruct is True:
                 raise
+
+    def _start(self, blocks: int) -> tuple[nn.Module, Plan | None]:
+        """The whole network without so many blocks, refitted, and the plan that leads there."""
+        if not blocks:
+            return self.whole, None
+        done = self._drop(blocks)
+        start = apply(self.whole, done)
+        self._rebuild(start, self.whole, done)
+        return start, done
 
     def _drop(self, blocks: int) -> Plan:
         """The first `blocks` drops of a walk that goes as deep as any candidate does."""

@@ -1,6 +1,6 @@
 """The methods that are worth a try on a network, in the order of preference."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,6 +14,7 @@ STREAM = "embed"
 OTHERS = ("obs", "taylor")  # what the measured comparisons of benchmarks/quality.md are won by
 STEPPED = ("channel", "neuron", "embed", "hidden")  # what round_to acts on
 NARROW = 64  # units, below which a step of 8 is coarse
+ADJUSTED = (1, 4, 6)  # places of those that begin with adjustments
 DEPTHS = (1 / 8, 1 / 4)  # of the blocks that can go
 
 
@@ -27,12 +28,14 @@ class Candidate:
     protect: tuple[str, ...]
     round_to: int
     blocks: int = 0
+    edits: int = 0
     stream: str = ""  # what this candidate does with the residual stream, where others do otherwise
 
     @property
     def name(self) -> str:
         parts = [self.criterion, *([self.scope] if self.scope != "auto" else []), *self.stream.split()]
         parts += [f"drop-{self.blocks}"] if self.blocks else []
+        parts += [f"adjust-{self.edits}"] if self.edits else []
         return "-".join([*parts, *([f"round-{self.round_to}"] if self.round_to != 8 else [])])
 
     @property
@@ -43,6 +46,7 @@ class Candidate:
         parts = [f"units by {self.criterion}", scopes.get(self.scope, ranked)]
         parts += [f"residual {self.stream}"] if self.stream else []
         parts += [f"{self.blocks} block{'s' * (self.blocks > 1)} dropped first"] if self.blocks else []
+        parts += [f"{self.edits} component{'s' * (self.edits > 1)} adjusted first"] if self.edits else []
         return ", ".join([*parts, *([f"widths in steps of {self.round_to}"] if self.round_to != 8 else [])])
 
     def options(self) -> dict[str, dict[str, Any]]:
@@ -50,11 +54,13 @@ class Candidate:
         kinds = None if self.granularity is None else list(self.granularity)
         prune = {"criterion": self.criterion, "scope": self.scope, "granularity": kinds}
         prune |= {"protect": list(self.protect), "round_to": self.round_to}
-        return {"prune": prune, "trim": {"blocks": self.blocks}}
+        return {"prune": prune, "trim": {"blocks": self.blocks}, "adjust": {"edits": self.edits}}
 
 
-def candidates(recipe: Recipe, structure: Structure) -> tuple[Candidate, ...]:
-    """What `recipe` leaves open, tried in ways that suit the network; first what it would be without a try."""
+def candidates(recipe: Recipe, structure: Structure, adjusted: Sequence[int] = ()) -> tuple[Candidate, ...]:
+    """What `recipe` leaves open, tried in ways that suit the network; first what it would be without a try. Among the
+    others are cuts after as many adjustments as `adjusted` says, the best guess first.
+    """
     steps, free = settled(recipe).steps, open_options(recipe)
     kinds = steps.prune.granularity
     rule = Candidate(
@@ -64,8 +70,11 @@ def candidates(recipe: Recipe, structure: Structure) -> tuple[Candidate, ...]:
         protect=steps.prune.protect,
         round_to=int(steps.prune.round_to),
         blocks=int(steps.trim.blocks),
+        edits=int(steps.adjust.edits),
     )
-    found = dict.fromkeys(one for one in _ways(rule, free, structure) if _sound(one))
+    found = list(dict.fromkeys(one for one in _ways(rule, free, structure) if _sound(one)))
+    for place, number in zip(ADJUSTED, adjusted, strict=False):
+        found.insert(place, replace(rule, edits=number))
     return tuple(found)[: recipe.steps.choose.candidates]
 
 
@@ -77,7 +86,7 @@ def _ways(rule: Candidate, free: Collection[str], structure: Structure) -> Itera
     yield from others
     if turned is not None:
         yield turned
-    depths = _depths(structure) if "trim.blocks" in free else ()
+    depths = _depths(structure) if "trim.blocks" in free and not rule.edits else ()
     for blocks in depths[:1]:
         yield replace(rule, blocks=blocks)
     if turned is not None:

@@ -1,11 +1,13 @@
 """The step that tries methods on the user's data, and takes the one that measured best."""
 
+import math
 import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from penjing.core import Recipe, UsageError
+from penjing.pipeline._adjust import FILE, share_of
 from penjing.pipeline._bench import Bench
 from penjing.pipeline._candidates import candidates
 from penjing.pipeline._contest import AUTO, Contest, asked
@@ -17,10 +19,12 @@ from penjing.pipeline._settle import chooses, open_options, settled
 from penjing.pipeline._tried import LATE, Losses, Outcome
 from penjing.pipeline._tries import FOLDER, Tries
 from penjing.search import Judge, SharedTables, Standing, halve
-from penjing.structure import trace
+from penjing.structure import Structure, trace
 
 STEP = "choose"
+TIMES = ("seconds", "expected")
 FEW_CLASSES = 5  # standardised answers of fewer say little
+WALKING = 0.3  # of the time: what the search for adjustments may take
 ONE_CLASS_EACH = ("image-classification", "text-classification", "audio-classification")
 
 
@@ -36,6 +40,12 @@ def choose_step(job: Job, out: Path, figures: dict[str, Any]) -> None:
     except ValueError as error:
         contest.bench.cut(next(iter(contest.field.values())))  # raises what stands in the way of the first
         raise UsageError(f"no method could be tried: {error}") from None
+    taken = contest.field[halved.chosen]
+    if taken.edits:
+        write_json(
+            out / FILE,
+            {k: v for k, v in contest.bench.adjustments(taken.blocks).record.items() if k not in TIMES},
+        )
     found = Outcome(contest=contest, halved=halved, losses=_losses(contest, halved.chosen))
     write_json(out / "tried.json", found.to_dict())
     figures |= {"chosen": found.options(), "why": list(found.why()), "late": list(found.late())}
@@ -62,7 +72,8 @@ def forget(run: Path) -> None:
 def _contest(job: Job) -> Contest:
     recipe, steps = job.run.recipe, job.recipe.steps
     whole = job.full(job.reference)
-    found = candidates(recipe, trace(whole, job.inputs.example(1)))
+    structure = trace(whole, job.inputs.example(1))
+    found = candidates(recipe, structure)
     tries = Tries.open(job.run.path / CACHE / FOLDER, _depends(job))
     bench = Bench(
         inputs=job.inputs,
@@ -73,12 +84,15 @@ def _contest(job: Job) -> Contest:
             recall=lambda name: tries.get(f"times-{name}"),
             keep=lambda name, timed: tries.put(f"times-{name}", timed),
         ),
+        recall=tries.once,
+        tell=job.progress(STEP),
     )
     frozen = tries.get("frozen") or tries.put("frozen", _frozen(job))
     if tries.get("reference") is None:
         tries.put("reference", asked(bench, whole))
+    bench.seconds = WALKING * frozen["limit"]
     total = steps.recover.epochs * max(1, job.inputs.data.n("train") // steps.recover.batch_size)
-    return Contest(
+    contest = Contest(
         bench=bench,
         tries=tries,
         field={one.name: one for one in found},
@@ -88,6 +102,23 @@ def _contest(job: Job) -> Contest:
         margin=None if recipe.margin is None else recipe.margin / 100,
         tell=job.progress(STEP),
     )
+    return _with_adjustments(contest, recipe, structure)
+
+
+def _with_adjustments(contest: Contest, recipe: Recipe, structure: Structure) -> Contest:
+    """Where the recipe leaves them open, adjustments join the rule's candidate: as many as seem best beside what widths
+    alone lose, a try of which comes first.
+    """
+    rule, bench = next(iter(contest.field.values())), contest.bench
+    if "adjust.edits" not in open_options(recipe) or rule.blocks or not contest.fits(rule.name, 0):
+        return contest
+    contest.attempt(rule.name, 0)
+    own, reference = (one or {} for one in (contest.record(rule.name, 0), contest.tries.get("reference")))
+    losses = [one.get("figures", {}).get("loss") for one in (own, reference)]
+    lost = math.inf if None in losses else losses[0] - losses[1]
+    found = bench.adjustments()
+    numbers = found.numbers(share_of(bench.inputs, bench.whole, found), lost)
+    return replace(contest, field={one.name: one for one in candidates(recipe, structure, numbers)})
 
 
 def _depends(job: Job) -> dict[str, Any]:

@@ -141,7 +141,7 @@ class Contest:
             step = batch * (self.pace.train * self.pace.share + self.pace.look)
             return self.steps[rung] * step + examples * self.pace.look + asking * self.pace.share
         seconds = REFITTING * examples * self.pace.look + 4 * asking * self.pace.share
-        if not self.bench.scored(one.criterion, one.blocks):
+        if not self.bench.scored(one):
             seconds += SCORING.get(one.criterion, 1.0) * examples * self.pace.train
         if one.blocks:
             seconds += REFITTING * examples * self.pace.look

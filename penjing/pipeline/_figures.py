@@ -12,6 +12,7 @@ from torch import nn
 
 from penjing.core import UsageError
 from penjing.measure import Complexity, measure, measure_zeros, speedup
+from penjing.pipeline._adjust import adjust_notes
 from penjing.pipeline._against import against, winner
 from penjing.pipeline._files import read_json, write_json
 from penjing.pipeline._fold import STEP as FOLD
@@ -183,6 +184,7 @@ def _folded(job: Job) -> tuple[dict[str, Any], dict[str, Any]]:
 def _metrics(job: Job, rows: list[dict[str, Any]], reference: str) -> dict[str, Any]:
     data, steps = job.inputs.data, job.recipe.steps
     notes = trim_notes(job.run.record("trim")["figures"]) if steps.trim.blocks else []
+    notes += adjust_notes(job.run.record("adjust")["figures"]) if steps.adjust.edits else []
     notes += [bound] if (bound := job.run.record("prune")["figures"].get("bound")) else []
     notes += [alone] if (alone := why_no_rival(job)) else []
     notes += fold_notes(*_folded(job)) if folds(job.recipe) else []

@@ -4,14 +4,15 @@ from penjing.core import Recipe
 from penjing.pipeline._choose import STEP as CHOOSE
 from penjing.pipeline._job import Inputs
 from penjing.pipeline._members import by_name
-from penjing.pipeline._pace import limit_of, pace_of
+from penjing.pipeline._pace import Pace, limit_of, pace_of
 from penjing.pipeline._rehearse import rehearse
 from penjing.pipeline._rounds import epochs_in_all, rounds_of
 from penjing.pipeline._scalability import places
-from penjing.pipeline._settle import settled
+from penjing.pipeline._settle import chooses, settled
 from penjing.pipeline._smaller import epochs_of_rival, looks_for_rival
 from penjing.pipeline._steps import steps_of
 
+TRIES = 60  # of adjustments, each a fit and a look at as many examples
 FIXED = {"base": 2.0, "prune": 6.0, "fold": 2.0, "smaller": 20.0, "place": 2.0, "save": 2.0}
 
 
@@ -38,6 +39,7 @@ def predict(recipe: Recipe, *, trust: bool = False, inputs: Inputs | None = None
         "teacher": probe + pace.training(steps.transfer.epochs),
         "distil": pace.training(steps.distil.epochs, taught=True),
         "trim": 10 * int(steps.trim.blocks) * pace.look * steps.trim.calibration,
+        "adjust": _adjusting(given, pace),
         CHOOSE: limit_of(steps.choose, slim),
         "recover": slim,
         "tune": steps.tune.seconds or steps.tune.trials * steps.tune.share * slim,
@@ -53,3 +55,12 @@ def predict(recipe: Recipe, *, trust: bool = False, inputs: Inputs | None = None
         + FIXED["place"] * len(places(recipe)),
     }
     return {step.name: seconds[step.name] for step in steps_of(recipe)}
+
+
+def _adjusting(inputs: Inputs, pace: Pace) -> float:
+    """Seconds of the search for adjustments, or of doing those that were found before."""
+    options = inputs.recipe.steps.adjust
+    if options.edits == 0 or chooses(inputs.recipe):
+        return FIXED["prune"]
+    found = TRIES * 3 * int(options.calibration) * pace.look
+    return min(found, options.seconds or found)

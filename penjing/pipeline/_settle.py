@@ -21,6 +21,12 @@ def may_trim(recipe: Recipe) -> bool:
     return chooses(recipe) if blocks == OPEN else blocks > 0
 
 
+def may_adjust(recipe: Recipe) -> bool:
+    """Whether a run of `recipe` may change components."""
+    edits = recipe.steps.adjust.edits
+    return chooses(recipe) if edits == OPEN else edits > 0
+
+
 def folds(recipe: Recipe) -> bool:
     """Whether batch norms are folded once training is over: a runtime that compiles the graph does so itself."""
     asked = recipe.steps.fold.norms
@@ -31,7 +37,8 @@ def open_options(recipe: Recipe) -> frozenset[str]:
     """The options that are left open, as "prune.criterion"; where kinds are, more may be protected too."""
     steps = recipe.steps
     known = {f"prune.{name}": getattr(steps.prune, name) for name in method_for(recipe.task)}
-    known |= {"trim.blocks": steps.trim.blocks, "prune.scope": steps.prune.scope}
+    known |= {"trim.blocks": steps.trim.blocks, "adjust.edits": steps.adjust.edits}
+    known |= {"prune.scope": steps.prune.scope}
     known |= {"recover.loss": steps.recover.loss}
     found = frozenset(name for name, value in known.items() if value == OPEN)
     return found | {"prune.protect"} if "prune.granularity" in found else found
@@ -43,6 +50,7 @@ def settled(recipe: Recipe, chosen: Mapping[str, Mapping[str, Any]] | None = Non
     Two are settled where they are used: the scope, by the criterion, and the loss of a recovery, by its networks.
     """
     rules: dict[str, Mapping[str, Any]] = {"prune": method_for(recipe.task), "trim": {"blocks": 0}}
+    rules["adjust"] = {"edits": 0}
     steps, left = recipe.model_dump()["steps"], open_options(recipe)
     for step, options in (*rules.items(), *(chosen or {}).items()):
         steps[step] |= {name: value for name, value in options.items() if f"{step}.{name}" in left}

@@ -97,10 +97,7 @@ def cut(job: Job, criterion: str, round: Round, figures: dict[str, Any]) -> tupl
     """
     options, whole = job.recipe.steps.prune, job.full(job.reference)
     model, done = _start(job, round)
-    names = [name for name, _ in (*model.named_parameters(), *model.named_buffers())]
-    protect = options.protect
-    if done is not None:
-        protect = tuple(pattern for pattern in protect if any(matches(name, pattern) for name in names))
+    protect = options.protect if done is None else still_there(model, options.protect)
     slim, plan = prune_to(
         job.inputs,
         model,
@@ -115,11 +112,23 @@ def cut(job: Job, criterion: str, round: Round, figures: dict[str, Any]) -> tupl
     return slim, plan if done is None else done.then(plan)
 
 
+def still_there(model: nn.Module, protect: tuple[str, ...]) -> tuple[str, ...]:
+    """The patterns that speak of something in `model`, parts of which are gone."""
+    names = [name for name, _ in (*model.named_parameters(), *model.named_buffers())]
+    return tuple(pattern for pattern in protect if any(matches(name, pattern) for name in names))
+
+
 def start(job: Job, round: Round) -> str:
-    """The step whose network the round cuts: the recovery before it, or trim, or the reference's."""
+    """The step whose network the round cuts: the recovery before it, or adjust, or trim, or the reference's."""
     if round.before is not None:
         return round.before.recover
-    return "trim" if job.recipe.steps.trim.blocks else job.reference
+    steps = job.recipe.steps
+    return "adjust" if steps.adjust.edits else "trim" if steps.trim.blocks else job.reference
+
+
+def before_adjusting(job: Job) -> tuple[nn.Module, Plan | None]:
+    """The network whose components are changed, and the plan that led there from the whole one."""
+    return _left_by(job, "trim" if job.recipe.steps.trim.blocks else job.reference)
 
 
 def cut_from(job: Job, round: Round, plan: Plan) -> tuple[nn.Module, Plan]:
@@ -130,11 +139,13 @@ def cut_from(job: Job, round: Round, plan: Plan) -> tuple[nn.Module, Plan]:
 
 def _start(job: Job, round: Round) -> tuple[nn.Module, Plan | None]:
     """The network that the round cuts, and the plan that led there from the whole one."""
-    step = start(job, round)
+    return _left_by(job, start(job, round), round.before.prune if round.before is not None else None)
+
+
+def _left_by(job: Job, step: str, structure: str | None = None) -> tuple[nn.Module, Plan | None]:
     if step == job.reference:
         return job.full(step), None
-    structure = round.before.prune if round.before is not None else step
-    return job.slim(step, structure), job.plan(structure)
+    return job.slim(step, structure or step), job.plan(structure or step)
 
 
 def prune_to(

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from penjing.core import Recipe
-from penjing.pipeline import _choose, _deliver, _figures, _fold, _learn, _shrink, _smaller
+from penjing.pipeline import _adjust, _choose, _deliver, _figures, _fold, _learn, _shrink, _smaller
 from penjing.pipeline._job import Job
 from penjing.pipeline._rounds import rounds_of
-from penjing.pipeline._settle import chooses, folds, may_trim
+from penjing.pipeline._settle import chooses, folds, may_adjust, may_trim
 from penjing.pipeline._smaller import looks_for_rival
 
 READS = {
@@ -34,11 +34,13 @@ READS = {
         "margin",
         "steps.choose",
         "steps.trim",
+        "steps.adjust",
         "steps.prune",
         "steps.fold",
         "steps.recover",
     ),
     "trim": ("steps.trim", "steps.recover.reconstruct", "steps.recover.reconstruct_examples"),
+    "adjust": ("budget", "steps.adjust", "steps.fold"),
     "prune": ("budget", "steps.prune", "steps.fold", "steps.recover.reconstruct"),
     "tune": ("steps.tune", "steps.recover"),
     "recover": ("steps.recover", "steps.prune.between", "steps.tune"),
@@ -87,6 +89,7 @@ def steps_of(recipe: Recipe) -> tuple[Step, ...]:
         (recipe.teacher, "distil", _learn.distil_step),
         (chooses(recipe), _choose.STEP, _choose.choose_step),
         (may_trim(recipe), "trim", _shrink.trim_step),
+        (may_adjust(recipe), _adjust.STEP, _adjust.adjust_step),
         *_rounds(recipe),
         (recipe.steps.sparsify.on, "sparsify", _learn.sparsify_step),
         (folds(recipe), _fold.STEP, _fold.fold_step),

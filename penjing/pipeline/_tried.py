@@ -70,6 +70,8 @@ class Outcome:
     def late(self) -> tuple[str, ...]:
         """What time did not allow."""
         found = [one.name for one in self.halved.standings if one.out.startswith(LATE) and not one.marks]
+        walks = [one for one in self.contest.bench.found.values() if one.record["late"]]
+        found += ["more adjustments"] if walks else []
         return (*found, *(f"loss {one.name}" for one in self.losses.standings if one.out.startswith(LATE)))
 
     def _because(self) -> str:

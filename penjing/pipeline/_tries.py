@@ -3,7 +3,8 @@
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,16 @@ class Tries:
         self.known.pop(name, None)
         stored = self.get(name)
         assert stored is not None
+        return stored
+
+    def once(self, name: str, make: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
+        """What is stored, or what `make` gives, with the seconds that it took."""
+        stored = self.get(name)
+        if stored is None:
+            begun = time.monotonic()
+            made = make()
+            taken = time.monotonic() - begun
+            stored = self.put(name, {**made, "seconds": taken, "expected": taken})
         return stored
 
     def spent(self) -> float:

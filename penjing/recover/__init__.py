@@ -24,6 +24,8 @@ from penjing.recover._epoch import train_epoch as train_epoch
 from penjing.recover._evaluate import evaluate as evaluate
 from penjing.recover._fit_adjusted import Fitted as Fitted
 from penjing.recover._fit_adjusted import fit_adjusted as fit_adjusted
+from penjing.recover._fit_adjusted import fit_one as fit_one
+from penjing.recover._fit_adjusted import given_by as given_by
 from penjing.recover._layers import Layers as Layers
 from penjing.recover._layers import find_layers as find_layers
 from penjing.recover._layers import layer_pairs as layer_pairs

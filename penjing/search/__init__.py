@@ -1,5 +1,10 @@
 """Choose a plan under a budget."""
 
+from penjing.search._adjust import Adjusting as Adjusting
+from penjing.search._adjust import Priced as Priced
+from penjing.search._adjust import Walk as Walk
+from penjing.search._adjust import Weight as Weight
+from penjing.search._adjust import saved as saved
 from penjing.search._choose import nearest_told as nearest_told
 from penjing.search._cost import CostModel as CostModel
 from penjing.search._halving import Halved as Halved

@@ -16,7 +16,7 @@ from penjing.search._latency_table import LatencyTable
 NEAR = 0.96  # of the limit: what a network must reach to have used its budget
 AIM = 0.98  # of the limit: where the search aims, so that noise does not break it
 ROUNDS = 8
-BETWEEN = 8  # networks tried between one that is too slow and one that leaves much of the limit
+BETWEEN = 12  # networks tried between one that is too slow and one that leaves much of the limit
 ALIKE = 1.003  # factors closer than this find the same network
 STEP = 1.02
 
@@ -76,7 +76,7 @@ def to_latency(
     cut_anyway: bool = False,
 ) -> tuple[nn.Module, Plan, Aimed]:
     """The network that `made` gives by a table whose scale measurements have set right, at most eight times; where no
-    scale uses the limit, networks between the best and one that is too slow, made `exactly` so, at most eight.
+    scale uses the limit, networks between the best and one that is too slow, made `exactly` so, at most twelve.
 
     `limit` is in the reference's milliseconds; `others` tells whether `made` minds other limits too, `cut_anyway` that
     the whole network does not hold them. What is returned is the slowest network measured within the limit. Raises

@@ -140,10 +140,8 @@ def _exactly(
     """The proven network with these counts, as far as ties allow; None where that breaks the `others` limits."""
     assert timing.table is not None
     slim, plan, left = cutting.run(partial(timing.exactly, kept))
-    if (
-        others is not None
-        and others.excess({g.name: range(len(g) - left[g.name]) for g in cutting.groups}) > 1
-    ):
+    gone = {g.name: tuple(range(left[g.name], len(g))) for g in cutting.groups}
+    if others is not None and others.excess(gone) > 1:
         return None
     return Candidate(slim, plan, timing.table.milliseconds(left), kept=left)
 

@@ -23,7 +23,7 @@ RECIPE: dict[str, Any] = {
     "margin": 1.0,
     "steps": {
         "transfer": {"epochs": 1, "probe_epochs": 1, "lr": 0.01},
-        "choose": {"seconds": 1000, "examples": 32, "candidates": 4, "rungs": [0.2], "keep": [2]},
+        "choose": {"seconds": 1000, "examples": 32, "candidates": 7, "rungs": [0.2], "keep": [2]},
         "prune": {"calibration": 32},
         "recover": {"epochs": 1, "lr": 0.01, "reconstruct": False},
         "controls": {"scratch": False},
@@ -65,7 +65,9 @@ def test_what_was_tried_is_told(whole: tuple[Path, dict[str, Any], list[Event]])
     out, metrics, events = whole
     tried = json.loads((out / "tried.json").read_text())
     names = [one["name"] for one in tried["candidates"]]
-    assert names == ["obs", "taylor", "obs-stream-whole", "obs-drop-1"]
+    kinds = ["obs", "obs-adjust", "taylor", "obs-stream-whole", "obs-adjust", "obs-drop-1", "obs-adjust"]
+    assert [name.rstrip("0123456789").rstrip("-") if "adjust" in name else name for name in names] == kinds
+    assert len(set(names)) == len(names)
     by_name = {one["name"]: one for one in tried["candidates"]}
     assert "cannot be met" in by_name["obs-stream-whole"]["dropped"]
     assert all(0.3 < one["macs_ratio"] <= 0.5 for name, one in by_name.items() if one["scores"])
@@ -166,7 +168,7 @@ def test_the_time_limit_is_kept_and_what_it_left_out_is_said(recipe: Recipe, tmp
     asked = Recipe.of({**RECIPE, "model": recipe.model, "steps": steps})
     shape(asked, tmp_path / "run", trust=True, listen=events.append)
     tried = json.loads((tmp_path / "run" / "tried.json").read_text())
-    assert [len(one["scores"]) for one in tried["candidates"]] == [1, 0, 0, 0]
+    assert [len(one["scores"]) for one in tried["candidates"]] == [1] + [0] * 6
     assert tried["candidates"][0]["chosen"]
     assert {one["dropped"] for one in tried["candidates"][1:]} == {"no time was left to try it"}
     said = [event.text for event in events if event.kind == "note" and event.step == "choose"]

@@ -109,3 +109,14 @@ def output_tensors(output: Any) -> list[torch.Tensor]:
 
     visit(output)
     return found
+
+
+def form_of(output: Any) -> str:
+    """What a forward returned: t a tensor, n None, in brackets a tuple of these, ? anything else.
+
+    >>> form_of((torch.zeros(2), None)), form_of([torch.zeros(2)])
+    ('(tn)', '?')
+    """
+    if type(output) is tuple:
+        return f"({''.join(map(form_of, output))})"
+    return "t" if isinstance(output, torch.Tensor) else "n" if output is None else "?"

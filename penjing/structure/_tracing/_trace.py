@@ -24,6 +24,7 @@ from penjing.structure._network._calling import (
     ExampleInputs,
     call_with,
     check_example,
+    form_of,
     is_additive_mask,
     output_tensors,
 )
@@ -240,7 +241,8 @@ class _Recorder(TorchDispatchMode):
         tensors = (output,) if alone else output_tensors(output)
         outputs = tuple([self.ids[id(t)] for t in tensors if id(t) in self.ids])
         plain = plain and alone and len(outputs) == 1
-        self._modules.append(ModuleCall(path, inputs, outputs, first, len(self.calls), plain))
+        form = "t" if alone else form_of(output)
+        self._modules.append(ModuleCall(path, inputs, outputs, first, len(self.calls), plain, form))
 
     def finish(self, output: Any, compared: Mapping[Arith, tuple[bool, str]]) -> Trace:
         leaves = output_tensors(output)

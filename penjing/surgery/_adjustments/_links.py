@@ -11,11 +11,35 @@ from penjing.core._edits import AdjustComponent
 from penjing.core._graph import ModuleCall
 from penjing.structure import NORM
 from penjing.surgery._adjustments._propose import Misfit, Site, proposer
-from penjing.surgery._adjustments._registry import Options, adjustment, number, pair
+from penjing.surgery._adjustments._registry import Options, adjustment, number, pair, text
 from penjing.surgery._adjustments._tensors import convolution, linear
 
 DROP, BRIDGE, BRANCH, SHORTCUT = "drop", "bridge", "branch", "shortcut"
 aten = torch.ops.aten
+
+
+class Carried(nn.Module):
+    """What a dropped module of several arguments or results gives: the first tensor that it is given, where it gave its
+    only one.
+    """
+
+    def __init__(self, form: str) -> None:
+        super().__init__()
+        self.form = form
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        return formed(first_tensor(args), self.form)
+
+
+def first_tensor(args: Sequence[Any]) -> Tensor:
+    return next(arg for arg in args if isinstance(arg, Tensor))
+
+
+def formed(x: Tensor, form: str) -> Any:
+    """`x` in the place of the tensor of a form as traced: "t", "(t)", "(tn)"."""
+    if form == "t":
+        return x
+    return tuple(x if item == "t" else None for item in form[1:-1])
 
 
 class Nothing(nn.Module):
@@ -39,7 +63,8 @@ class Shortcut(nn.Module):
 @adjustment(DROP, tell=lambda _: "dropped")
 def drop(modules: Sequence[nn.Module], options: Options) -> Sequence[nn.Module]:
     """What went in goes on."""
-    return tuple(nn.Identity() for _ in modules)
+    form = options.get("form")
+    return tuple(nn.Identity() if form is None else Carried(text(options, "form")) for _ in modules)
 
 
 @adjustment(
@@ -72,7 +97,7 @@ def bridge(modules: Sequence[nn.Module], options: Options) -> Sequence[nn.Module
 
 @adjustment(BRANCH, tell=lambda _: "the branch was dropped")
 def drop_branch(modules: Sequence[nn.Module], options: Options) -> Sequence[nn.Module]:
-    """Its place in the sum is zero."""
+    """Its place in the sum is zero, and what was computed for it alone is not."""
     return tuple(Nothing() for _ in modules)
 
 
@@ -84,9 +109,13 @@ def add_shortcut(modules: Sequence[nn.Module], options: Options) -> Sequence[nn.
 
 @proposer
 def _spans(site: Site) -> Iterator[AdjustComponent | Misfit]:
-    for call in _once(site):
+    for call in once(site):
         norm = call.path in site.parts.found and site.parts.found[call.path].kind == NORM
-        if not call.plain or norm or not _holds_weights(site, call):
+        if norm or not _holds_weights(site, call):
+            continue
+        if not call.plain:
+            if _carries(site, call):
+                yield site.edit(DROP, call.path, form=call.form)
             continue
         source, target = (site.shape(value) for value in (call.inputs[0], call.outputs[0]))
         same = source == target
@@ -106,10 +135,10 @@ def _spans(site: Site) -> Iterator[AdjustComponent | Misfit]:
         elif call.last_op - call.first_op > 2:
             yield site.edit(BRIDGE, call.path, **options)
         if added is not None:
-            yield site.edit(BRANCH, call.path)
+            yield site.edit(BRANCH, *_for_it_alone(site, call), call.path)
 
 
-def _once(site: Site) -> list[ModuleCall]:
+def once(site: Site) -> list[ModuleCall]:
     """Calls of modules in the network that run once."""
     runs: dict[str, list[ModuleCall]] = {}
     for call in site.parts.graph.modules:
@@ -119,6 +148,32 @@ def _once(site: Site) -> list[ModuleCall]:
 
 def _holds_weights(site: Site, call: ModuleCall) -> bool:
     return any(name.startswith(f"{call.path}.") for state in site.structure.states for name in state.names)
+
+
+def _carries(site: Site, call: ModuleCall) -> bool:
+    """Whether a module gives one tensor, alone or with None beside it, that is like the first of those it is given."""
+    if not call.inputs or len(call.outputs) != 1 or call.form.strip("()").replace("n", "") != "t":
+        return False
+    source, target = (site.parts.graph.values[value] for value in (call.inputs[0], call.outputs[0]))
+    same = source.shape == target.shape and source.dtype == target.dtype
+    return same and source.id != target.id and call.form.count("(") <= 1
+
+
+def _for_it_alone(site: Site, call: ModuleCall) -> tuple[str, ...]:
+    """The modules before it whose results nothing else reads, the first one first."""
+    value, found = call.inputs[0], list[str]()
+    while True:
+        read, last = site.parts.readers.get(value, ()), call
+        inside = site.parts.graph.calls[last.first_op : last.last_op]
+        if value in site.parts.graph.outputs or any(one not in inside for one in read):
+            return tuple(found)
+        makers = [c for c in once(site) if c.plain and c.outputs[0] == value and c.inputs[0] != value]
+        makers = [c for c in makers if not call.path.startswith(f"{c.path}.") and _holds_weights(site, c)]
+        if not makers:
+            return tuple(found)
+        call = min(makers, key=lambda c: c.path.count("."))
+        found.insert(0, call.path)
+        value = call.inputs[0]
 
 
 def _added(site: Site, call: ModuleCall) -> int | None:

@@ -70,3 +70,16 @@ def test_what_is_written_is_not_varied() -> None:
         "taylor-loss",
         "obs-loss-drop-1",
     ]
+
+
+def test_cuts_after_adjustments_stand_among_the_others_best_guess_first() -> None:
+    values = {"task": "image-classification", "model": "timm:resnet18", "data": "builtin:digits"}
+    recipe = Recipe.of({**values, "budget": "macs<=0.5x"})
+    found = candidates(recipe, trace(network(8), torch.randn(2, 3, 8, 8)), (3, 1, 5))
+    assert [one.name for one in found][:7] == [
+        "obs", "obs-adjust-3", "taylor", "obs-stream-whole", "obs-adjust-1", "obs-drop-1", "obs-adjust-5",
+    ]  # fmt: skip
+    assert found[1].about == "units by obs, ranked by the loss they cost, 3 components adjusted first".replace(
+        "units by obs, ranked by the loss they cost", found[0].about
+    )
+    assert found[1].options()["adjust"] == {"edits": 3}

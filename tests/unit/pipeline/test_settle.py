@@ -29,7 +29,7 @@ def test_nothing_written_is_tried_and_a_written_criterion_is_obeyed() -> None:
 
 def test_the_step_stands_before_blocks_and_units_go() -> None:
     names = [step.name for step in steps_of(recipe())]
-    assert names[:6] == ["base", "transfer", "choose", "trim", "prune", "recover"]
+    assert names[:7] == ["base", "transfer", "choose", "trim", "adjust", "prune", "recover"]
     ruled = [step.name for step in steps_of(recipe({"prune": {"criterion": "l2"}}))]
     assert ruled[:4] == ["base", "transfer", "prune", "recover"]
     assert not may_trim(recipe({"trim": {"blocks": 0}}))

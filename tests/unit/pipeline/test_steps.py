@@ -34,13 +34,16 @@ def _names(**change: object) -> list[str]:
 
 def test_steps_follow_the_recipe():
     rival = ["smaller:choose", "smaller:transfer", "control:smaller"]
-    told = ["prune", "recover", *rival, "control:scratch", "measure", "save"]
-    assert _names() == ["base", "transfer", "choose", "trim", *told]
+    told = ["prune", "recover", "fold", *rival, "control:scratch", "measure", "save"]
+    assert _names() == ["base", "transfer", "choose", "trim", "adjust", *told]
     assert _names(steps={"prune": {"criterion": "obs"}}) == ["base", "transfer", *told]
     assert rival[0] not in _names(steps={"controls": {"smaller": "none"}})
     assert rival[0] not in _names(model="builtin:speaker-lstm")
     assert rival[0] in _names(model="builtin:speaker-lstm", steps={"controls": {"smaller": "timm:resnet10t"}})
     assert _names(teacher="timm:resnet50")[:4] == ["base", "transfer", "teacher", "distil"]
+    assert "fold" not in _names(runtime="onnx")
+    assert "fold" in _names(runtime="onnx", steps={"fold": {"norms": True}})
+    assert "adjust" in _names(steps={"prune": {"criterion": "obs"}, "adjust": {"edits": 2}})
     assert "trim" in _names(steps={"trim": {"blocks": 2}})
     assert "control:random" in _names(steps={"controls": {"random": True, "scratch": False}})
     assert "control:scratch" not in _names(steps={"controls": {"scratch": False}})

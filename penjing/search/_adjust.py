@@ -1,0 +1,259 @@
+"""Adjustments worth their cost: each priced alone, then done one after the other, by the loss that a millisecond costs.
+
+An adjustment is fitted alone to what stood there, timed on the target runtime and judged by the calibration loss of the
+network with it. The walk then does the one that costs least loss for what it saves, measures the network anew, and goes
+on: what seemed cheap alone is tried again in the network as it is by then (lazy greedy, Minoux, "Accelerated greedy
+algorithms", 1978).
+"""
+
+import copy
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+from torch import Tensor, nn
+
+from penjing.core import AdjustComponent, Plan
+from penjing.measure import Timekeeper, count_macs, count_params
+from penjing.recover import fit_one, given_by
+from penjing.structure import fingerprint
+from penjing.surgery import Adjustable, adjustments, apply
+
+NEVER = ("fold_norm", "shortcut")  # saves nothing that is not had in the end; saves nothing
+LEAST = 0.004  # of the network's time: what an adjustment must save to be looked at
+CLOSE = 1.25  # of the next one's price: up to which what was tried again is still taken
+
+Evaluate = Callable[[nn.Module], float]
+Progress = Callable[[str, int, int, Mapping[str, float]], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Weight:
+    """What a network takes and misses: milliseconds of a forward on the target runtime, and the calibration loss (None
+    where it was not asked).
+    """
+
+    macs: int
+    params: int
+    milliseconds: float | None = None
+    loss: float | None = None
+
+    def of(self, metric: str) -> float:
+        if metric == "latency":
+            assert self.milliseconds is not None
+            return self.milliseconds
+        return float(self.macs if metric == "macs" else self.params)
+
+    def to_dict(self) -> dict[str, Any]:
+        figures = {one.name: getattr(self, one.name) for one in fields(self)}
+        return figures | {"loss": self.loss if self.loss is None or math.isfinite(self.loss) else None}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Priced:
+    """An adjustment and the network with it alone; `error` is the share of the variance of what stood there that its
+    fitted component misses, None where that cannot be told.
+    """
+
+    edit: AdjustComponent
+    says: str
+    exact: bool
+    alone: Weight
+    error: float | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        about = {"kind": self.edit.kind, "says": self.says, "exact": self.exact, "error": self.error}
+        return {**about, **self.alone.to_dict()}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Walk:
+    """The network as it is, the adjustments looked at, and those of them that were done one after the other, each with
+    the network that it left; `late` where its time was over before it was.
+    """
+
+    start: Weight
+    options: tuple[Priced, ...]
+    done: tuple[tuple[Priced, Weight], ...]
+    late: bool = False
+
+    def sentences(self, number: int) -> tuple[str, ...]:
+        """What the first `number` did: "layer4.1: dropped, -0.8 ms, +0.3% calibration loss"."""
+        before, said = self.start, []
+        for option, after in self.done[:number]:
+            said.append(f"{option.says}, {saved(before, after)}")
+            before = after
+        return tuple(said)
+
+
+def saved(before: Weight, after: Weight) -> str:
+    """What an adjustment did to time and loss.
+
+    >>> a = Weight(milliseconds=4.0, macs=10, params=2, loss=0.2)
+    >>> saved(a, Weight(milliseconds=3.2, macs=8, params=2, loss=0.206))
+    '-0.8 ms, +3.0% calibration loss'
+    >>> saved(Weight(macs=10, params=2), Weight(macs=8, params=2))
+    '-20.0% MACs'
+    """
+    if before.milliseconds is None or after.milliseconds is None:
+        gained = f"{100 * (after.macs / max(1, before.macs) - 1):+.1f}% MACs"
+    else:
+        gained = f"{after.milliseconds - before.milliseconds:+.2g} ms"
+    if before.loss is None or after.loss is None or before.loss <= 0:
+        return gained
+    return f"{gained}, {100 * (after.loss / before.loss - 1):+.1f}% calibration loss"
+
+
+@dataclass(slots=True, kw_only=True)
+class Adjusting:
+    """A walk under way on `model`, which is left untouched.
+
+    `batches` are inputs that new components are fitted on, `evaluate` the calibration loss of a network (lower is
+    better). `metric` is what is to be saved: latency (then nothing is done that `keeper` does not measure to be
+    faster), macs or params. No try begins after `seconds`.
+    """
+
+    model: nn.Module
+    example_inputs: Any
+    keeper: Timekeeper | None
+    batches: Sequence[Any]
+    evaluate: Evaluate
+    metric: str = "latency"
+    kinds: Sequence[str] | None = None
+    seconds: float = float("inf")
+    progress: Progress | None = None
+    _begun: float = field(default_factory=time.monotonic)
+
+    def walk(self, target: float, most: int) -> Walk:
+        """Adjustments up to `most`, or until the metric is down to the share `target` of the whole network's."""
+        start = self._weighed(self.model, self.evaluate(self.model))
+        options = self._priced(start)
+        done = self._done(start, options, target * start.of(self.metric), most)
+        return Walk(start=start, options=options, done=done, late=self._late())
+
+    def _priced(self, start: Weight) -> tuple[Priced, ...]:
+        """Those that save enough, fitted and judged alone."""
+        found = sorted(self._gainful(start), key=lambda one: one.alone.of(self.metric))
+        by_place: dict[str, list[Priced]] = {}
+        for one in found:
+            by_place.setdefault(one.edit.modules[-1], []).append(one)
+        judged: list[Priced] = []
+        for place, there in by_place.items():
+            wanted = given_by(self.model, place, self.batches)
+            for one in there:
+                if self._late():
+                    break
+                self._tell("adjustments judged", len(judged), len(found))
+                _, fitted, loss = self._tried(self.model, one, wanted)
+                judged.append(replace(one, error=fitted.after, alone=replace(one.alone, loss=loss)))
+        return tuple(judged)
+
+    def _gainful(self, start: Weight) -> list[Priced]:
+        """Those that save enough, timed once for all that change alike layers alike."""
+        blank = copy.deepcopy(self.model).to("meta")
+        known: dict[Any, float | None] = {}
+        found: list[Priced] = []
+        every = [one for one in adjustments(self.model, self.example_inputs) if self._wanted(one)]
+        for number, one in enumerate(every):
+            assert one.edit is not None
+            self._tell("adjustments timed", number, len(every))
+            made = _with(blank, one.edit)
+            sizes = count_macs(made, self.example_inputs), count_params(made)
+            alike = one.kind, one.edit.options, *sizes
+            if alike not in known:
+                known[alike] = None if self._late() else self._time(_with(self.model, one.edit))
+            alone = Weight(milliseconds=known[alike], macs=sizes[0], params=sizes[1])
+            timed = self.metric != "latency" or alone.milliseconds is not None
+            if timed and alone.of(self.metric) <= (1 - LEAST) * start.of(self.metric):
+                found.append(Priced(edit=one.edit, says=one.says, exact=one.exact, alone=alone))
+        return found
+
+    def _wanted(self, one: Adjustable) -> bool:
+        wanted = one.kind not in NEVER if self.kinds is None else one.kind in self.kinds
+        return one.edit is not None and wanted
+
+    def _done(
+        self, start: Weight, options: Sequence[Priced], target: float, most: int
+    ) -> tuple[tuple[Priced, Weight], ...]:
+        now, weight, done = self.model, start, list[tuple[Priced, Weight]]()
+        prices = {one: self._price(one.alone, start) for one in options}
+        fresh: set[Priced] = set()
+        while prices and len(done) < most and weight.of(self.metric) > target and not self._late():
+            one = min(prices, key=lambda option: prices[option])
+            if math.isinf(prices.pop(one)[0]):
+                break
+            self._tell("adjustments done", len(done), most)
+            trial, _, loss = self._tried(now, one, given_by(self.model, one.edit.modules[-1], self.batches))
+            after = replace(_less(weight, one.alone, start), loss=loss)
+            price = self._price(after, weight)
+            if one not in fresh and prices and price[0] > CLOSE * min(prices.values())[0]:
+                prices[one] = price
+                fresh.add(one)
+                continue
+            after = self._weighed(trial, loss)
+            if after.of(self.metric) >= weight.of(self.metric):  # measured: it does not pay after all
+                continue
+            weight, now = after, trial
+            done.append((one, weight))
+            prices = {other: p for other, p in prices.items() if not _overlap(one.edit, other.edit)}
+            fresh.clear()
+        return tuple(done)
+
+    def _price(self, after: Weight, before: Weight) -> tuple[float, float]:
+        """Loss per unit of the metric saved; of those that cost none, the one that saves most goes first."""
+        gained = before.of(self.metric) - after.of(self.metric)
+        assert before.loss is not None
+        assert after.loss is not None
+        if gained <= 0 or math.isnan(after.loss):
+            return float("inf"), 0.0
+        return max(0.0, after.loss - before.loss) / gained, -gained
+
+    def _tried(
+        self, now: nn.Module, one: Priced, wanted: Sequence[Tensor] | None
+    ) -> tuple[nn.Module, Any, float]:
+        """The network with one adjustment more, its fit, and its loss."""
+        trial = _with(now, one.edit)
+        fitted = fit_one(self.model, trial, one.edit, self.batches, wanted)
+        return trial, fitted, self.evaluate(trial)
+
+    def _weighed(self, model: nn.Module, loss: float) -> Weight:
+        return Weight(
+            milliseconds=self._time(model),
+            macs=count_macs(model, self.example_inputs),
+            params=count_params(model),
+            loss=loss,
+        )
+
+    def _time(self, model: nn.Module) -> float | None:
+        return None if self.keeper is None else self.keeper.time(model, operators=False).milliseconds
+
+    def _late(self) -> bool:
+        return time.monotonic() - self._begun > self.seconds
+
+    def _tell(self, stage: str, done: int, total: int) -> None:
+        if self.progress is not None:
+            self.progress(stage, done, total, {})
+
+
+def _with(model: nn.Module, edit: AdjustComponent) -> nn.Module:
+    return apply(model, Plan(edits=(edit,), fingerprint=fingerprint(model)))
+
+
+def _less(now: Weight, alone: Weight, start: Weight) -> Weight:
+    """What is left if an adjustment saves as much as it does alone."""
+    times = now.milliseconds, start.milliseconds, alone.milliseconds
+    known = [time for time in times if time is not None]
+    return Weight(
+        milliseconds=known[0] - known[1] + known[2] if len(known) == len(times) else None,
+        macs=now.macs - (start.macs - alone.macs),
+        params=now.params - (start.params - alone.params),
+    )
+
+
+def _overlap(one: AdjustComponent, other: AdjustComponent) -> bool:
+    """Whether one of them changes what the other one changes, or lies in it."""
+    return any(
+        a == b or a.startswith(f"{b}.") or b.startswith(f"{a}.") for a in one.modules for b in other.modules
+    )
