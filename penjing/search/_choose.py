@@ -13,7 +13,7 @@ from penjing.search._cost import CostModel
 from penjing.search._latency_table import LatencyTable
 from penjing.search._memory_model import MemoryGauge
 from penjing.search._prices import Priced
-from penjing.search._select import Rounding, Selection, Wish, across, lowest, uniform
+from penjing.search._select import Rounding, Selection, Wish, across, floor_choices, lowest, uniform
 from penjing.structure import Structure
 
 GIVING = 4  # rounds in which units are given back
@@ -73,9 +73,12 @@ class Chooser:
         return self._told(self._least(groups, cost), ())
 
     def exactly(self, kept: Mapping[str, int], groups: Sequence[PruneGroup]) -> Choice:
-        """These counts, as far as ties allow; what is not among `groups` stays whole."""
-        choices = {g.name: self.rounding.choices(g, kept[g.name]) for g in groups}
-        return self._choice(Wish({g.name: kept[g.name] for g in groups}, choices))
+        """These counts or the next below that the options allow, as far as ties do; what is not among `groups` stays
+        whole.
+        """
+        choices = {g.name: floor_choices(g, self.rounding) for g in groups}
+        below = {name: counts[counts <= max(kept[name], counts[0])][-1] for name, counts in choices.items()}
+        return self._choice(Wish({name: int(count) for name, count in below.items()}, choices))
 
     def _least(self, groups: Sequence[PruneGroup], cost: "BudgetCost") -> dict[str, int]:
         if self.scope == "loss":

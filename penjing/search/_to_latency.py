@@ -13,6 +13,7 @@ from penjing.core._plan import Plan
 from penjing.measure import Timekeeper
 from penjing.search._latency_table import LatencyTable
 
+WIDER = 0.1  # of the way to the whole network: the first step
 NEAR = 0.96  # of the limit: what a network must reach to have used its budget
 AIM = 0.98  # of the limit: where the search aims, so that noise does not break it
 ROUNDS = 8
@@ -151,29 +152,54 @@ class _Seen:
 def _between(
     seen: _Seen, whole: Mapping[str, int], exactly: Callable[[Mapping[str, int]], Candidate | None]
 ) -> None:
-    """Group after group takes the count that it has in the network beyond the limit (else in the whole one): how many
-    may is found by halving, the one that may not is left out, and so on with those after it.
+    """Group after group takes the count that it has in the network beyond the limit: how many may is found by halving,
+    the one that may not is left out, and so on with those after it. Then all that were not left out are widened towards
+    the whole network.
 
     A kernel that changes its way of computing at one width makes steps in the time that no scale of a table tells.
     """
     if seen.best is None:
         return
     kept = dict(seen.best[1].kept)
-    slow = whole if seen.beyond is None else seen.beyond[1].kept
-    unlike, low, high = [name for name in kept if kept[name] != slow[name]], 0, 0
+    slow = kept if seen.beyond is None else seen.beyond[1].kept
+    unlike, left_out = [name for name in kept if kept[name] != slow[name]], set[str]()
+    low, high = 0, len(unlike)
     for _ in range(BETWEEN):
-        if low == high:  # of `unlike` the first `low` may, the next one may not
-            kept |= {name: slow[name] for name in unlike[:low]}
-            unlike, low = unlike[low + 1 :] if high else unlike, 0
-            high = len(unlike)
         if seen.used or not unlike:
-            return
+            break
         middle = (low + high + 1) // 2
         found = exactly({**kept, **{name: slow[name] for name in unlike[:middle]}})
         if found is not None and seen.measure(found) <= seen.limit:
             low = middle
         else:
             high = middle - 1
+        if low == high:  # of `unlike` the first `low` may, the next one may not
+            kept |= {name: slow[name] for name in unlike[:low]}
+            left_out.update(unlike[low : low + 1])
+            unlike = unlike[low + 1 :]
+            low, high = 0, len(unlike)
+    _widened(seen, kept, {name: n for name, n in whole.items() if name not in left_out}, exactly)
+
+
+def _widened(
+    seen: _Seen,
+    kept: Mapping[str, int],
+    whole: Mapping[str, int],
+    exactly: Callable[[Mapping[str, int]], Candidate | None],
+) -> None:
+    """As large a part of the way from `kept` to `whole`, found by halving, as the limit allows."""
+    low, high = 0.0, 2 * WIDER
+    for _ in range(BETWEEN // 2):
+        if seen.used:
+            return
+        part = (low + high) / 2
+        found = exactly(
+            {**kept, **{name: int(kept[name] + part * (n - kept[name])) for name, n in whole.items()}}
+        )
+        if found is not None and seen.measure(found) <= seen.limit:
+            low = part
+        else:
+            high = part
 
 
 def _next(factors: Sequence[float], over: Sequence[bool], right: float) -> float | None:
