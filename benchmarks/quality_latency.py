@@ -22,6 +22,7 @@ import torch
 from torch import nn
 
 import penjing as pj
+from benchmarks.quality_adjusted import cut_with_adjustments
 from benchmarks.quality_latency_table import page
 from benchmarks.quality_ours import Cut
 from benchmarks.quality_pairs import PAIRS, Case, Pair, open_case
@@ -104,6 +105,19 @@ class Bisected:
         return Cut(model=best)
 
 
+@dataclass(frozen=True, slots=True)
+class Adjusted:
+    """Widths as `Scope("loss")` cuts them, after adjustments where those win."""
+
+    def cut(self, case: Case, share: float, keeper: Timekeeper) -> Cut:
+        cut, about = cut_with_adjustments(case, share, keeper, BATCH)
+        ABOUT[id(cut.model)] = about
+        return cut
+
+
+ABOUT: dict[int, dict[str, Any]] = {}  # what else is to be told of a network
+
+
 def _tried(peer: Peer, case: Case, prepared: nn.Module, ratio: float) -> nn.Module | None:
     """None where the ratio breaks the peer or its network: it is taken for too large."""
     try:
@@ -112,11 +126,12 @@ def _tried(peer: Peer, case: Case, prepared: nn.Module, ratio: float) -> nn.Modu
         return None
 
 
-WAYS: Mapping[str, Scope | Bisected] = {
+WAYS: Mapping[str, Scope | Bisected | Adjusted] = {
     "loss": Scope("loss"),
     "peer": Bisected(),
     "uniform": Scope("uniform"),
     "global": Scope("global"),
+    "adjusted": Adjusted(),
 }
 
 
@@ -137,6 +152,7 @@ def make(case: Case, way: str, share: float, runtime: str) -> Row:
             took = [keeper.time(cut.model, operators=False).milliseconds for _ in range(AGAIN)]
             row |= {"milliseconds": keeper.milliseconds, "measured": median(took) / keeper.milliseconds}
             row |= {"lowest": min(took) / keeper.milliseconds, "highest": max(took) / keeper.milliseconds}
+        row |= ABOUT.pop(id(cut.model), {})
         row |= {"macs_ratio": case.ratio(cut.model), "cut_seconds": round(spent, 1)}
         row |= {"before": case.accuracy(cut.model, "certification")} | recovered(case, cut)
         found = evaluate(cut.model, case.task, case.data, "certification")
@@ -152,11 +168,16 @@ def make(case: Case, way: str, share: float, runtime: str) -> Row:
 
 
 def work(
-    pairs: Sequence[Pair], seeds: Sequence[int], shares: Sequence[float], runtime: str, out: Path
+    pairs: Sequence[Pair],
+    seeds: Sequence[int],
+    shares: Sequence[float],
+    runtime: str,
+    out: Path,
+    ways: Sequence[str],
 ) -> None:
     """Every missing row, each written at once."""
     for seed, pair in ((seed, pair) for seed in seeds for pair in pairs):
-        todo = list(_missing(pair, seed, shares, runtime, out))
+        todo = list(_missing(pair, seed, shares, runtime, out, ways))
         case = open_case(pair, seed, out) if todo else None
         for way, share, file in todo:
             assert case is not None
@@ -166,10 +187,10 @@ def work(
 
 
 def _missing(
-    pair: Pair, seed: int, shares: Sequence[float], runtime: str, out: Path
+    pair: Pair, seed: int, shares: Sequence[float], runtime: str, out: Path, ways: Sequence[str]
 ) -> Iterator[tuple[str, float, Path]]:
     for share in shares:
-        for way in WAYS:
+        for way in ways:
             file = out / f"{pair.name}-{seed}.{way}.{share:g}.{runtime}.latency.json"
             if not file.exists():
                 yield way, share, file
@@ -186,6 +207,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, nargs="*", default=[0])
     parser.add_argument("--shares", type=float, nargs="*", default=[0.5], help="of the whole network's time")
     parser.add_argument("--runtime", default="eager")
+    parser.add_argument("--ways", nargs="*", default=list(WAYS), help="of the ways, these")
     parser.add_argument("--page", type=Path, default=HERE / "quality_latency.md", help="the table")
     parser.add_argument("--page-only", action="store_true", help="write the table of what there is")
     given = parser.parse_args(arguments)
@@ -193,7 +215,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given.out.mkdir(parents=True, exist_ok=True)
     if not given.page_only:
         pairs = [pair for pair in PAIRS if any(fnmatch(pair.name, pattern) for pattern in given.only)]
-        work(pairs, given.seeds, given.shares, given.runtime, given.out)
+        work(pairs, given.seeds, given.shares, given.runtime, given.out, given.ways)
     rows = [read_json(path) for path in sorted(given.out.glob("*.latency.json"))]
     bases = [read_json(path) for path in sorted(given.out.glob("*.base.json"))]
     given.page.write_text(
