@@ -35,7 +35,7 @@ from penjing.cli._options import (
     TextColumn,
     Tokenizer,
 )
-from penjing.cli._screen import say_json
+from penjing.cli._screen import counting, say_json
 from penjing.cli._views import read_record, show_comparison, show_export, show_structure
 from penjing.core import BudgetError, InternalError, PenjingError, clean
 from penjing.pipeline import compare as compare_networks
@@ -177,16 +177,32 @@ def inspect(
     ] = False,
     adjustments: Annotated[
         bool,
-        typer.Option("--adjustments", help="List what components could become, and why others cannot."),
+        typer.Option(
+            "--adjustments", help="List what components could become, timed, and why others cannot."
+        ),
     ] = False,
+    data: Annotated[
+        str | None, typer.Option(help="What --adjustments fits new components to; a run has its own.")
+    ] = None,
+    runtime: Runtime = None,
     as_json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     """Complexity per layer, what may shrink, and what may not and why."""
-    found = inspect_network(
-        source, image_size=image_size, trust=True, model=model, task=task, bound=roofline, options=adjustments
-    )
+    with counting(quiet=quiet or as_json) as tell:
+        found = inspect_network(
+            source,
+            image_size=image_size,
+            trust=True,
+            model=model,
+            task=task,
+            bound=roofline,
+            options=adjustments,
+            runtime=runtime or "eager",
+            data=data,
+            tell=tell,
+        )
     if as_json:
         say_json(found)
     elif not quiet:

@@ -3,11 +3,12 @@
 import json
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column
 
 from penjing.core import clean
@@ -44,6 +45,31 @@ def screen(*, as_json: bool, quiet: bool) -> Screen:
     if quiet:
         return QuietScreen()
     return DrawnScreen() if sys.stderr.isatty() else LineScreen()
+
+
+@contextmanager
+def counting(*, quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
+    """How far something long is, on stderr while it lasts: a callback that takes what is done, how many, and of how
+    many.
+    """
+    if quiet or not sys.stderr.isatty():
+        yield lambda stage, done, total: None
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+    )
+    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as bar:
+        known: dict[str, Any] = {}
+
+        def tell(stage: str, done: int, total: int) -> None:
+            for other in [name for name in known if name != stage]:
+                bar.remove_task(known.pop(other))
+            known.setdefault(stage, bar.add_task(stage, total=total) if stage not in known else None)
+            bar.update(known[stage], completed=done, total=total)
+
+        yield tell
 
 
 class QuietScreen:

@@ -52,20 +52,38 @@ def show_structure(found: Mapping[str, Any]) -> None:
 
 
 def _show_adjustments(console: Console, found: Mapping[str, Any]) -> None:
-    """What could be done, by what it leaves of the MACs, and why nothing can be done elsewhere, by how often."""
+    """What could be done, by the time that it leaves, and why nothing can be done elsewhere, by how often."""
     rows = [row for row in found["adjustments"] if "says" in row]
-    drawn = Table("what", *map(_right, ("params", "MACs", "of the MACs")), "function", title="Adjustments")
-    for row in sorted(rows, key=lambda row: row["macs"]):
-        share = f"{row['macs'] / max(1, found['macs']):.3f}"
+    judged = any(row.get("error") is not None for row in rows)
+    columns = ["params", "MACs", "of the MACs", "ms", *(["error"] if judged else [])]
+    columns += ["loss"] if any(row.get("loss") is not None for row in rows) else []
+    drawn = Table("what", *map(_right, columns), "function", title="Adjustments")
+    for row in sorted(rows, key=lambda row: row["milliseconds"]):
+        figures = {
+            "params": count(row["params"]),
+            "MACs": count(row["macs"]),
+            "ms": f"{row['milliseconds']:.3g}",
+        }
+        figures["of the MACs"] = f"{row['macs'] / max(1, found['macs']):.3f}"
+        figures |= {name: _share(row.get(name)) for name in ("error", "loss")}
         kept = "kept" if row["exact"] else "changed"
-        drawn.add_row(_safe(row["says"]), count(row["params"]), count(row["macs"]), share, kept)
+        drawn.add_row(_safe(row["says"]), *(figures[name] for name in columns), kept)
     console.print(drawn if rows else "Nothing can be adjusted.")
+    if rows:
+        loss = f", its loss {rows[0]['now_loss']:.3g}" if rows[0].get("now_loss") is not None else ""
+        console.print(
+            f"As it is the network takes {rows[0]['now']:.3g} ms for one example on one thread{loss}."
+        )
     why = Counter((row["kind"], row["why"]) for row in found["adjustments"] if "why" in row)
     left = Table("kind", "modules", "why not", title="Left alone")
     for (kind, cause), times in why.most_common(MOST_CAUSES):
         left.add_row(kind, str(times), _safe(cause))
     if why:
         console.print(left)
+
+
+def _share(value: float | None) -> str:
+    return "" if value is None else f"{value:.3g}"
 
 
 def _show_roofline(console: Console, found: Mapping[str, Any]) -> None:

@@ -1,19 +1,17 @@
 """What a network is made of: sizes per layer, what may shrink, what may not and why."""
 
-import copy
 from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
 
-from penjing.core import Plan
-from penjing.measure import count_macs, count_params, macs_by_module, roofline, state_bytes
+from penjing.measure import count_params, macs_by_module, roofline, state_bytes
+from penjing.pipeline._adjustable import Tell, adjustable, silently
 from penjing.pipeline._answer import check_answer
 from penjing.pipeline._files import read_json
 from penjing.pipeline._heldout import run_of
 from penjing.pipeline._open import open_network, sized
-from penjing.structure import Structure, fingerprint, merge_weights, tensors_of, trace
-from penjing.surgery import adjustments, apply
+from penjing.structure import Structure, tensors_of, trace
 from penjing.tasks import example_of
 
 
@@ -26,6 +24,9 @@ def inspect(
     task: str | None = None,
     bound: bool = False,
     options: bool = False,
+    runtime: str = "eager",
+    data: str | None = None,
+    tell: Tell = silently,
 ) -> dict[str, Any]:
     """Everything that a trace shows about a source, a saved network, or the slim network of a run.
 
@@ -34,8 +35,8 @@ def inspect(
     `example_inputs`: a tensor, a tuple or a dict of them.
 
     Keys: source, input_size, params, macs (of one example), size_bytes, layers, groups, frozen, unknown_ops; with
-    `bound` also roofline (of one example, timed here), as `measure.roofline` tells it; with `options` also adjustments,
-    each with what it would leave of params and MACs, and what cannot be adjusted with why; of a run that tried methods
+    `bound` also roofline (of one example, timed here), as `measure.roofline` tells it; with `options` also adjustments
+    (`adjustable`), timed in `runtime`, fitted to `data` where it is given or the run's; of a run that tried methods
     also tried (its tried.json).
     """
     opened = open_network(spec, trust=trust, original=model, task=task)
@@ -59,22 +60,11 @@ def inspect(
         **_tried(spec),
     }
     found |= {"roofline": roofline(network, example).to_dict()} if bound else {}
-    return found | ({"adjustments": _adjustments(network, example)} if options else {})
-
-
-def _adjustments(network: nn.Module, example: Any) -> list[dict[str, Any]]:
-    """In the order of kinds, then of the network; shapes alone say what is left, so no weights are computed."""
-    merged, _ = merge_weights(network)
-    rows, blank = [], copy.deepcopy(merged).to("meta")
-    for one in adjustments(network, example):
-        row: dict[str, Any] = {"kind": one.kind, "module": one.module}
-        if one.edit is None:
-            rows.append(row | {"why": one.why})
-            continue
-        made = apply(blank, Plan(edits=(one.edit,), fingerprint=fingerprint(blank)))
-        left = {"params": count_params(made), "macs": count_macs(made, example)}
-        rows.append(row | {"says": one.says, "exact": one.exact, **left})
-    return rows
+    if options:
+        found["adjustments"] = adjustable(
+            spec, opened, network, example, runtime=runtime, data=data, task=task, tell=tell
+        )
+    return found
 
 
 def _tried(spec: str) -> dict[str, Any]:

@@ -11,7 +11,12 @@ from penjing.recover._columns import columns
 from penjing.recover._modules import call, kept_modes
 
 WIDEST = 2048  # inputs: a matrix as wide and as high is factorised
-RIDGE = 1e-4  # of the mean variance of the inputs
+RIDGES = (
+    1e-4,
+    1e-3,
+    1e-2,
+    1e-1,
+)  # of the mean square of the inputs; sums in float32 may need more than the first
 
 
 def whiten(model: nn.Module, slim: nn.Module, edit: AdjustComponent, batches: Sequence[Any]) -> None:
@@ -41,14 +46,21 @@ def whitened(weight: Tensor, moments: Tensor, rank: int) -> tuple[Tensor, Tensor
     """The factors [out, rank] and [rank, in] of `weight` [out, in] that miss least for inputs of these second moments
     [in, in].
     """
-    raised = moments + RIDGE * moments.diagonal().mean().clamp_min(1e-30) * torch.eye(len(moments)).to(
-        moments
-    )
-    lower = torch.linalg.cholesky(raised)
+    lower = _root(moments)
     left, values, right = torch.linalg.svd(weight @ lower, full_matrices=False)
     root = values[:rank].sqrt()
     unwhitened = torch.linalg.solve_triangular(lower, root[:, None] * right[:rank], upper=False, left=False)
     return left[:, :rank] * root, unwhitened
+
+
+def _root(moments: Tensor) -> Tensor:
+    """The lower triangular L of L L^T = moments plus the least ridge that makes them positive definite."""
+    scale = moments.diagonal().mean().clamp_min(1e-30) * torch.eye(len(moments)).to(moments)
+    for ridge in RIDGES:
+        lower, info = torch.linalg.cholesky_ex(moments + ridge * scale)
+        if not info:
+            return lower
+    return scale.sqrt()
 
 
 def _moments(slim: nn.Module, layer: Any, batches: Sequence[Any]) -> Tensor | None:

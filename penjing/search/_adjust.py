@@ -7,13 +7,14 @@ algorithms", 1978).
 """
 
 import copy
+import itertools
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from penjing.core import AdjustComponent, Plan
 from penjing.measure import Timekeeper, count_macs, count_params
@@ -129,46 +130,24 @@ class Adjusting:
     def walk(self, target: float, most: int) -> Walk:
         """Adjustments up to `most`, or until the metric is down to the share `target` of the whole network's."""
         start = self._weighed(self.model, self.evaluate(self.model))
+        if self.metric == "latency" and start.milliseconds is None:
+            return Walk(start=start, options=(), done=(), late=True)
         options = self._priced(start)
         done = self._done(start, options, target * start.of(self.metric), most)
         return Walk(start=start, options=options, done=done, late=self._late())
 
     def _priced(self, start: Weight) -> tuple[Priced, ...]:
         """Those that save enough, fitted and judged alone."""
-        found = sorted(self._gainful(start), key=lambda one: one.alone.of(self.metric))
-        by_place: dict[str, list[Priced]] = {}
-        for one in found:
-            by_place.setdefault(one.edit.modules[-1], []).append(one)
-        judged: list[Priced] = []
-        for place, there in by_place.items():
-            wanted = given_by(self.model, place, self.batches)
-            for one in there:
-                if self._late():
-                    break
-                self._tell("adjustments judged", len(judged), len(found))
-                _, fitted, loss = self._tried(self.model, one, wanted)
-                judged.append(replace(one, error=fitted.after, alone=replace(one.alone, loss=loss)))
-        return tuple(judged)
-
-    def _gainful(self, start: Weight) -> list[Priced]:
-        """Those that save enough, timed once for all that change alike layers alike."""
-        blank = copy.deepcopy(self.model).to("meta")
-        known: dict[Any, float | None] = {}
-        found: list[Priced] = []
         every = [one for one in adjustments(self.model, self.example_inputs) if self._wanted(one)]
-        for number, one in enumerate(every):
-            assert one.edit is not None
-            self._tell("adjustments timed", number, len(every))
-            made = _with(blank, one.edit)
-            sizes = count_macs(made, self.example_inputs), count_params(made)
-            alike = one.kind, one.edit.options, *sizes
-            if alike not in known:
-                known[alike] = None if self._late() else self._time(_with(self.model, one.edit))
-            alone = Weight(milliseconds=known[alike], macs=sizes[0], params=sizes[1])
-            timed = self.metric != "latency" or alone.milliseconds is not None
-            if timed and alone.of(self.metric) <= (1 - LEAST) * start.of(self.metric):
-                found.append(Priced(edit=one.edit, says=one.says, exact=one.exact, alone=alone))
-        return found
+        found = weighed_alone(self.model, self.example_inputs, every, self._time, self._tell)
+        most = (1 - LEAST) * start.of(self.metric)
+        able = [one for one in found if self.metric != "latency" or one.alone.milliseconds is not None]
+        able = sorted((one for one in able if one.alone.of(self.metric) <= most), key=self._cost)
+        judging = judged_alone(self.model, able, self.batches, self.evaluate, self._tell)
+        return tuple(itertools.takewhile(lambda _: not self._late(), judging))
+
+    def _cost(self, one: Priced) -> float:
+        return one.alone.of(self.metric)
 
     def _wanted(self, one: Adjustable) -> bool:
         wanted = one.kind not in NEVER if self.kinds is None else one.kind in self.kinds
@@ -185,7 +164,7 @@ class Adjusting:
             if math.isinf(prices.pop(one)[0]):
                 break
             self._tell("adjustments done", len(done), most)
-            trial, _, loss = self._tried(now, one, given_by(self.model, one.edit.modules[-1], self.batches))
+            trial, loss = self._tried(now, one)
             after = replace(_less(weight, one.alone, start), loss=loss)
             price = self._price(after, weight)
             if one not in fresh and prices and price[0] > CLOSE * min(prices.values())[0]:
@@ -193,7 +172,8 @@ class Adjusting:
                 fresh.add(one)
                 continue
             after = self._weighed(trial, loss)
-            if after.of(self.metric) >= weight.of(self.metric):  # measured: it does not pay after all
+            timed = self.metric != "latency" or after.milliseconds is not None
+            if not timed or after.of(self.metric) >= weight.of(self.metric):  # it does not pay after all
                 continue
             weight, now = after, trial
             done.append((one, weight))
@@ -210,13 +190,12 @@ class Adjusting:
             return float("inf"), 0.0
         return max(0.0, after.loss - before.loss) / gained, -gained
 
-    def _tried(
-        self, now: nn.Module, one: Priced, wanted: Sequence[Tensor] | None
-    ) -> tuple[nn.Module, Any, float]:
-        """The network with one adjustment more, its fit, and its loss."""
+    def _tried(self, now: nn.Module, one: Priced) -> tuple[nn.Module, float]:
+        """The network with one adjustment more, fitted, and its loss."""
         trial = _with(now, one.edit)
-        fitted = fit_one(self.model, trial, one.edit, self.batches, wanted)
-        return trial, fitted, self.evaluate(trial)
+        wanted = given_by(self.model, one.edit.modules[-1], self.batches)
+        fit_one(self.model, trial, one.edit, self.batches, wanted)
+        return trial, self.evaluate(trial)
 
     def _weighed(self, model: nn.Module, loss: float) -> Weight:
         return Weight(
@@ -227,7 +206,9 @@ class Adjusting:
         )
 
     def _time(self, model: nn.Module) -> float | None:
-        return None if self.keeper is None else self.keeper.time(model, operators=False).milliseconds
+        if self.keeper is None or self._late():
+            return None
+        return self.keeper.time(model, operators=False).milliseconds
 
     def _late(self) -> bool:
         return time.monotonic() - self._begun > self.seconds
@@ -235,6 +216,52 @@ class Adjusting:
     def _tell(self, stage: str, done: int, total: int) -> None:
         if self.progress is not None:
             self.progress(stage, done, total, {})
+
+
+def weighed_alone(
+    model: nn.Module,
+    example_inputs: Any,
+    every: Sequence[Adjustable],
+    time_of: Callable[[nn.Module], float | None],
+    tell: Callable[[str, int, int], None],
+) -> list[Priced]:
+    """Each adjustment's network alone: its counts, and its time, asked once for all that change alike layers alike."""
+    blank = copy.deepcopy(model).to("meta")
+    known: dict[Any, float | None] = {}
+    found: list[Priced] = []
+    for number, one in enumerate(every):
+        assert one.edit is not None
+        tell("adjustments timed", number, len(every))
+        made = _with(blank, one.edit)
+        sizes = count_macs(made, example_inputs), count_params(made)
+        alike = one.kind, one.edit.options, *sizes
+        if alike not in known:
+            known[alike] = time_of(_with(model, one.edit))
+        alone = Weight(milliseconds=known[alike], macs=sizes[0], params=sizes[1])
+        found.append(Priced(edit=one.edit, says=one.says, exact=one.exact, alone=alone))
+    return found
+
+
+def judged_alone(
+    model: nn.Module,
+    options: Sequence[Priced],
+    batches: Sequence[Any],
+    evaluate: Evaluate | None,
+    tell: Callable[[str, int, int], None],
+) -> Iterator[Priced]:
+    """Each with the error that is left of it once it is fitted, and the loss of the network with it."""
+    by_place: dict[str, list[Priced]] = {}
+    for one in options:
+        by_place.setdefault(one.edit.modules[-1], []).append(one)
+    number = 0
+    for place, there in by_place.items():
+        wanted = given_by(model, place, batches)
+        for one in there:
+            tell("adjustments judged", number, len(options))
+            trial, number = _with(model, one.edit), number + 1
+            fitted = fit_one(model, trial, one.edit, batches, wanted)
+            loss = None if evaluate is None else evaluate(trial)
+            yield replace(one, error=fitted.after, alone=replace(one.alone, loss=loss))
 
 
 def _with(model: nn.Module, edit: AdjustComponent) -> nn.Module:
