@@ -142,13 +142,15 @@ class TrimOptions(Part):
 
 class AdjustOptions(Part):
     """Components changed before units are pruned (`penjing inspect --adjustments` lists what could be): as many `edits`
-    as are done, those that cost least loss for what they save first; 0 none, "auto" as many as were chosen.
+    as are done, those that cost least loss for what they save first; 0 none, "auto" as many as were chosen. Those
+    in `do` are done before all others, worded as that list words them ("layer4.1: dropped").
 
     `kinds` are those that may be done (null: all). `calibration` examples fit a new component, as many others judge it;
     the search for them takes at most `seconds` (null: a third of what the step choose may take, or no limit).
     """
 
     edits: CountOrNone | Literal["auto"] = "auto"
+    do: tuple[str, ...] = ()
     kinds: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     calibration: Annotated[int, Field(ge=16)] = 256
     seconds: Positive | None = None

@@ -3,13 +3,14 @@
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from penjing.core import AdjustComponent, Budget, Limit, Plan
+from penjing.core import AdjustComponent, Budget, Limit, Plan, UsageError, clean
 from penjing.measure import Timekeeper
 from penjing.pipeline._files import read_json, write_json
 from penjing.pipeline._job import Inputs, Job, write_plan, write_state
@@ -18,7 +19,7 @@ from penjing.pipeline._shrink import BATCH, before_adjusting, sizes_of
 from penjing.recover import call, fit_adjusted, place
 from penjing.search import Adjusting, Walk
 from penjing.structure import merge_weights
-from penjing.surgery import adjust, fold_norms
+from penjing.surgery import adjust, adjustments, fold_norms
 
 STEP = "adjust"
 FILE = "adjustments.json"
@@ -75,34 +76,78 @@ class Found:
 
 
 def adjust_step(job: Job, out: Path, figures: dict[str, Any]) -> None:
-    """Does the asked number of adjustments: those that the step choose found, or finds them now."""
-    number = int(job.recipe.steps.adjust.edits)
-    if not number:
-        figures |= {"asked": 0, "done": []}
+    """Does what the recipe names, then the asked number of adjustments: those that the step choose found, or finds them
+    now.
+    """
+    options, said = job.recipe.steps.adjust, list[str]()
+    figures |= {"asked": len(options.do) + int(options.edits), "done": said}
+    if not figures["asked"]:
         return
     model, done = before_adjusting(job)
-    known = job.run.path / FILE
-    if known.is_file():
-        found = Found(record=read_json(known))
-    else:
-        seconds = job.recipe.steps.adjust.seconds
-        found = look(job.inputs, model, seconds=seconds, most=number, progress=job.progress(STEP))
-        write_json(out / FILE, dict(found.record))
-    slim, plan = adjusted(job.inputs, model, found, min(number, found.count))
-    write_plan(plan if done is None else done.then(plan), out, STEP)
-    write_state(slim, out, STEP)
-    figures |= {"asked": number, "done": list(found.sentences(number))}
+    if options.do:
+        model, own = named(job.inputs, model)
+        done = own if done is None else done.then(own)
+        said += options.do
+    if options.edits:
+        found = _found(job, model, out)
+        number = min(int(options.edits), found.count)
+        model, own = adjusted(job.inputs, model, found, number)
+        done = own if done is None else done.then(own)
+        said += found.sentences(number)
+    assert done is not None
+    write_plan(done, out, STEP)
+    write_state(model, out, STEP)
     for text in adjust_notes(figures):
         job.note(STEP, text)
+
+
+def _found(job: Job, model: nn.Module, out: Path) -> Found:
+    """The walk of the step choose, or one from here."""
+    known, options = job.run.path / FILE, job.recipe.steps.adjust
+    if known.is_file():
+        return Found(record=read_json(known))
+    most = int(options.edits)
+    found = look(job.inputs, model, seconds=options.seconds, most=most, progress=job.progress(STEP))
+    write_json(out / FILE, dict(found.record))
+    return found
+
+
+def named(inputs: Inputs, model: nn.Module) -> tuple[nn.Module, Plan]:
+    """`model` with the adjustments that the recipe names, proven and fitted, and the plan."""
+    return _fitted(inputs, model, check_named(inputs, model))
+
+
+def check_named(inputs: Inputs, model: nn.Module) -> tuple[AdjustComponent, ...]:
+    """The adjustments of `model` that the recipe names.
+
+    Raises `UsageError` for a sentence that is none of this network's, with those that are most like it.
+    """
+    known = {one.says: one.edit for one in adjustments(model, inputs.example(1)) if one.edit is not None}
+    edits = []
+    for says in inputs.recipe.steps.adjust.do:
+        if says not in known:
+            near = get_close_matches(says, known, n=3, cutoff=0.3)
+            raise UsageError(
+                f"steps.adjust.do: {clean(says)!r} is no adjustment of {inputs.recipe.model}. "
+                f"Nearest: {'; '.join(near) or 'none'}. Fix: take a line of penjing inspect --adjustments"
+            )
+        edits.append(known[says])
+    return tuple(edits)
+
+
+def _fitted(inputs: Inputs, model: nn.Module, edits: tuple[AdjustComponent, ...]) -> tuple[nn.Module, Plan]:
+    slim, plan = adjust(model, inputs.example(1), edits)
+    merged, _ = merge_weights(model)
+    own = replace(plan, edits=edits)
+    fit_adjusted(merged, slim, own, _examples(inputs, int(inputs.recipe.steps.adjust.calibration))[0])
+    return slim, plan
 
 
 def adjust_notes(figures: Mapping[str, Any]) -> list[str]:
     """What was done, in sentences, and that fewer adjustments than asked pay."""
     asked, done = figures["asked"], figures["done"]
-    few = (
-        f"{len(done)} of {asked} adjustments were done: no other saves anything" if len(done) < asked else ""
-    )
-    return [*done, *([few] if few else [])]
+    few = f"{len(done)} of {asked} adjustments were done: no other saves anything"
+    return [*done, *([few] if len(done) < asked else [])]
 
 
 def look(
@@ -143,12 +188,9 @@ def look(
 
 def adjusted(inputs: Inputs, model: nn.Module, found: Found, number: int) -> tuple[nn.Module, Plan]:
     """`model` with the first `number` adjustments, proven, then fitted; and the plan, which says what each did."""
-    edits = found.edits(number)
-    slim, plan = adjust(model, inputs.example(1), edits)
-    merged, _ = merge_weights(model)
-    own = replace(plan, edits=edits)
-    fit_adjusted(merged, slim, own, _examples(inputs, int(inputs.recipe.steps.adjust.calibration))[0])
-    return slim, replace(plan, policies=(*plan.policies[: -len(edits) or None], *found.sentences(number)))
+    slim, plan = _fitted(inputs, model, found.edits(number))
+    before = plan.policies[: len(plan.policies) - number]
+    return slim, replace(plan, policies=(*before, *found.sentences(number)))
 
 
 def share_of(inputs: Inputs, model: nn.Module, found: Found) -> float:

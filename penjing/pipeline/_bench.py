@@ -11,7 +11,7 @@ from torch import nn
 from penjing.core import DropBlock, Plan, PlanError, Recipe
 from penjing.criteria import Context, Score, loss_units, prepare_criterion
 from penjing.measure import count_macs, count_params
-from penjing.pipeline._adjust import Found, adjusted, look
+from penjing.pipeline._adjust import Found, adjusted, look, named
 from penjing.pipeline._candidates import Candidate
 from penjing.pipeline._job import Inputs
 from penjing.pipeline._shrink import calibration, calibration_loss, prune_to, still_there
@@ -145,12 +145,17 @@ class Bench:
                 raise
 
     def _start(self, blocks: int) -> tuple[nn.Module, Plan | None]:
-        """The whole network without so many blocks, refitted, and the plan that leads there."""
-        if not blocks:
-            return self.whole, None
-        done = self._drop(blocks)
-        start = apply(self.whole, done)
-        self._rebuild(start, self.whole, done)
+        """The whole network without so many blocks, refitted, and with the adjustments that the recipe names; and the
+        plan that leads there.
+        """
+        start, done = self.whole, None
+        if blocks:
+            done = self._drop(blocks)
+            start = apply(self.whole, done)
+            self._rebuild(start, self.whole, done)
+        if self.inputs.recipe.steps.adjust.do:
+            start, own = named(self.inputs, start)
+            done = own if done is None else done.then(own)
         return start, done
 
     def _drop(self, blocks: int) -> Plan:

@@ -184,7 +184,9 @@ def _folded(job: Job) -> tuple[dict[str, Any], dict[str, Any]]:
 def _metrics(job: Job, rows: list[dict[str, Any]], reference: str) -> dict[str, Any]:
     data, steps = job.inputs.data, job.recipe.steps
     notes = trim_notes(job.run.record("trim")["figures"]) if steps.trim.blocks else []
-    notes += adjust_notes(job.run.record("adjust")["figures"]) if steps.adjust.edits else []
+    notes += (
+        adjust_notes(job.run.record("adjust")["figures"]) if steps.adjust.edits or steps.adjust.do else []
+    )
     notes += [bound] if (bound := job.run.record("prune")["figures"].get("bound")) else []
     notes += [alone] if (alone := why_no_rival(job)) else []
     notes += fold_notes(*_folded(job)) if folds(job.recipe) else []

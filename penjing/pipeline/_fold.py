@@ -30,7 +30,7 @@ def fold_notes(figures: Mapping[str, Any], alone: Mapping[str, Any] | None) -> l
     """What the user should know of a fold step with these figures, and what folding does to the whole network."""
     if not figures.get("norms") or alone is None:
         return []
-    return [
-        f"{figures['norms']} batch norms were folded into the layers before them, which changes no answer; on the "
-        f"whole network that alone gives {alone['ratio']:.2f}x"
-    ]
+    one = figures["norms"] == 1
+    what = "1 batch norm was folded into the layer before it" if one else ""
+    what = what or f"{figures['norms']} batch norms were folded into the layers before them"
+    return [f"{what}, which changes no answer; on the whole network that alone gives {alone['ratio']:.2f}x"]

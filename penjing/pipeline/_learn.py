@@ -134,12 +134,18 @@ def rescaled(slim: nn.Module, whole: nn.Module) -> nn.Module:
     """`slim`, cut from fresh random weights, with every output's variance as it was meant for `whole`.
 
     Weights are drawn with a variance inverse to the fan-in, which the cut made smaller. What `whole` computes from
-    others (weight norm) is a weight of its own in `slim`.
+    others (weight norm) is a weight of its own in `slim`; components that stand in `slim` alone are drawn as their kind
+    is.
     """
+    there = dict(whole.named_modules())
+    for path, module in slim.named_modules():
+        reset = getattr(module, "reset_parameters", None)
+        if path not in there and callable(reset):
+            reset()
     for name, weight in slim.named_parameters():
-        if weight.ndim > 1:
-            path, _, leaf = name.rpartition(".")
-            wide = getattr(whole.get_submodule(path), leaf)
+        path, _, leaf = name.rpartition(".")
+        wide = getattr(there.get(path), leaf, None)
+        if weight.ndim > 1 and isinstance(wide, torch.Tensor):
             before, after = wide[0].numel(), weight[0].numel()
             weight.mul_((before / after) ** 0.5)
     return slim

@@ -20,7 +20,7 @@ def predict(recipe: Recipe, *, trust: bool = False, inputs: Inputs | None = None
     """Predicted seconds of every step of `recipe`, in order; an estimate within a factor of about two."""
     given = inputs or Inputs(recipe=settled(recipe), trust=trust)
     if inputs is None:
-        rehearse(given)
+        rehearse(given, deeper=chooses(recipe))
     pace, steps = pace_of(given), given.recipe.steps
     counts = pace.counts
     slim = pace.training(steps.recover.epochs, share=pace.share, taught=True)

@@ -8,6 +8,7 @@ from torch import nn
 from penjing.core import Budget, BudgetError, Limit, Reads, Recipe, SourceError, Texts, UsageError
 from penjing.criteria import CRITERIA, Context, prepare_criterion
 from penjing.export import read_structure
+from penjing.pipeline._adjust import check_named
 from penjing.pipeline._answer import check_answer
 from penjing.pipeline._heldout import check_teacher
 from penjing.pipeline._job import Inputs
@@ -19,11 +20,13 @@ from penjing.recover import Sparsity, Training, find_loss, mixing, sparse_masks
 from penjing.runtimes import prepare
 from penjing.search import DEFAULT_GRANULARITY, Rounding, check_optuna, check_storage, fastest, trim
 from penjing.sources import parse_source
+from penjing.surgery import ADJUSTMENT_KINDS
 from penjing.tasks import tokens_disagree
 
 
-def rehearse(inputs: Inputs) -> None:
-    """Raises what a run of this recipe would raise later, as far as a few seconds can tell.
+def rehearse(inputs: Inputs, *, deeper: bool = False) -> None:
+    """Raises what a run of this recipe would raise later, as far as a few seconds can tell; `deeper` where the run may
+    drop blocks or adjust components that the recipe does not name yet.
 
     Options, the weights of network and teacher, the classes and the picture size that they take, the criterion,
     and one cut of the untrained network to the budget.
@@ -40,7 +43,7 @@ def rehearse(inputs: Inputs) -> None:
         _check_runtime(inputs, whole)
         if recipe.steps.prune.criterion not in CRITERIA:
             prepare_criterion(recipe.steps.prune.criterion, whole, Context())
-        _try_cut(inputs, whole)
+        _try_cut(inputs, whole, deeper=deeper)
         check_rival(inputs)
         if recipe.teacher:
             _check_loss(recipe.steps.distil.loss)
@@ -91,19 +94,27 @@ def _check_runtime(inputs: Inputs, whole: nn.Module) -> None:
         prepare(whole, inputs.example(1), runtime=recipe.runtime, batch_size=size).close()
 
 
-def _try_cut(inputs: Inputs, whole: nn.Module) -> None:
+def _try_cut(inputs: Inputs, whole: nn.Module, *, deeper: bool) -> None:
     """One cut to the budget; where that is out of reach, one more after dropping blocks, if that is asked."""
     options, limits, sizes = inputs.recipe.steps, absolute(inputs, whole), sizes_of(inputs, whole)
     asked = Budget.parse(inputs.recipe.budget)
+    if options.adjust.kinds is not None and (odd := set(options.adjust.kinds) - set(ADJUSTMENT_KINDS)):
+        raise UsageError(
+            f"steps.adjust.kinds: {', '.join(sorted(odd))} is none. Known: {', '.join(ADJUSTMENT_KINDS)}"
+        )
+    if options.adjust.do and not options.trim.blocks:
+        check_named(inputs, whole)
+    deeper = deeper or bool(options.trim.blocks or options.adjust.edits or options.adjust.do)
     timed, counts = asked.limit("latency"), [m.metric for m in asked.limits if m.metric != "latency"]
     if timed is not None:
-        _try_time(inputs, whole, timed)
-        if counts and not options.trim.blocks:
+        if not deeper:
+            _try_time(inputs, whole, timed)
+        if counts and not deeper:
             prune_to(inputs, whole, whole, "l2", 1, options.prune.protect, metrics=counts)
         return None
     if (
         asked.limit("memory") is None
-        and not options.trim.blocks
+        and not deeper
         and all(sizes[metric] <= limit for metric, limit in limits.items())
     ):
         own = ", ".join(f"{metric} {size}" for metric, size in sizes.items())
@@ -115,8 +126,10 @@ def _try_cut(inputs: Inputs, whole: nn.Module) -> None:
     try:
         slim, _ = prune_to(inputs, whole, whole, "l2", 1, protect)
     except BudgetError:
-        if not options.trim.blocks:
+        if not deeper:
             raise
+        if not options.trim.blocks:
+            return None
         trimmed, _, _ = trim(whole, inputs.example(), evaluate=lambda _: 0.0, drop=int(options.trim.blocks))
         slim, _ = prune_to(inputs, trimmed, whole, "l2", 1, ())
     if options.sparsify.on:
@@ -139,11 +152,12 @@ def _try_time(inputs: Inputs, whole: nn.Module, limit: Limit) -> None:
         batch_size=most,
         folded=folds(recipe),
     )
-    if least > limit.absolute(full) and not recipe.steps.trim.blocks:
+    if least > limit.absolute(full):
         raise BudgetError(
             f"The budget {recipe.budget} cannot be met on {recipe.runtime} at batch size {most}: the narrowest network "
             f"takes {least:.4g}ms, measured, the whole one {full:.4g}ms; the nearest that can is about "
-            f"latency<={least / full:.2g}x. Fix: raise the budget, or drop residual blocks first (steps.trim.blocks)",
+            f"latency<={least / full:.2g}x. Fix: raise the budget, drop residual blocks first (steps.trim.blocks) "
+            "or adjust components (steps.adjust.edits)",
             nearest=least,
             metric="latency",
         )

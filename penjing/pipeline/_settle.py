@@ -23,8 +23,8 @@ def may_trim(recipe: Recipe) -> bool:
 
 def may_adjust(recipe: Recipe) -> bool:
     """Whether a run of `recipe` may change components."""
-    edits = recipe.steps.adjust.edits
-    return chooses(recipe) if edits == OPEN else edits > 0
+    options = recipe.steps.adjust
+    return bool(options.do) or (chooses(recipe) if options.edits == OPEN else options.edits > 0)
 
 
 def folds(recipe: Recipe) -> bool:

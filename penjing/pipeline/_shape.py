@@ -30,7 +30,7 @@ from penjing.pipeline._run import (
     reopen,
     resume_command,
 )
-from penjing.pipeline._settle import settled
+from penjing.pipeline._settle import chooses, open_options, settled
 from penjing.pipeline._shrink import check_budget
 from penjing.pipeline._steps import Step, steps_of
 from penjing.pipeline._taught import checkpoints
@@ -78,7 +78,7 @@ def _lead(recipe: Recipe, path: Path, *, resume: bool, trust: bool, listen: List
             with _ledger_state(run), torch.random.fork_rng():
                 job = Job(run=run, inputs=inputs, listen=listen)
                 with alone():
-                    rehearse(inputs)
+                    rehearse(inputs, deeper=_may_go_deeper(recipe))
                     _announce(job)
                 for step in steps:
                     _perform(with_choice(job), step)
@@ -101,8 +101,13 @@ def dry_run(
     if found:
         run = reopen(path, found)
         run.recognise(facts(inputs, run.steps_done))
-    rehearse(inputs)
+    rehearse(inputs, deeper=_may_go_deeper(recipe))
     return predict(recipe, inputs=inputs)
+
+
+def _may_go_deeper(recipe: Recipe) -> bool:
+    """Whether blocks may be dropped, or components adjusted, that the recipe leaves open."""
+    return bool(open_options(recipe) & {"trim.blocks", "adjust.edits"}) and chooses(recipe)
 
 
 def _open(path: Path, recipe: Recipe, steps: tuple[Step, ...], resume: bool) -> RunFolder:

@@ -123,7 +123,9 @@ def start(job: Job, round: Round) -> str:
     if round.before is not None:
         return round.before.recover
     steps = job.recipe.steps
-    return "adjust" if steps.adjust.edits else "trim" if steps.trim.blocks else job.reference
+    return (
+        "adjust" if steps.adjust.edits or steps.adjust.do else "trim" if steps.trim.blocks else job.reference
+    )
 
 
 def before_adjusting(job: Job) -> tuple[nn.Module, Plan | None]:
@@ -226,7 +228,8 @@ def _out_of_reach(error: BudgetError, inputs: Inputs, reference: nn.Module) -> B
         told = "; ".join(known)
     return BudgetError(
         f"The budget {recipe.budget} cannot be met: {told}. "
-        f"{fix}, or drop {'more' if recipe.steps.trim.blocks else 'residual'} blocks first (steps.trim.blocks)",
+        f"{fix}, or drop {'more' if recipe.steps.trim.blocks else 'residual'} blocks first (steps.trim.blocks) or "
+        "adjust components (steps.adjust.edits)",
         nearest=error.nearest,
         metric=error.metric,
         missed=error.missed,

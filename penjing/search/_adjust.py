@@ -3,7 +3,7 @@
 An adjustment is fitted alone to what stood there, timed on the target runtime and judged by the calibration loss of the
 network with it. The walk then does the one that costs least loss for what it saves, measures the network anew, and goes
 on: what seemed cheap alone is tried again in the network as it is by then (lazy greedy, Minoux, "Accelerated greedy
-algorithms", 1978).
+algorithms", 1978). An adjustment may take the place of those done before, where it saves more than they do.
 """
 
 import copy
@@ -157,29 +157,56 @@ class Adjusting:
         self, start: Weight, options: Sequence[Priced], target: float, most: int
     ) -> tuple[tuple[Priced, Weight], ...]:
         now, weight, done = self.model, start, list[tuple[Priced, Weight]]()
-        prices = {one: self._price(one.alone, start) for one in options}
+        prices, open_ones = self._prices(start, start, done, options), set(options)
         fresh: set[Priced] = set()
         while prices and len(done) < most and weight.of(self.metric) > target and not self._late():
             one = min(prices, key=lambda option: prices[option])
             if math.isinf(prices.pop(one)[0]):
                 break
             self._tell("adjustments done", len(done), most)
-            trial, loss = self._tried(now, one)
-            after = replace(_less(weight, one.alone, start), loss=loss)
-            price = self._price(after, weight)
+            kept = [other for other, _ in done if not _overlap(one.edit, other.edit)]
+            trial, loss = self._tried(now if len(kept) == len(done) else self._made(kept), one)
+            price = self._price(replace(_expected(start, weight, one, done), loss=loss), weight)
             if one not in fresh and prices and price[0] > CLOSE * min(prices.values())[0]:
                 prices[one] = price
                 fresh.add(one)
                 continue
             after = self._weighed(trial, loss)
+            open_ones.discard(one)
             timed = self.metric != "latency" or after.milliseconds is not None
             if not timed or after.of(self.metric) >= weight.of(self.metric):  # it does not pay after all
                 continue
-            weight, now = after, trial
-            done.append((one, weight))
-            prices = {other: p for other, p in prices.items() if not _overlap(one.edit, other.edit)}
+            done = [*(done if len(kept) == len(done) else self._again(kept)), (one, after)]
+            now, weight = trial, after
+            open_ones = {other for other in open_ones if self._may_follow(other, one)}
+            prices = self._prices(start, weight, done, [o for o in options if o in open_ones])
             fresh.clear()
         return tuple(done)
+
+    def _prices(
+        self, start: Weight, now: Weight, done: Sequence[tuple[Priced, Weight]], options: Sequence[Priced]
+    ) -> dict[Priced, tuple[float, float]]:
+        """What each would cost now, were it as it is alone."""
+        return {one: self._price(_expected(start, now, one, done), now) for one in options}
+
+    def _may_follow(self, other: Priced, one: Priced) -> bool:
+        """Whether it leaves alone what was done, or takes its place and saves more."""
+        return not _overlap(other.edit, one.edit) or self._cost(other) < self._cost(one)
+
+    def _made(self, options: Sequence[Priced]) -> nn.Module:
+        """The network with these, fitted one after the other."""
+        now = self.model
+        for one in options:
+            now, _ = self._tried(now, one)
+        return now
+
+    def _again(self, options: Sequence[Priced]) -> list[tuple[Priced, Weight]]:
+        """These alone, each with the network that it leaves."""
+        now, found = self.model, list[tuple[Priced, Weight]]()
+        for one in options:
+            now, loss = self._tried(now, one)
+            found.append((one, self._weighed(now, loss)))
+        return found
 
     def _price(self, after: Weight, before: Weight) -> tuple[float, float]:
         """Loss per unit of the metric saved; of those that cost none, the one that saves most goes first."""
@@ -268,15 +295,19 @@ def _with(model: nn.Module, edit: AdjustComponent) -> nn.Module:
     return apply(model, Plan(edits=(edit,), fingerprint=fingerprint(model)))
 
 
-def _less(now: Weight, alone: Weight, start: Weight) -> Weight:
-    """What is left if an adjustment saves as much as it does alone."""
-    times = now.milliseconds, start.milliseconds, alone.milliseconds
-    known = [time for time in times if time is not None]
-    return Weight(
-        milliseconds=known[0] - known[1] + known[2] if len(known) == len(times) else None,
-        macs=now.macs - (start.macs - alone.macs),
-        params=now.params - (start.params - alone.params),
-    )
+def _expected(start: Weight, now: Weight, one: Priced, done: Sequence[tuple[Priced, Weight]]) -> Weight:
+    """The network with one more, if each costs and saves what it does alone; what it takes the place of goes."""
+    gone = [other.alone for other, _ in done if _overlap(one.edit, other.edit)]
+
+    def sums(figure: str) -> Any:
+        before, own = getattr(start, figure), getattr(one.alone, figure)
+        others = [getattr(weight, figure) for weight in gone]
+        known = [getattr(now, figure), before, own, *others]
+        if any(value is None for value in known):
+            return None
+        return known[0] + own - before - sum(value - before for value in others)
+
+    return Weight(**{field.name: sums(field.name) for field in fields(Weight)})
 
 
 def _overlap(one: AdjustComponent, other: AdjustComponent) -> bool:

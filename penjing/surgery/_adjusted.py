@@ -26,7 +26,21 @@ from penjing.surgery._precision import DOUBLE, SINGLE, Precision
 def misshapen(before: nn.Module, after: nn.Module, example_inputs: Any) -> str:
     """What is wrong with the outputs of the adjusted network; nothing where they have the shapes they had."""
     had, have = output_shapes(before, example_inputs), output_shapes(after, example_inputs)
-    return "" if had == have else f"its outputs have shapes {have}, and had {had}"
+    if had != have:
+        return f"its outputs have shapes {have}, and had {had}"
+    return _does_not_run(after, example_inputs)
+
+
+@torch.no_grad()
+def _does_not_run(model: nn.Module, example_inputs: Any) -> str:
+    """What a forward by itself fails with, kernels for whole layers and all; a trace leaves those out."""
+    now = copy.deepcopy(model).eval()
+    try:
+        for example in _alternatives(example_inputs):
+            call_with(now, example)
+    except (RuntimeError, AttributeError, TypeError, ValueError, IndexError, KeyError) as error:
+        return f"it does not run: {type(error).__name__}: {error}"
+    return ""
 
 
 def output_shapes(model: nn.Module, example_inputs: Any) -> list[list[tuple[int, ...]]]:

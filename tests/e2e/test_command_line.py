@@ -131,7 +131,7 @@ def test_predictions_agree_with_the_metrics(desk: Path, whole: Ran):
 def test_json_is_lines_on_stdout_and_nothing_else(whole: Ran):
     events = [json.loads(line) for line in whole.stdout.splitlines()]
     assert [event["step"] for event in events if event["event"] == "finish"] == [
-        "base", "transfer", "prune", "recover", "control:scratch", "measure", "save",
+        "base", "transfer", "prune", "recover", "fold", "control:scratch", "measure", "save",
     ]  # fmt: skip
     assert events[0]["event"] == "plan"
     assert events[-1]["event"] == "result"
@@ -244,6 +244,7 @@ def test_a_dry_run_writes_nothing(desk: Path, here: Ask):
         "transfer",
         "prune",
         "recover",
+        "fold",
         "control:scratch",
         "measure",
         "save",

@@ -85,7 +85,8 @@ WRONG = {
         {"budget": "macs<=10"},
         BudgetError,
         r"^The budget macs<=10 cannot be met: the nearest that can is macs<=\d+ \(.*x\)\. Fix: raise the budget, or "
-        r"set steps\.prune\.scope to uniform .*, or drop residual blocks first \(steps\.trim\.blocks\)$",
+        r"set steps\.prune\.scope to uniform .*, or drop residual blocks first \(steps\.trim\.blocks\) "
+        r"or adjust components \(steps\.adjust\.edits\)$",
     ),
     "budget after trim": (
         {"budget": "macs<=10", "steps": STEPS | {"trim": {"blocks": 1}}},
@@ -159,4 +160,5 @@ def test_blocks_that_cannot_go_are_told(place: Path):
     assert record["figures"]["stopped"]
     told = [event for event in events if event.kind == "note" and "dropped 3 of 5 blocks" in event.text]
     assert [event.step for event in told] == ["trim", ""]
-    assert metrics["notes"] == [told[0].text]
+    assert metrics["notes"][0] == told[0].text
+    assert "changes no answer" in metrics["notes"][1]

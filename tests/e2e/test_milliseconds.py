@@ -63,6 +63,7 @@ def test_the_run_says_how_the_milliseconds_were_reached(tmp_path: Path) -> None:
     assert 0.55 <= how["measured_ms"] / how["reference_ms"] <= 0.6
     assert how["limit_ms"] == pytest.approx(0.6 * how["reference_ms"])
     assert how["networks"] >= 13
+    assert Clock.asked.pop("form").__name__ == "folded"
     assert Clock.asked == {"runtime": "eager", "batch_size": 8, "threads": None}
     slim = next(row for row in metrics["rows"] if row["name"] == "slim")
     assert slim["macs_ratio"] < 0.62
@@ -93,7 +94,13 @@ def test_tries_share_one_table_and_are_predicted(tmp_path: Path, monkeypatch: py
     )
     prune = {"calibration": 32, "round_to": 1}
     choose = {"seconds": 1000, "examples": 32, "candidates": 3, "rungs": [], "keep": []}
-    steps = {**RECIPE["steps"], "prune": prune, "choose": choose, "trim": {"blocks": 0}}
+    steps = {
+        **RECIPE["steps"],
+        "prune": prune,
+        "choose": choose,
+        "trim": {"blocks": 0},
+        "adjust": {"edits": 0},
+    }
     shape(tiny_recipe({**RECIPE, "steps": steps}, tmp_path), tmp_path / "run", trust=True)
     tried = json.loads((tmp_path / "run" / "tried.json").read_text())
     reference = figures(tmp_path / "run")["prune"]["latency"]["reference_ms"]
@@ -114,7 +121,13 @@ def test_tries_that_are_broken_off_go_on_by_the_same_times(
     )
     prune = {"calibration": 32, "round_to": 1}
     choose = {"seconds": 1000, "examples": 32, "candidates": 2, "rungs": [], "keep": []}
-    steps = {**RECIPE["steps"], "prune": prune, "choose": choose, "trim": {"blocks": 0}}
+    steps = {
+        **RECIPE["steps"],
+        "prune": prune,
+        "choose": choose,
+        "trim": {"blocks": 0},
+        "adjust": {"edits": 0},
+    }
     recipe = tiny_recipe({**RECIPE, "steps": steps}, tmp_path)
 
     def listen(event: Event) -> None:

@@ -168,7 +168,7 @@ def _for_it_alone(site: Site, call: ModuleCall) -> tuple[str, ...]:
         if value in site.parts.graph.outputs or any(one not in inside for one in read):
             return tuple(found)
         makers = [c for c in once(site) if c.plain and c.outputs[0] == value and c.inputs[0] != value]
-        makers = [c for c in makers if not call.path.startswith(f"{c.path}.") and _holds_weights(site, c)]
+        makers = [c for c in makers if not call.path.startswith(f"{c.path}.")]
         if not makers:
             return tuple(found)
         call = min(makers, key=lambda c: c.path.count("."))

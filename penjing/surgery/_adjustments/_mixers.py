@@ -31,6 +31,7 @@ class Mixer(nn.Module):
     """
 
     summed = ("own", "context", "near")  # layers that give the result together
+    batch_first = False  # as nn.TransformerEncoderLayer asks: no kernel of its own computes this
 
     def __init__(self, inner: int, outer: int, *, near: bool, form: str) -> None:
         super().__init__()

@@ -79,7 +79,9 @@ def test_cuts_after_adjustments_stand_among_the_others_best_guess_first() -> Non
     assert [one.name for one in found][:7] == [
         "obs", "obs-adjust-3", "taylor", "obs-stream-whole", "obs-adjust-1", "obs-drop-1", "obs-adjust-5",
     ]  # fmt: skip
-    assert found[1].about == "units by obs, ranked by the loss they cost, 3 components adjusted first".replace(
+    assert found[
+        1
+    ].about == "units by obs, ranked by the loss they cost, 3 components adjusted first".replace(
         "units by obs, ranked by the loss they cost", found[0].about
     )
     assert found[1].options()["adjust"] == {"edits": 3}

@@ -79,3 +79,56 @@ def test_labelled_batches_and_wrong_use() -> None:
     _, pruning = pj.prune(model, BATCHES[0], ratio=0.5)
     with pytest.raises(pj.UsageError, match="fit them first, then remove units"):
         fit_adjusted(model, slim, pruning, BATCHES)
+
+
+def test_whitened_factors_miss_less_than_those_of_the_weight_alone() -> None:
+    """For inputs of unlike sizes; and what is missed is what theory says: the singular values left out of W L."""
+    from penjing.recover._whiten import whitened
+
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(12, 20, generator=generator, dtype=torch.float64)
+    x = torch.randn(400, 20, generator=generator, dtype=torch.float64) * torch.logspace(-2, 1, 20)
+    moments = x.T @ x
+    left, right = whitened(weight, moments, 5)
+    missed = float((x @ (weight - left @ right).T).square().sum())
+    u, s, v = torch.linalg.svd(weight)
+    plain = u[:, :5] * s[:5] @ v[:5]
+    assert missed < 0.5 * float((x @ (weight - plain).T).square().sum())
+    values = torch.linalg.svdvals(weight @ torch.linalg.cholesky(moments))
+    assert missed == pytest.approx(float(values[5:].square().sum()), rel=0.02)
+
+
+def test_layers_that_give_a_result_together_are_fitted_together() -> None:
+    class Mixing(nn.Module):
+        """Attention whose weights are all equal: what a mean can stand in for."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.v = nn.Linear(6, 6)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            weights = (0 * (x @ x.transpose(1, 2))).softmax(-1)
+            return x @ self.v.weight + weights @ self.v(x)
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.mixing, self.head = Mixing(), nn.Linear(6, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.head(self.mixing(x))
+
+    torch.manual_seed(0)
+    model, batches = Net().eval(), [torch.randn(16, 7, 6) for _ in range(8)]
+    edit = next(
+        o.edit
+        for o in adjustments(model, batches[0])
+        if o.kind == "mix" and o.edit and "neighbours" not in o.says
+    )
+    slim, plan = adjust(model, batches[0], [edit])
+    (told,) = fit_adjusted(model, slim, plan, batches)
+    assert told.before is not None
+    assert told.before > 0.1
+    assert told.after == pytest.approx(0, abs=1e-6)
+    unseen = torch.randn(4, 9, 6)
+    torch.testing.assert_close(slim(unseen), model(unseen), atol=1e-3, rtol=1e-3)

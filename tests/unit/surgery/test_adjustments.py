@@ -237,3 +237,113 @@ def test_a_lie_about_exactness_is_found(monkeypatch: pytest.MonkeyPatch) -> None
 def test_kinds_are_registered_once() -> None:
     with pytest.raises(ValueError, match="two adjustments are called 'drop'"):
         adjustment("drop", tell=str)(lambda modules, _: modules)
+
+
+class Attention(nn.Module):
+    """Tokens weighed by softmax, with arguments and results as transformers' modules have them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.q, self.k, self.v = (nn.Linear(8, 8) for _ in range(3))
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> tuple[Tensor, None]:
+        logits = self.q(x) @ self.k(x).transpose(1, 2)
+        logits = logits if mask is None else logits + mask[:, 0]
+        return logits.softmax(-1) @ self.v(x), None
+
+
+class Encoder(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention, self.norm, self.wide, self.narrow = (
+            Attention(), nn.LayerNorm(8), nn.Linear(8, 16), nn.Linear(16, 8),
+        )  # fmt: skip
+        self.act, self.head = nn.GELU(), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        x = self.norm(x + self.attention(x, mask)[0])
+        x = x + self.narrow(self.act(self.wide(x)))
+        return self.head(x.mean(1))
+
+
+def encoder() -> nn.Module:
+    torch.manual_seed(0)
+    return Encoder().eval()
+
+
+TOKENS = torch.randn(2, 5, 8)
+
+
+def test_a_module_of_several_arguments_and_results_is_dropped_in_its_own_form() -> None:
+    slim = done(found("drop", "attention", encoder(), (TOKENS,)), encoder(), (TOKENS,))
+    whole = encoder()
+    after = whole.norm(TOKENS + TOKENS)
+    after = after + whole.narrow(whole.act(whole.wide(after)))
+    torch.testing.assert_close(slim(TOKENS), whole.head(after.mean(1)))
+    assert slim.attention(TOKENS, None)[1] is None
+
+
+def test_with_a_branch_goes_what_was_computed_for_it_alone() -> None:
+    one = found("branch", "wide", encoder(), (TOKENS,))
+    assert one.edit is not None
+    assert one.edit.modules == ("wide", "act", "narrow")
+    slim = done(one, encoder(), (TOKENS,))
+    assert not list(slim.wide.parameters())
+    assert not list(slim.narrow.parameters())
+
+
+@pytest.mark.parametrize("to", ["mean", "near"])
+def test_mixing_looks_at_what_attention_could_look_at(to: str) -> None:
+    """What is masked has no say in the other tokens, nor in the answer for them."""
+    x = torch.randn(2, 5, 8)
+    mask = torch.zeros(2, 1, 1, 5)
+    mask[:, :, :, 4:] = torch.finfo(torch.float32).min
+    slim = done(found("mix", "attention", encoder(), (x, mask), to=to), encoder(), (x, mask))
+    with torch.no_grad():
+        for parameter in slim.attention.parameters():
+            nn.init.normal_(parameter)
+    changed = torch.cat((x[:, :4], x[:, 4:] + 100), 1)
+    before, after = (slim.attention(tokens, mask)[0][:, :3] for tokens in (x, changed))
+    torch.testing.assert_close(before, after)
+    boolean = slim.attention(x, mask == 0)[0]
+    torch.testing.assert_close(boolean, slim.attention(x, mask)[0])
+    assert not torch.allclose(slim.attention(x, None)[0], boolean)
+
+
+def test_mixing_keeps_masks_of_torchs_own_attention() -> None:
+    model = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True).eval()
+    slim = done(found("mix", "self_attn", model, (TOKENS,), to="mean"), model, (TOKENS,))
+    with torch.no_grad():
+        for parameter in slim.self_attn.parameters():
+            nn.init.normal_(parameter)
+    padding = torch.zeros(2, 5, dtype=torch.bool)
+    padding[:, 4] = True
+    changed = torch.cat((TOKENS[:, :4], TOKENS[:, 4:] + 100), 1)
+    answers = [slim(tokens, src_key_padding_mask=padding)[:, :4] for tokens in (TOKENS, changed)]
+    torch.testing.assert_close(*answers)
+
+
+@pytest.mark.parametrize(("percent", "size"), [(50, 16), (75, 24)])
+def test_fewer_pixels_reach_the_first_layer(percent: int, size: int) -> None:
+    slim, seen = done(found("resolution", "0", percent=percent)), list[Any]()
+    slim[0].inner.register_forward_pre_hook(lambda _, given: seen.append(given[0].shape))
+    flat = torch.ones(1, 3, 32, 32)
+    assert slim(flat).shape == (1, 10)
+    assert tuple(seen[0][2:]) == (size, size)
+    torch.testing.assert_close(slim[0]._fewer(flat), torch.ones(1, 3, size, size))
+
+
+def test_fewer_frames_reach_a_recurrent_network() -> None:
+    class Last(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.lstm, self.head = nn.LSTM(6, 8, batch_first=True), nn.Linear(8, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(self.lstm(x)[0].mean(1))
+
+    torch.manual_seed(0)
+    model, frames = Last().eval(), torch.randn(2, 20, 6)
+    slim = done(found("resolution", "lstm", model, frames, percent=50), model, frames)
+    pairs = frames.view(2, 10, 2, 6).mean(2)
+    torch.testing.assert_close(slim(frames), model(pairs))
