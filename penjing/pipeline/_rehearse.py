@@ -107,6 +107,7 @@ def _try_cut(inputs: Inputs, whole: nn.Module, *, deeper: bool) -> None:
     deeper = deeper or bool(options.trim.blocks or options.adjust.edits or options.adjust.do)
     timed, counts = asked.limit("latency"), [m.metric for m in asked.limits if m.metric != "latency"]
     if timed is not None:
+        _try_zeros(inputs, whole)
         if not deeper:
             _try_time(inputs, whole, timed)
         if counts and not deeper:
@@ -132,10 +133,21 @@ def _try_cut(inputs: Inputs, whole: nn.Module, *, deeper: bool) -> None:
             return None
         trimmed, _, _ = trim(whole, inputs.example(), evaluate=lambda _: 0.0, drop=int(options.trim.blocks))
         slim, _ = prune_to(inputs, trimmed, whole, "l2", 1, ())
-    if options.sparsify.on:
-        sparse = options.sparsify
-        sparse_masks(slim, Sparsity(sparse.share, sparse.pattern, layers=sparse.layers))
+    _try_zeros(inputs, slim)
     return None
+
+
+def _try_zeros(inputs: Inputs, model: nn.Module) -> None:
+    """Raises UsageError where the zeros asked for fit no layer."""
+    sparse = inputs.recipe.steps.sparsify
+    if not sparse.on:
+        return
+    masks = sparse_masks(model, Sparsity(sparse.share, sparse.pattern, layers=sparse.layers))
+    if sparse.pattern is not None and not masks:
+        raise UsageError(
+            f"steps.sparsify.pattern: {sparse.pattern} fits no layer, whose inputs would have to come in multiples of "
+            f"{sparse.pattern.partition(':')[2]}. Fix: a shorter pattern such as 2:4, or a share"
+        )
 
 
 def _try_time(inputs: Inputs, whole: nn.Module, limit: Limit) -> None:

@@ -8,7 +8,7 @@ import pytest
 from tiny_runs import figures, tiny_recipe
 from torch import nn
 
-from penjing.core import BudgetError
+from penjing.core import BudgetError, UsageError
 from penjing.measure import Timing, count_macs
 from penjing.pipeline import Event, shape
 from penjing.search import _within_time
@@ -143,3 +143,10 @@ def test_tries_that_are_broken_off_go_on_by_the_same_times(
     tried = json.loads((tmp_path / "run" / "tried.json").read_text())["candidates"]
     assert [len(one["scores"]) for one in tried] == [1, 1]
     assert 0.55 <= tried[1]["latency_ms"] / tried[0]["latency_ms"] <= 1.8
+
+
+def test_zeros_that_fit_no_layer_are_refused_before_anything_is_trained(tmp_path: Path) -> None:
+    steps = {**RECIPE["steps"], "sparsify": {"pattern": "500:1000"}}
+    with pytest.raises(UsageError, match="500:1000"):
+        shape(tiny_recipe({**RECIPE, "steps": steps}, tmp_path), tmp_path / "run", trust=True)
+    assert not (tmp_path / "run" / "steps").exists()
