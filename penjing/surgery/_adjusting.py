@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from torch import nn
 
@@ -18,7 +19,7 @@ from penjing.structure import (
     refuse_unsupported,
     trace_merged,
 )
-from penjing.surgery._adjusted import output_shapes
+from penjing.surgery._adjusted import missed, output_shapes
 from penjing.surgery._adjustments import keeps_function, told
 from penjing.surgery._adjustments._propose import Misfit, Site, proposals
 from penjing.surgery._apply import apply
@@ -60,7 +61,8 @@ def _tried(
 ) -> Iterator[Adjustable]:
     shapes = output_shapes(model, example_inputs)
     blank = copy.deepcopy(model).to("meta")
-    own = fingerprint(blank)
+    own, lacking = fingerprint(blank), missed(blank, example_inputs)
+    known: dict[Any, str] = {}
     for one in proposals(site):
         if isinstance(one, Misfit):
             yield Adjustable(kind=one.kind, module=one.module, why=one.why)
@@ -69,6 +71,10 @@ def _tried(
             made = apply(blank, Plan(edits=(one,), fingerprint=own))
             found = output_shapes(made, example_inputs)
             why = "" if found == shapes else f"its outputs have shapes {found}, and had {shapes}"
+            place = _place(model, one)
+            if not why and not lacking and place not in known:
+                known[place] = missed(made, example_inputs)
+            why = why or known.get(place, "")
         except PenjingError as error:
             why = str(error).partition(" while tracing: ")[0].partition("\n")[0]
         if why:
@@ -79,6 +85,12 @@ def _tried(
             yield Adjustable(
                 kind=one.kind, module=one.modules[0], edit=one, says=told(one), exact=keeps_function(one)
             )
+
+
+def _place(model: nn.Module, edit: AdjustComponent) -> Any:
+    """What kind of module holds the modules under which names: its code asks alike of all that stand there."""
+    parts = (path.rpartition(".") for path in edit.modules)
+    return edit.kind, tuple((type(model.get_submodule(parent)), name) for parent, _, name in parts)
 
 
 def adjust(
