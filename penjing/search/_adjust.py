@@ -16,7 +16,7 @@ from typing import Any
 
 from torch import nn
 
-from penjing.core import AdjustComponent, Plan
+from penjing.core import AdjustComponent, Plan, UsageError
 from penjing.measure import Timekeeper, count_macs, count_params
 from penjing.recover import fit_one, given_by
 from penjing.structure import fingerprint
@@ -253,7 +253,7 @@ def weighed_alone(
     tell: Callable[[str, int, int], None],
 ) -> list[Priced]:
     """Each adjustment's network alone: its counts, and its time, asked once for all that change alike layers alike."""
-    blank = copy.deepcopy(model).to("meta")
+    blank = _countable(model, example_inputs)
     known: dict[Any, float | None] = {}
     found: list[Priced] = []
     for number, one in enumerate(every):
@@ -267,6 +267,16 @@ def weighed_alone(
         alone = Weight(milliseconds=known[alike], macs=sizes[0], params=sizes[1])
         found.append(Priced(edit=one.edit, says=one.says, exact=one.exact, alone=alone))
     return found
+
+
+def _countable(model: nn.Module, example_inputs: Any) -> nn.Module:
+    """The network without data, which is faster to change, where it can be counted so; else as it is."""
+    blank = copy.deepcopy(model).to("meta")
+    try:
+        count_macs(blank, example_inputs)
+    except UsageError:
+        return model
+    return blank
 
 
 def judged_alone(

@@ -127,3 +127,27 @@ def test_sentences_tell_each_step_by_itself() -> None:
     weights = [found.start, *(after for _, after in found.done)]
     for text, before, after in zip(found.sentences(9), weights, weights[1:], strict=False):
         assert text.endswith(saved(before, after))
+
+
+def test_a_network_that_reads_values_is_walked_too() -> None:
+    class Reading(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = network()
+
+        def forward(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+            return self.inner(x if mask.sum().item() > 0 else -x)
+
+    model, inputs = Reading().eval(), (X, torch.ones(8))
+    about: dict[str, Any] = {
+        "model": model,
+        "example_inputs": inputs,
+        "keeper": None,
+        "batches": [inputs] * 4,
+    }
+    with torch.no_grad():
+        whole = model(*inputs)
+    found = Adjusting(
+        **about, metric="macs", evaluate=lambda other: float((other(*inputs) - whole).square().mean())
+    ).walk(0.5, 2)
+    assert found.done
