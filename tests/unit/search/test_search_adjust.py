@@ -138,7 +138,7 @@ def test_a_network_that_reads_values_is_walked_too() -> None:
         def forward(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
             return self.inner(x if mask.sum().item() > 0 else -x)
 
-    model, inputs = Reading().eval(), (X, torch.ones(8))
+    model, inputs = Reading().eval(), (X, torch.ones(8, dtype=torch.long))
     about: dict[str, Any] = {
         "model": model,
         "example_inputs": inputs,
