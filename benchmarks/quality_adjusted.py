@@ -21,7 +21,7 @@ from penjing.search import DEFAULT_GRANULARITY
 
 ROUND_TO = 8
 BRIEF = 10.0  # CPU seconds of the recovery that candidates are compared after, on the selection split
-WALK = 150.0  # seconds that the search for adjustments may take
+WALK = 400.0  # seconds that the search for adjustments may take
 
 
 def cut_with_adjustments(

@@ -24,6 +24,7 @@ from penjing.surgery import adjust, adjustments, fold_norms
 STEP = "adjust"
 FILE = "adjustments.json"
 MOST = 24  # adjustments that one walk does
+GLANCE = 96  # examples that each of many adjustments is first fitted and judged on
 MOST_LOST = 1e3  # where widths alone do not meet the budget
 SAVED = (0.5, 1.5)  # of what the best number of adjustments saves: what is tried beside it
 
@@ -162,12 +163,14 @@ def look(
     options = inputs.recipe.steps.adjust
     merged, _ = merge_weights(model)
     fitted, judged = _examples(inputs, int(options.calibration))
+    few = _examples(inputs, min(GLANCE, int(options.calibration)), GLANCE // 4)
     limit = _limit(inputs)
     metric = {"latency": "latency", "size": "params", "params": "params"}.get(limit.metric, "macs")
     share = limit.number if limit.relative else LEAST
     about: dict[str, Any] = {"model": merged.eval(), "example_inputs": inputs.example(1), "batches": fitted}
     about |= {
         "evaluate": _loss(inputs, judged),
+        "glance": (few[0], _loss(inputs, few[1])),
         "metric": metric,
         "kinds": options.kinds,
         "progress": progress,
@@ -208,9 +211,9 @@ def _limit(inputs: Inputs) -> Limit:
     return next(limits[m] for m in ("latency", "macs", "params", "size", "memory") if m in limits)
 
 
-def _examples(inputs: Inputs, number: int) -> tuple[list[Any], list[Any]]:
+def _examples(inputs: Inputs, number: int, size: int = BATCH) -> tuple[list[Any], list[Any]]:
     """Batches that new components are fitted on (what the network is given), and as many others that judge them."""
-    batches = inputs.data.batches("train", BATCH, limit=2 * number)
+    batches = inputs.data.batches("train", size, limit=2 * number)
     placed = [place(batch, torch.device(inputs.recipe.device)) for batch in batches]
     half = max(1, len(placed) // 2)
     return [inputs.task().inputs(batch) for batch in placed[:half]], placed[half:] or placed

@@ -24,6 +24,8 @@ from penjing.surgery import Adjustable, adjustments, apply
 
 NEVER = ("fold_norm", "shortcut")  # saves nothing that is not had in the end; saves nothing
 LEAST = 0.004  # of the network's time: what an adjustment must save to be looked at
+MANY = 24  # adjustments, more of which are judged at a glance first
+LOOKED = 0.6  # of the time, after which no more are looked at, for what was seen to be done
 CLOSE = 1.25  # of the next one's price: up to which what was tried again is still taken
 
 Evaluate = Callable[[nn.Module], float]
@@ -112,8 +114,9 @@ class Adjusting:
     """A walk under way on `model`, which is left untouched.
 
     `batches` are inputs that new components are fitted on, `evaluate` the calibration loss of a network (lower is
-    better). `metric` is what is to be saved: latency (then nothing is done that `keeper` does not measure to be
-    faster), macs or params. No try begins after `seconds`.
+    better); `glance` are the same of fewer examples, for pricing many adjustments. `metric` is what is to be saved:
+    latency (then nothing is done that `keeper` does not measure to be faster), macs or params. No try begins after
+    `seconds`.
     """
 
     model: nn.Module
@@ -121,6 +124,7 @@ class Adjusting:
     keeper: Timekeeper | None
     batches: Sequence[Any]
     evaluate: Evaluate
+    glance: tuple[Sequence[Any], Evaluate] | None = None
     metric: str = "latency"
     kinds: Sequence[str] | None = None
     seconds: float = float("inf")
@@ -143,8 +147,13 @@ class Adjusting:
         most = (1 - LEAST) * start.of(self.metric)
         able = [one for one in found if self.metric != "latency" or one.alone.milliseconds is not None]
         able = sorted((one for one in able if one.alone.of(self.metric) <= most), key=self._cost)
-        judging = judged_alone(self.model, able, self.batches, self.evaluate, self._tell)
-        return tuple(itertools.takewhile(lambda _: not self._late(), judging))
+        few = self.glance if self.glance is not None and len(able) > MANY else None
+        batches, evaluate = few or (self.batches, self.evaluate)
+        assert start.loss is not None
+        apart = start.loss - evaluate(self.model) if few else 0.0
+        judging = judged_alone(self.model, able, batches, evaluate, self._tell)
+        seen = itertools.takewhile(lambda _: not self._late(LOOKED), judging)
+        return tuple(replace(one, alone=_raised(one.alone, apart)) for one in seen)
 
     def _cost(self, one: Priced) -> float:
         return one.alone.of(self.metric)
@@ -237,8 +246,8 @@ class Adjusting:
             return None
         return self.keeper.time(model, operators=False).milliseconds
 
-    def _late(self) -> bool:
-        return time.monotonic() - self._begun > self.seconds
+    def _late(self, share: float = 1.0) -> bool:
+        return time.monotonic() - self._begun > share * self.seconds
 
     def _tell(self, stage: str, done: int, total: int) -> None:
         if self.progress is not None:
@@ -299,6 +308,11 @@ def judged_alone(
             fitted = fit_one(model, trial, one.edit, batches, wanted)
             loss = None if evaluate is None else evaluate(trial)
             yield replace(one, error=fitted.after, alone=replace(one.alone, loss=loss))
+
+
+def _raised(weight: Weight, by: float) -> Weight:
+    """Its loss on other examples, on which the network itself misses so much more."""
+    return weight if weight.loss is None else replace(weight, loss=weight.loss + by)
 
 
 def _with(model: nn.Module, edit: AdjustComponent) -> nn.Module:

@@ -9,7 +9,7 @@ from torch import nn
 
 from penjing.measure import Timing, count_macs
 from penjing.search import Adjusting, Walk, saved
-from penjing.search._adjust import _overlap
+from penjing.search._adjust import Evaluate, _overlap
 
 X = torch.randn(8, 4, 8, 8)
 
@@ -68,6 +68,35 @@ def test_what_costs_least_loss_for_its_time_goes_first_and_gives_way_to_what_sav
     assert after.milliseconds < found.start.milliseconds
     assert after.loss == pytest.approx(1, abs=1e-2)
     assert found.start.loss == 1
+
+
+def test_many_are_priced_at_a_glance_and_done_with_all_examples(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("penjing.search._adjust.MANY", 0)
+    model, seen = network(), {"few": 0, "all": 0}
+
+    def counted(name: str) -> Evaluate:
+        loss = distance(model)
+
+        def evaluate(other: nn.Module) -> float:
+            seen[name] += 1
+            return loss(other) + (5.0 if name == "few" else 0.0)
+
+        return evaluate
+
+    whole = walk(0.5)
+    found = walk(0.5, evaluate=counted("all"), glance=([X], counted("few")))
+    assert seen["few"] == 1 + len(found.options)
+    assert seen["all"] < 1 + len(found.options)
+    assert [one.says for one, _ in found.done] == [one.says for one, _ in whole.done]
+    assert max(one.alone.loss or 0 for one in found.options) < 5  # told as of all examples
+
+
+def test_what_was_looked_at_in_time_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = iter(range(10_000))
+    monkeypatch.setattr("penjing.search._adjust.time.monotonic", lambda: next(now))
+    found = walk(0.2, seconds=100)
+    assert found.options
+    assert found.done
 
 
 def test_it_stops_at_its_target_or_its_number_and_never_changes_a_place_twice() -> None:
