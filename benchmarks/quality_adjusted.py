@@ -1,6 +1,7 @@
 """Adjustments and widths together, as `penjing shape` chooses them: the way "adjusted" of quality_latency.py."""
 
 import copy
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -29,16 +30,21 @@ def cut_with_adjustments(
 ) -> tuple[Cut, dict[str, Any]]:
     """The best of widths alone and widths after adjustments, by a brief recovery; and what was tried."""
     inputs, whole, tried = _inputs(case, share, keeper, batch_size), case.copy().eval(), dict[str, Any]()
-    widths = _cut(case, whole, None, share, keeper, batch_size)
-    lost = _loss(case, widths.model) - _loss(case, whole)
+    cuts, lost = dict[int, Cut](), math.inf
+    try:
+        cuts[0] = _cut(case, whole, None, share, keeper, batch_size)
+        lost = _loss(case, cuts[0].model) - _loss(case, whole)
+    except BudgetError as error:
+        tried["0"] = str(error)[:200]
     found = look(inputs, whole, seconds=WALK)
-    cuts: dict[int, Cut] = {0: widths}
     for number in found.numbers(share_of(inputs, whole, found), lost):
         start, plan = adjusted(inputs, whole, found, number)
         try:
             cuts[number] = _cut(case, start, plan, share, keeper, batch_size)
         except BudgetError as error:
             tried[str(number)] = str(error)[:200]
+    if not cuts:
+        raise RuntimeError(f"neither widths nor adjustments reach {share:g}x of the milliseconds: {tried}")
     scores = {number: _brief(case, cut) for number, cut in cuts.items()}
     best = max(scores, key=lambda number: scores[number])
     tried |= {str(number): score for number, score in scores.items()}
