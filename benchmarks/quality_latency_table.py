@@ -25,6 +25,17 @@ the whole network's milliseconds: the median of five further measurements (their
 certification split, in percent, after recovery. A difference is *loss* minus the other way, with the 95% interval
 over the examples, paired (normal approximation); it does not cover the scatter between seeds.
 """
+ADJUSTED = """\
+
+## Widths, and changes of components
+
+*adjusted* is what `penjing shape` does where the method is open: widths alone, and widths after adjustments
+(docs/adjustments.md), compared by a brief recovery on the selection split; the best is taken. Where widths alone were
+chosen both columns are the same method, and their difference is the scatter between two searches. *adjusted* minus
+*loss* with the 95% interval as above.
+
+| pair | runtime | time asked | loss | adjusted | difference | what was done |
+|---|---|---|---|---|---|---|"""
 
 
 def page(
@@ -37,7 +48,8 @@ def page(
         "peer": peer,
         "batch": batch,
     }
-    parts = [ABOUT.format(**told), "\n## Differences\n", *_differences(pairs, bases, rows), "\n## All rows\n"]
+    parts = [ABOUT.format(**told), "\n## Differences\n", *_differences(pairs, bases, rows)]
+    parts += [ADJUSTED, *_adjusted(pairs, rows), "\n## All rows\n"]
     return "\n".join([*parts, *_all(pairs, rows, peers)]) + "\n"
 
 
@@ -82,6 +94,30 @@ def difference(own: Mapping[tuple[str, int], Mapping[str, Any]], rival: str) -> 
         return ""
     mean, half = statistics.mean(found), Z95 * statistics.stdev(found) / math.sqrt(len(found))
     return f"{100 * mean:+.1f} ({100 * (mean - half):.1f} to {100 * (mean + half):.1f})"
+
+
+def _adjusted(pairs: Sequence[Pair], rows: Rows) -> Iterator[str]:
+    """A row for every network and budget that both ways were tried on."""
+    for pair in pairs:
+        for share, runtime in _cells(rows):
+            own = {
+                (row["way"], row["seed"]): row
+                for row in rows
+                if (row["pair"], row["share"], row["runtime"]) == (pair.name, share, runtime)
+            }
+            for seed in sorted({seed for way, seed in own if way == "adjusted"}):
+                ours, widths = own["adjusted", seed], own.get(("loss", seed))
+                both = {("loss", seed): ours, ("widths", seed): widths}
+                able = widths and ours["status"] == widths["status"] == "done"
+                apart = difference(both, "widths") if able else ""
+                cells = [pair.name, runtime, f"{share:g}x", _score(widths), _score(ours), apart]
+                yield _line(*cells, "; ".join(ours.get("did", ())) or "widths alone were chosen")
+
+
+def _score(row: Mapping[str, Any] | None) -> str:
+    if row is None:
+        return ""
+    return f"{100 * row['accuracy']:.1f}" if row["status"] == "done" else "out of reach"
 
 
 def _all(pairs: Sequence[Pair], rows: Rows, peers: Mapping[str, str]) -> Iterator[str]:
