@@ -130,6 +130,7 @@ class Adjusting:
     seconds: float = float("inf")
     progress: Progress | None = None
     _begun: float = field(default_factory=time.monotonic)
+    _few: tuple[Sequence[Any], Evaluate] | None = None
 
     def walk(self, target: float, most: int) -> Walk:
         """Adjustments up to `most`, or until the metric is down to the share `target` of the whole network's."""
@@ -147,10 +148,10 @@ class Adjusting:
         most = (1 - LEAST) * start.of(self.metric)
         able = [one for one in found if self.metric != "latency" or one.alone.milliseconds is not None]
         able = sorted((one for one in able if one.alone.of(self.metric) <= most), key=self._cost)
-        few = self.glance if self.glance is not None and len(able) > MANY else None
-        batches, evaluate = few or (self.batches, self.evaluate)
+        self._few = self.glance if len(able) > MANY else None
+        batches, evaluate = self._few or (self.batches, self.evaluate)
         assert start.loss is not None
-        apart = start.loss - evaluate(self.model) if few else 0.0
+        apart = start.loss - evaluate(self.model) if self._few else 0.0
         judging = judged_alone(self.model, able, batches, evaluate, self._tell)
         seen = itertools.takewhile(lambda _: not self._late(LOOKED), judging)
         return tuple(replace(one, alone=_raised(one.alone, apart)) for one in seen)
@@ -174,12 +175,15 @@ class Adjusting:
                 break
             self._tell("adjustments done", len(done), most)
             kept = [other for other, _ in done if not _overlap(one.edit, other.edit)]
-            trial, loss = self._tried(now if len(kept) == len(done) else self._made(kept), one)
-            price = self._price(replace(_expected(start, weight, one, done), loss=loss), weight)
-            if one not in fresh and prices and price[0] > CLOSE * min(prices.values())[0]:
-                prices[one] = price
-                fresh.add(one)
-                continue
+            base = now if len(kept) == len(done) else self._made(kept)
+            if one not in fresh and prices:
+                loss = self._loss_of(base, weight, one)
+                price = self._price(replace(_expected(start, weight, one, done), loss=loss), weight)
+                if price[0] > CLOSE * min(prices.values())[0]:
+                    prices[one] = price
+                    fresh.add(one)
+                    continue
+            trial, loss = self._tried(base, one)
             after = self._weighed(trial, loss)
             open_ones.discard(one)
             timed = self.metric != "latency" or after.milliseconds is not None
@@ -232,6 +236,16 @@ class Adjusting:
         wanted = given_by(self.model, one.edit.modules[-1], self.batches)
         fit_one(self.model, trial, one.edit, self.batches, wanted)
         return trial, self.evaluate(trial)
+
+    def _loss_of(self, base: nn.Module, now: Weight, one: Priced) -> float:
+        """The loss of `base` with one adjustment more, at a glance where there are many; `now` is as it is."""
+        if self._few is None:
+            return self._tried(base, one)[1]
+        batches, evaluate = self._few
+        trial = _with(base, one.edit)
+        fit_one(self.model, trial, one.edit, batches, given_by(self.model, one.edit.modules[-1], batches))
+        assert now.loss is not None
+        return now.loss + evaluate(trial) - evaluate(base)
 
     def _weighed(self, model: nn.Module, loss: float) -> Weight:
         return Weight(

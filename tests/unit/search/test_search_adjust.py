@@ -85,7 +85,7 @@ def test_many_are_priced_at_a_glance_and_done_with_all_examples(monkeypatch: pyt
 
     whole = walk(0.5)
     found = walk(0.5, evaluate=counted("all"), glance=([X], counted("few")))
-    assert seen["few"] == 1 + len(found.options)
+    assert seen["few"] > 1 + len(found.options)
     assert seen["all"] < 1 + len(found.options)
     assert [one.says for one, _ in found.done] == [one.says for one, _ in whole.done]
     assert max(one.alone.loss or 0 for one in found.options) < 5  # told as of all examples
