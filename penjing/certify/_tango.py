@@ -5,11 +5,13 @@ candidate is worse by the margin m or more: p_b - p_c >= m.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
+
+from penjing.certify._normal import normal_quantile
 
 SAFE = 0.005  # of alpha: what is kept back, as the worst disagreement is sought on a grid
 DOUBT = 0.001  # the confidence set of the disagreement is of 1 - DOUBT
@@ -18,7 +20,6 @@ MANY = 2000
 TIED = 1e-12  # values of T that are nearer are one
 HIGHEST = 0.5  # T above is accepted by nobody
 WIDE = 7.0  # standard deviations to either side that are summed over
-HALVINGS = 40
 
 
 def score(b: Any, c: Any, n: int, margin: float) -> Any:
@@ -43,10 +44,10 @@ def critical_values(n: int, margin: float, alpha: float = 0.05) -> np.ndarray:
     """By the number of examples the two disagree on, b + c = 0 ... n: the largest z at which T <= z accepts a candidate
     that is worse by the margin with a probability of at most alpha, float64 [n + 1].
 
-    That holds exactly, whatever share of examples the two disagree on: probabilities are sums over all b and c, the worst
-    is taken over the shares that the disagreement seen leaves possible, at a confidence of 99.9% which alpha pays for
-    (Berger & Boos, "P values maximized over a confidence set for the nuisance parameter", JASA 89, 1994). The plain
-    normal quantile does not keep its promise: at n = 268 and m = 0.01 it accepts in 6.8%.
+    That holds exactly, whatever share of examples the two disagree on: probabilities are sums over all b and c, the
+    worst is taken over the shares that the disagreement seen leaves possible, at a confidence of 99.9% which alpha
+    pays for (Berger & Boos, "P values maximized over a confidence set for the nuisance parameter", JASA 89, 1994).
+    The plain normal quantile does not keep its promise: at n = 268 and m = 0.01 it accepts in 6.8%.
     """
     allowed = (alpha - DOUBT) * (1 - SAFE)
     count = GRID if n <= MANY else COARSE
@@ -58,6 +59,22 @@ def critical_values(n: int, margin: float, alpha: float = 0.05) -> np.ndarray:
     found[: able[0]], found[able[-1] + 1 :] = found[able[0]], found[able[-1]]
     found.setflags(write=False)
     return found
+
+
+def harm(b: int, c: int, n: int, margin: float) -> float:
+    """The p-value of "the candidate is worse by no more than the margin": how likely T is as large as it is, or larger,
+    where it is worse by just that; exact, over the disagreements that b + c leaves possible (see `critical_values`).
+    """
+    seen = float(score(b, c, n, margin)) - TIED
+    if b - c <= n * margin:
+        return 1.0
+    worst = 0.0
+    for q in (1 - margin) / 2 * np.linspace(0, 1, COARSE) ** 2:
+        low, high = _likely(n, 2 * q + margin)
+        if low <= b + c <= high:
+            law = _law(n, margin, float(q) + margin, float(q), lambda t: t >= seen)
+            worst = max(worst, sum(float(mass.sum()) for _, mass, _, _ in law))
+    return min(1.0, worst + DOUBT)
 
 
 def accepts(n: int, margin: float, z: Any, p_b: float, p_c: float) -> float:
@@ -101,24 +118,13 @@ def _likely(n: int, share: float) -> tuple[int, int]:
     """The counts of Binomial(n, share) that leave DOUBT / 2 to either side."""
     counts = _around(n, share)
     logs = _log_factorials(n)
-    mass = np.exp(logs[n] - logs[counts] - logs[n - counts] + _times(counts, share) + _times(n - counts, 1 - share))
+    mass = np.exp(
+        logs[n] - logs[counts] - logs[n - counts] + _times(counts, share) + _times(n - counts, 1 - share)
+    )
     below, above = np.cumsum(mass), np.cumsum(mass[::-1])
     low = int(counts[np.searchsorted(below, DOUBT / 2)])
     high = int(counts[::-1][np.searchsorted(above, DOUBT / 2)])
     return low, high
-
-
-def normal_quantile(p: float) -> float:
-    """z with P(N <= z) = p, by bisection of the error function.
-
-    >>> round(normal_quantile(0.05), 3)
-    -1.645
-    """
-    low, high = -40.0, 40.0
-    for _ in range(2 * HALVINGS):
-        middle = (low + high) / 2
-        low, high = (middle, high) if 0.5 * math.erfc(-middle / math.sqrt(2)) < p else (low, middle)
-    return (low + high) / 2
 
 
 def _largest(n: int, margin: float, q: float, allowed: float) -> float:
@@ -135,10 +141,15 @@ def _largest(n: int, margin: float, q: float, allowed: float) -> float:
     return float(t[at] + t[at + 1]) / 2
 
 
+def _low(t: np.ndarray) -> np.ndarray:
+    """What a candidate that may be certified has."""
+    return t < HIGHEST
+
+
 def _law(
-    n: int, margin: float, p_b: float, p_c: float
+    n: int, margin: float, p_b: float, p_c: float, wanted: Callable[[np.ndarray], np.ndarray] = _low
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
-    """T, its probability, b and c, in parts: where the probability is not negligible, and T not far above."""
+    """T, its probability, b and c, in parts: where the probability is not negligible, and T is `wanted`."""
     logs = _log_factorials(n)
     b, all_c, rest = _around(n, p_b), _around(n, p_c), max(1e-300, 1 - p_b - p_c)
     for c in np.array_split(all_c, max(1, len(b) * len(all_c) // 400_000)):
@@ -146,7 +157,7 @@ def _law(
         mass = logs[n] - logs[b][None, :] - logs[c][:, None] - logs[np.maximum(left, 0)]
         mass = mass + _times(b, p_b)[None, :] + _times(c, p_c)[:, None] + left * math.log(rest)
         t = score(b[None, :], c[:, None], n, margin)
-        chosen = (left >= 0) & (t < HIGHEST) & (mass > -60)
+        chosen = (left >= 0) & wanted(t) & (mass > -60)
         at_c, at_b = np.nonzero(chosen)
         yield t[chosen], np.exp(mass[chosen]), b[at_b], c[at_c]
 

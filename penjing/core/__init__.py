@@ -3,6 +3,8 @@
 from penjing.core._budget import Budget as Budget
 from penjing.core._budget import Limit as Limit
 from penjing.core._budget import Margin as Margin
+from penjing.core._certificate import Certificate as Certificate
+from penjing.core._certificate import Verdict as Verdict
 from penjing.core._edits import AdjustComponent as AdjustComponent
 from penjing.core._edits import DropBlock as DropBlock
 from penjing.core._edits import RemoveUnits as RemoveUnits
