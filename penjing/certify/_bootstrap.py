@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from penjing.certify._certify import ENOUGH, check_limits
+from penjing.certify._certify import ENOUGH, check_limits, told_points
 from penjing.certify._normal import normal_cdf, normal_quantile
 from penjing.certify._sums import Sums
 from penjing.core import Certificate, UsageError, Verdict
@@ -125,7 +125,7 @@ def _forecast(spread: float, n: int, margin: float, alpha: float) -> tuple[float
 def _verdict(
     sums: Sums, found: Bounds, margin: float, alpha: float, strength: float, needed: int | None
 ) -> tuple[Verdict, str]:
-    within, sure = f"{100 * margin:g} points", f"at {1 - alpha:.0%} confidence"
+    within, sure = told_points(margin), f"at {1 - alpha:.0%} confidence"
     if found.upper < margin:
         return (
             "certified",

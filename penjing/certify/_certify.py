@@ -105,14 +105,14 @@ def _as_correct(values: Any, name: str) -> np.ndarray:
 
 
 def _judged(n: int, b: int, c: int, margin: float, alpha: float) -> Mapping[str, Any]:
-    z = float(critical_values(n, margin, alpha)[b + c])
+    z = float(critical_values(n, margin, alpha, low=b + c, high=b + c)[b + c])
     t = float(score(b, c, n, margin))
     figures = {"statistic": t, "critical": z, "bound": _bound(n, b, c, z)}
     seen = (b + c) / n
     strength = power(n, margin, min(seen, 1.0), alpha)
     needed = examples_needed(margin, seen, alpha) if margin > 0 else None
     figures |= {"power": strength, "examples_needed": needed}
-    lost, told = (b - c) / n, f"{100 * margin:g} points"
+    lost, told = (b - c) / n, told_points(margin)
     if t <= z:
         why = f"it loses at most {_points(figures['bound'])} at {1 - alpha:.0%} confidence, which is within {told}"
         return figures | {"verdict": "certified", "why": why}
@@ -134,8 +134,17 @@ def _too_few(n: int, seen: float, margin: float, strength: float, needed: int | 
         about = f"{round(1.1 * n)} or so would do"
     return (
         f"{n} examples are too few: where the two disagree on {seen:.1%} of them, one as good as the reference is "
-        f"shown to be within {100 * margin:g} points with {strength:.0%} probability only; {about} for {ENOUGH:.0%}"
+        f"shown to be within {told_points(margin)} with {strength:.0%} probability only; {about} for {ENOUGH:.0%}"
     )
+
+
+def told_points(share: float) -> str:
+    """A margin in words.
+
+    >>> told_points(0.01), told_points(0.005)
+    ('1 point', '0.5 points')
+    """
+    return f"{100 * share:g} point{'' if share == 0.01 else 's'}"
 
 
 def _points(share: float) -> str:

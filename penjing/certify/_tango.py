@@ -15,7 +15,7 @@ from penjing.certify._normal import normal_quantile
 
 SAFE = 0.005  # of alpha: what is kept back, as the worst disagreement is sought on a grid
 DOUBT = 0.001  # the confidence set of the disagreement is of 1 - DOUBT
-GRID, COARSE = 240, 80  # shares tried, for few examples and for many
+STEP, WIDER = 0.25, 0.5  # standard deviations between the shares tried, for few examples and for many
 MANY = 2000
 TIED = 1e-12  # values of T that are nearer are one
 HIGHEST = 0.5  # T above is accepted by nobody
@@ -36,28 +36,25 @@ def score(b: Any, c: Any, n: int, margin: float) -> Any:
     third = -c * margin * (1 - margin)
     q = (np.sqrt(second * second - 4 * first * third) - second) / (2 * first)
     spread = np.sqrt(n * (2 * np.maximum(q, 0.0) + margin * (1 - margin)))
-    return (b - c - n * margin) / spread
+    return np.divide(b - c - n * margin, spread, out=np.zeros(spread.shape), where=spread > 0)
 
 
-@lru_cache(maxsize=64)
-def critical_values(n: int, margin: float, alpha: float = 0.05) -> np.ndarray:
-    """By the number of examples the two disagree on, b + c = 0 ... n: the largest z at which T <= z accepts a candidate
-    that is worse by the margin with a probability of at most alpha, float64 [n + 1].
+def critical_values(
+    n: int, margin: float, alpha: float = 0.05, *, low: int = 0, high: int | None = None
+) -> np.ndarray:
+    """By the number of examples the two disagree on, b + c: the largest z at which T <= z accepts a candidate that is
+    worse by the margin with a probability of at most alpha; float64 [n + 1], -inf outside of b + c = low ... high.
 
     That holds exactly, whatever share of examples the two disagree on: probabilities are sums over all b and c, the
     worst is taken over the shares that the disagreement seen leaves possible, at a confidence of 99.9% which alpha
     pays for (Berger & Boos, "P values maximized over a confidence set for the nuisance parameter", JASA 89, 1994).
     The plain normal quantile does not keep its promise: at n = 268 and m = 0.01 it accepts in 6.8%.
     """
-    allowed = (alpha - DOUBT) * (1 - SAFE)
-    count = GRID if n <= MANY else COARSE
+    high = n if high is None else high
     found = np.full(n + 1, np.inf)
-    for q in (1 - margin) / 2 * np.linspace(0, 1, count) ** 2:
-        low, high = _likely(n, 2 * q + margin)
-        found[low : high + 1] = np.minimum(found[low : high + 1], _largest(n, margin, float(q), allowed))
-    able = np.flatnonzero(np.isfinite(found))
-    found[: able[0]], found[able[-1] + 1 :] = found[able[0]], found[able[-1]]
-    found.setflags(write=False)
+    for share, first, last in _possible(n, margin, low, high):
+        found[first : last + 1] = np.minimum(found[first : last + 1], _largest(n, margin, share, alpha))
+    found[:low], found[high + 1 :] = -np.inf, -np.inf
     return found
 
 
@@ -69,12 +66,37 @@ def harm(b: int, c: int, n: int, margin: float) -> float:
     if b - c <= n * margin:
         return 1.0
     worst = 0.0
-    for q in (1 - margin) / 2 * np.linspace(0, 1, COARSE) ** 2:
-        low, high = _likely(n, 2 * q + margin)
-        if low <= b + c <= high:
-            law = _law(n, margin, float(q) + margin, float(q), lambda t: t >= seen)
-            worst = max(worst, sum(float(mass.sum()) for _, mass, _, _ in law))
+    for share, _, _ in _possible(n, margin, b + c, b + c):
+        p_b, p_c = _parted(share, margin)
+        law = _law(n, margin, p_b, p_c, lambda t: t >= seen)
+        worst = max(worst, sum(float(mass.sum()) for _, mass, _, _ in law))
     return min(1.0, worst + DOUBT)
+
+
+def _possible(n: int, margin: float, low: int, high: int) -> Iterator[tuple[float, int, int]]:
+    """Shares of examples disagreed on, close by each other, that leave counts low ... high possible, each with the
+    counts that it, or one between it and the next, leaves possible.
+    """
+    bands = _bands(n, margin)
+    for i, (share, first, last) in enumerate(bands):
+        first = 0 if i == 0 else min(first, bands[i - 1][1])
+        last = n if i == len(bands) - 1 else max(last, bands[i + 1][2])
+        if first <= high and last >= low:
+            yield share, first, last
+
+
+@lru_cache(maxsize=64)
+def _bands(n: int, margin: float) -> tuple[tuple[float, int, int], ...]:
+    """Shares of examples disagreed on, each with the counts that it leaves likely."""
+    start, step = math.asin(math.sqrt(margin)), (STEP if n <= MANY else WIDER) / (2 * math.sqrt(n))
+    places = np.arange(start, math.pi / 2 + step, step).clip(max=math.pi / 2)
+    shares = [max(margin, math.sin(place) ** 2) for place in places.tolist()]
+    return tuple((share, *_likely(n, share)) for share in shares)
+
+
+def _parted(share: float, margin: float) -> tuple[float, float]:
+    """p_b and p_c of a candidate that is worse by the margin."""
+    return (share + margin) / 2, (share - margin) / 2
 
 
 def accepts(n: int, margin: float, z: Any, p_b: float, p_c: float) -> float:
@@ -87,8 +109,10 @@ def power(n: int, margin: float, discordance: float, alpha: float = 0.05, differ
     """How likely a candidate that loses `difference` (0: exactly as good) is certified, where the two disagree on that
     share of examples; by exact summation.
     """
-    z = critical_values(n, margin, alpha)
-    return accepts(n, margin, z, (discordance + difference) / 2, (discordance - difference) / 2)
+    p_b, p_c = (discordance + difference) / 2, (discordance - difference) / 2
+    sums = _around(n, discordance)
+    z = critical_values(n, margin, alpha, low=int(sums[0]), high=int(sums[-1]))
+    return accepts(n, margin, z, p_b, p_c)
 
 
 def examples_needed(
@@ -127,10 +151,16 @@ def _likely(n: int, share: float) -> tuple[int, int]:
     return low, high
 
 
-def _largest(n: int, margin: float, q: float, allowed: float) -> float:
-    """The largest z at which T <= z has at most the probability `allowed` where p_c = q and p_b = q + m."""
-    parts = list(_law(n, margin, q + margin, q))
+@lru_cache(maxsize=4096)
+def _largest(n: int, margin: float, share: float, alpha: float) -> float:
+    """The largest z at which T <= z has a probability of at most alpha, less what DOUBT costs, where the two disagree on
+    that share and the candidate is worse by the margin.
+    """
+    allowed = (alpha - DOUBT) * (1 - SAFE)
+    parts = list(_law(n, margin, *_parted(share, margin)))
     t, mass = np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts])
+    if not len(t):
+        return HIGHEST
     order = np.argsort(t, kind="stable")
     t, below = t[order], np.cumsum(mass[order])
     ends = np.flatnonzero(np.diff(t) > TIED)  # the last of equal values
@@ -169,9 +199,9 @@ def _times(count: np.ndarray, p: float) -> np.ndarray:
 
 def _around(n: int, p: float) -> np.ndarray:
     """The counts that are likely at all."""
-    mean, wide = n * p, WIDE * math.sqrt(n * p * (1 - p)) + 2 * WIDE
     if p <= 0:
         return np.zeros(1, dtype=np.int64)
+    mean, wide = n * p, WIDE * math.sqrt(n * p * max(0.0, 1 - p)) + 2 * WIDE
     return np.arange(max(0, math.floor(mean - wide)), min(n, math.ceil(mean + wide)) + 1)
 
 
