@@ -15,6 +15,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Budget": "core",
+    "Certificate": "core",
     "Margin": "core",
     "Measurement": "core",
     "Frozen": "core",
@@ -48,6 +49,9 @@ _HOMES = {
     "measure": "measure",
     "speedup": "measure",
     "distil": "recover",
+    "certify": "certify",
+    "certify_metric": "certify",
+    "worst_parts": "certify",
     "fit_adjusted": "recover",
     "recover": "recover",
     "reestimate_bn": "recover",
@@ -80,9 +84,13 @@ def __dir__() -> list[str]:
 
 
 if TYPE_CHECKING:
+    from penjing.certify import certify as certify
+    from penjing.certify import certify_metric as certify_metric
+    from penjing.certify import worst_parts as worst_parts
     from penjing.core import ArtifactError as ArtifactError
     from penjing.core import Budget as Budget
     from penjing.core import BudgetError as BudgetError
+    from penjing.core import Certificate as Certificate
     from penjing.core import DataError as DataError
     from penjing.core import Frozen as Frozen
     from penjing.core import Margin as Margin

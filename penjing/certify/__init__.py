@@ -1,5 +1,8 @@
 """Prove: whether a smaller network is good enough, by statistics that say how sure they are."""
 
+import sys
+from types import ModuleType
+
 from penjing.certify._bootstrap import Bounds as Bounds
 from penjing.certify._bootstrap import bounds as bounds
 from penjing.certify._bootstrap import certify_metric as certify_metric
@@ -20,3 +23,12 @@ from penjing.certify._sums import recall_sums as recall_sums
 from penjing.certify._tango import critical_values as critical_values
 from penjing.certify._tango import examples_needed as examples_needed
 from penjing.certify._tango import power as power
+
+
+class _Room(ModuleType):
+    """`penjing.certify` is this room, and calling it calls `certify`."""
+
+    __call__ = staticmethod(certify)
+
+
+sys.modules[__name__].__class__ = _Room

@@ -153,8 +153,8 @@ def _likely(n: int, share: float) -> tuple[int, int]:
 
 @lru_cache(maxsize=4096)
 def _largest(n: int, margin: float, share: float, alpha: float) -> float:
-    """The largest z at which T <= z has a probability of at most alpha, less what DOUBT costs, where the two disagree on
-    that share and the candidate is worse by the margin.
+    """The largest z at which T <= z has a probability of at most alpha, less what DOUBT costs, where the two disagree
+    on that share and the candidate is worse by the margin.
     """
     allowed = (alpha - DOUBT) * (1 - SAFE)
     parts = list(_law(n, margin, *_parted(share, margin)))

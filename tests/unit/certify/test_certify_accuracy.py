@@ -64,7 +64,8 @@ def test_a_candidate_worse_by_the_margin_is_certified_with_at_most_alpha(n, marg
 
 def test_the_plain_quantile_breaks_its_promise_where_ours_does_not():
     plain = max(
-        accepts(268, 0.01, -1.6449, (s + 0.01) / 2, (s - 0.01) / 2) for s in np.linspace(0.01, 0.1, 60).tolist()
+        accepts(268, 0.01, -1.6449, (s + 0.01) / 2, (s - 0.01) / 2)
+        for s in np.linspace(0.01, 0.1, 60).tolist()
     )
     assert plain > 0.065
 
