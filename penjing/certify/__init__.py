@@ -20,6 +20,7 @@ from penjing.certify._sums import Sums as Sums
 from penjing.certify._sums import f1_sums as f1_sums
 from penjing.certify._sums import ratio_sums as ratio_sums
 from penjing.certify._sums import recall_sums as recall_sums
+from penjing.certify._tango import borne as borne
 from penjing.certify._tango import critical_values as critical_values
 from penjing.certify._tango import examples_needed as examples_needed
 from penjing.certify._tango import power as power

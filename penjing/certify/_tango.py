@@ -19,6 +19,7 @@ STEP, WIDER = 0.25, 0.5  # standard deviations between the shares tried, for few
 MANY = 2000
 TIED = 1e-12  # values of T that are nearer are one
 HIGHEST = 0.5  # T above is accepted by nobody
+PRECISE = 1e-3  # of a share of examples
 WIDE = 7.0  # standard deviations to either side that are summed over
 
 
@@ -71,6 +72,24 @@ def harm(b: int, c: int, n: int, margin: float) -> float:
         law = _law(n, margin, p_b, p_c, lambda t: t >= seen)
         worst = max(worst, sum(float(mass.sum()) for _, mass, _, _ in law))
     return min(1.0, worst + DOUBT)
+
+
+def borne(n: int, margin: float, alpha: float = 0.05, wanted: float = 0.8) -> float | None:
+    """The largest share of examples that the two may disagree on for an equally good candidate to be certified with the
+    power `wanted`; None where none is small enough. By the normal quantile in place of the exact critical values.
+    """
+    z = normal_quantile(alpha)
+
+    def enough(share: float) -> bool:
+        return accepts(n, margin, z, share / 2, share / 2) >= wanted
+
+    low, high = 0.0, 1.0
+    if not enough(low):
+        return None
+    while high - low > PRECISE:
+        middle = (low + high) / 2
+        low, high = (middle, high) if enough(middle) else (low, middle)
+    return low
 
 
 def _possible(n: int, margin: float, low: int, high: int) -> Iterator[tuple[float, int, int]]:

@@ -10,7 +10,16 @@ from typing import Annotated, Any
 import typer
 
 from penjing.cli._data import data as data_commands
-from penjing.cli._go import Options, check_resumable, first_free, go, lend_a_hand, recipe_from
+from penjing.cli._go import (
+    CERTIFIED,
+    NOT_CERTIFIED,
+    Options,
+    check_resumable,
+    first_free,
+    go,
+    lend_a_hand,
+    recipe_from,
+)
 from penjing.cli._options import (
     Alphabet,
     Also,
@@ -36,10 +45,10 @@ from penjing.cli._options import (
     Tokenizer,
 )
 from penjing.cli._screen import counting, say_json
-from penjing.cli._views import read_record, show_comparison, show_export, show_structure
+from penjing.cli._views import read_record, show_certificates, show_comparison, show_export, show_structure
 from penjing.core import BudgetError, InternalError, PenjingError, clean
+from penjing.pipeline import certify_runs, demo_recipe
 from penjing.pipeline import compare as compare_networks
-from penjing.pipeline import demo_recipe
 from penjing.pipeline import export as export_network
 from penjing.pipeline import inspect as inspect_network
 
@@ -237,6 +246,29 @@ def compare(
         say_json(found)
     elif not quiet:
         show_comparison(found)
+
+
+@app.command()
+def certify(
+    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Folders of finished runs.")],
+    margin: Annotated[float, typer.Option(help="Points that the metric may lose.")],
+    data: Annotated[
+        str | None, typer.Option(help="Fresh labelled examples; without it the run's certification split.")
+    ] = None,
+    alpha: Annotated[float, typer.Option(help="The risk of a wrong certificate.")] = 0.05,
+    model: Code = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Is the file that was handed over good enough? Exit code 3 where that is not shown."""
+    found = certify_runs(runs, margin=margin, data=data, alpha=alpha, trust=True, model=model)
+    if as_json:
+        say_json(found)
+    elif not quiet:
+        show_certificates(found)
+    if any(one["verdict"] != CERTIFIED for one in found.values()):
+        raise typer.Exit(NOT_CERTIFIED)
 
 
 @app.command()

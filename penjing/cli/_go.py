@@ -15,6 +15,7 @@ from penjing.cli._views import show_plan
 from penjing.core import Recipe, UsageError, clean, read_yaml, refuse_code, runs_code
 from penjing.pipeline import dry_run, help_tune, launched, leads, shape, silent
 
+CERTIFIED, NOT_CERTIFIED = "certified", 3  # a verdict, and the exit code of the others
 DEFAULT_TASK = "image-classification"
 
 
@@ -107,6 +108,8 @@ def go(recipe: Recipe, out: str, options: Options) -> None:
         raise
     if leads():
         view.result(metrics, out)
+        if metrics.get("certificate", {}).get("verdict", CERTIFIED) != CERTIFIED:
+            raise typer.Exit(NOT_CERTIFIED)
 
 
 def lend_a_hand(run: str, model: str | None, device: str | None, *, as_json: bool, quiet: bool) -> None:

@@ -12,7 +12,7 @@ from rich.table import Table
 from penjing.cli._screen import duration, show_tried
 from penjing.core import Recipe, clean
 from penjing.export import Exported
-from penjing.report import Listing, count, from_right, size, table
+from penjing.report import Listing, certificate_lines, count, from_right, size, table
 
 MOST_CAUSES = 30  # shown of why components are left alone
 
@@ -126,6 +126,18 @@ def show_comparison(found: Mapping[str, Any]) -> None:
         f"Same answer on {found['agreement']:.1%} of {found['data']['n']} examples; "
         f"only {a} right: {found['only_a_right']}, only {b} right: {found['only_b_right']}."
     )
+
+
+def show_certificates(found: Mapping[str, Mapping[str, Any]]) -> None:
+    """Every run's verdict, what it rests on, and what weakens it."""
+    console = _console()
+    for run, certificate in found.items():
+        console.print(f"{_safe(run)}: {_safe(certificate['data'])}, {certificate['split']} examples")
+        for line in certificate_lines(certificate):
+            console.print(f"  {_safe(line)}")
+        for note in certificate["notes"]:
+            console.print(f"  note: {_safe(note)}")
+        console.print(f"  {_safe(certificate['path'])}")
 
 
 def _layers(found: Mapping[str, Any]) -> Listing:

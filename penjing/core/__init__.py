@@ -5,6 +5,7 @@ from penjing.core._budget import Limit as Limit
 from penjing.core._budget import Margin as Margin
 from penjing.core._certificate import Certificate as Certificate
 from penjing.core._certificate import Verdict as Verdict
+from penjing.core._certify_options import CertifyOptions as CertifyOptions
 from penjing.core._edits import AdjustComponent as AdjustComponent
 from penjing.core._edits import DropBlock as DropBlock
 from penjing.core._edits import RemoveUnits as RemoveUnits

@@ -77,6 +77,13 @@ def save(
     return folder
 
 
+def write_card(path: str | os.PathLike[str], slim: nn.Module, figures: Mapping[str, Any] | None) -> None:
+    """The model card of the artifact in folder `path` anew; `figures` as in `save`."""
+    body = read_structure(path)
+    card = model_card(body, slim, figures)
+    _replace(Path(path) / CARD, lambda aside: Path(aside).write_text(card, encoding="utf-8"))
+
+
 def _as_json(body: Mapping[str, Any]) -> str:
     try:
         return json.dumps(body, indent=1, sort_keys=True, allow_nan=False)

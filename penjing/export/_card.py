@@ -37,8 +37,22 @@ def model_card(body: Mapping[str, Any], slim: nn.Module, figures: Mapping[str, A
     if body["preprocessing"]:
         lines.append(f"- Preprocessing: {', '.join(f'{k} {v}' for k, v in body['preprocessing'].items())}")
     if figures:
-        lines += ["", *_table(figures)]
+        lines += ["", *_table(figures), *_proof(figures.get("certificate"))]
     return "\n".join([*lines, ""])
+
+
+def _proof(certificate: Mapping[str, Any] | None) -> list[str]:
+    """The verdict, and of which file it speaks."""
+    if certificate is None:
+        return []
+    file = certificate["file"]
+    return [
+        "",
+        f"**{certificate['verdict'].capitalize()}**: {html.escape(clean(certificate['why']))}.",
+        f"({certificate['test']}, margin {100 * certificate['margin']:g} points of {certificate['metric']}, alpha "
+        f"{certificate['alpha']:g}, n = {certificate['n']}; of `{file['path']}`, sha256 `{file['sha256'][:16]}...`, on "
+        f"examples with fingerprint `{(certificate['data_fingerprint'] or '')[:16]}...`.)",
+    ]
 
 
 def _table(figures: Mapping[str, Any]) -> list[str]:

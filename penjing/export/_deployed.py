@@ -14,7 +14,7 @@ from typing import Any
 from torch import nn
 
 from penjing.core import ArtifactError, UsageError
-from penjing.runtimes import Delivered, ExampleInputs, deliver_onnx, deliver_openvino, placed
+from penjing.runtimes import Delivered, ExampleInputs, deliver_onnx, deliver_openvino, from_record, placed
 
 SCHEMA = 1
 ERROR = "max |difference| / max |PyTorch's answer| (0.01 where that is smaller), over all outputs"
@@ -69,6 +69,32 @@ def to_openvino(
 ) -> Exported:
     """As `to_onnx`, for OpenVINO: a file that ends in .xml, its weights in a .bin beside it, compared in OpenVINO."""
     return _exported("openvino", deliver_openvino, path, model, example_inputs, lengths, about or {})
+
+
+def open_exported(path: str | os.PathLike[str]) -> nn.Module:
+    """The file that `to_onnx` or `to_openvino` wrote, in its own runtime, called like the network it was made from.
+
+    Raises ArtifactError where it, or the record beside it, is missing or is not what was written.
+    """
+    file = Path(path)
+    record = exported_record(file)
+    for name, digest in record["sha256"].items():
+        if not (file.parent / name).is_file() or _sha256(file.parent / name) != digest:
+            raise ArtifactError(f"{file.parent / name} is missing or altered. Fix: export the network again")
+    return from_record(file, record)
+
+
+def exported_record(path: Path) -> dict[str, Any]:
+    """What the record beside an exported file says; raises ArtifactError where it cannot be read."""
+    place = path.with_name(f"{path.name}.json")
+    try:
+        record = json.loads(place.read_text(encoding="utf-8"))
+        _ = record["sha256"].items(), record["inputs"][0]["dims"], record["outputs"][0]["name"]
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise ArtifactError(
+            f"{place} is missing or altered ({error}). Fix: export the network again"
+        ) from None
+    return record
 
 
 def _exported(

@@ -1,5 +1,6 @@
 """Recipe in, run folder out: the main job in steps that survive being cut off; looks at networks."""
 
+from penjing.pipeline._certify import certify_runs as certify_runs
 from penjing.pipeline._compare import compare as compare
 from penjing.pipeline._demo import demo_recipe as demo_recipe
 from penjing.pipeline._events import Event as Event

@@ -12,6 +12,7 @@ import torch
 from penjing.core import Recipe, RunError
 from penjing.pipeline._choose import STEP as CHOOSE
 from penjing.pipeline._choose import forget, with_choice
+from penjing.pipeline._deliver import CERTIFICATE, foresee
 from penjing.pipeline._events import Event, Listener, silent
 from penjing.pipeline._facts import facts
 from penjing.pipeline._files import check_place, read_json, writable
@@ -41,7 +42,8 @@ from penjing.recover import alone
 def shape(
     recipe: Recipe, out: str | Path, *, resume: bool = False, trust: bool = False, listen: Listener = silent
 ) -> dict[str, Any]:
-    """Runs `recipe` in the folder `out` and returns the content of its metrics.json.
+    """Runs `recipe` in the folder `out` and returns the content of its metrics.json, with that of its certificate.json
+    as "certificate" where there is one.
 
     A folder with the finished run of the same recipe is answered from its files. `resume` goes on after the
     last finished step, inside training after the last epoch; its recipe may differ in what no finished step
@@ -79,11 +81,14 @@ def _lead(recipe: Recipe, path: Path, *, resume: bool, trust: bool, listen: List
                 job = Job(run=run, inputs=inputs, listen=listen)
                 with alone():
                     rehearse(inputs, deeper=_may_go_deeper(recipe))
+                    foresee(job)
                     _announce(job)
                 for step in steps:
                     _perform(with_choice(job), step)
                 shutil.rmtree(path / CACHE, ignore_errors=True)
         metrics = read_json(path / "metrics.json")
+        if (path / CERTIFICATE).exists():
+            metrics["certificate"] = read_json(path / CERTIFICATE)
     for text in metrics.get("notes", ()):
         listen(Event(kind="note", text=text))
     return metrics

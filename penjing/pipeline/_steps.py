@@ -58,7 +58,7 @@ READS = {
     "control:scratch": ("steps.recover", "steps.prune", "steps.controls.scratch", "steps.tune"),
     "control:random": ("steps.recover", "steps.prune", "steps.controls.random", "steps.tune"),
     "measure": ("steps.measure", "budget", "margin", "also"),
-    "save": (),
+    "save": ("margin", "runtime", "steps.certify"),
 }
 _RIVAL = (
     ("smaller:choose", _smaller.choose_step),

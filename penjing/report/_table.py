@@ -36,9 +36,11 @@ def verdict(metrics: Mapping[str, Any]) -> str:
 
 def _within(metrics: Mapping[str, Any], slim: Mapping[str, Any], reference: Mapping[str, Any]) -> str:
     """How the loss on the split compares with the margin."""
-    margin = metrics.get("margin")
+    margin, certificate = metrics.get("margin"), metrics.get("certificate")
     if margin is None:
         return ""
+    if certificate is not None:
+        return f"; {certificate['verdict']} at a margin of {margin:g} points: {clean(certificate['why'])}"
     metric, larger = _headline(metrics)
     lost = 100 * (reference[metric] - slim[metric]) * (1 if larger else -1)
     how = "within" if lost <= margin + 1e-9 else "beyond"

@@ -32,3 +32,5 @@ from penjing.tasks._protocols import headline as headline
 from penjing.tasks._splits import Split as Split
 from penjing.tasks._tokenizer import save_tokenizer as save_tokenizer
 from penjing.tasks._tokenizer import tokens_disagree as tokens_disagree
+from penjing.tasks._traits import quarters as quarters
+from penjing.tasks._traits import traits_of as traits_of

@@ -61,7 +61,8 @@ class Labelled(Generic[Kind]):
     `train` also serves to calibrate; `selection` chooses epochs and candidates; `certification` is touched by nothing
     else. `names` calls every example by its file or row; `bad` lists those left out, with the reason. `duplicates`
     counts examples whose content others have too; `contradictions` the different contents that stand under several
-    labels; `said` are the remarks of source and kind.
+    labels; `said` are the remarks of source and kind. `digests` are 64 bits of each example's content, `groups` what
+    it belongs to (a voice), where the source tells.
     """
 
     name: str
@@ -76,6 +77,8 @@ class Labelled(Generic[Kind]):
     duplicates: int
     contradictions: int
     said: tuple[str, ...]
+    digests: np.ndarray
+    groups: tuple[str | None, ...]
     contents: Kind
 
     def split(self, name: str) -> Split:
@@ -199,6 +202,8 @@ def labelled(
         duplicates=len(digests) - len(set(digests)),
         contradictions=contradictions,
         said=(*found.remarks, *said),
+        digests=np.frombuffer(b"".join(digest[:8] for digest in digests), dtype="<i8"),
+        groups=tuple(example.group for example in kept),
         contents=contents,
     )
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 from torch import Tensor
 
 from penjing.tasks._splits import Split
@@ -134,6 +135,16 @@ class LabelledData(TracedData, Protocol):
     def certification(self) -> Split: ...
     @property
     def names(self) -> tuple[str, ...]: ...
+    @property
+    def digests(self) -> np.ndarray:
+        """64 bits of each example's content, int64 [examples]."""
+        ...
+
+    @property
+    def groups(self) -> tuple[str | None, ...]:
+        """What each example belongs to (a voice, a document), None where nothing tells."""
+        ...
+
     @property
     def bad(self) -> tuple[str, ...]: ...
     @property

@@ -103,6 +103,14 @@ class SpeechRecognition:
             "accuracy": right / len(true),
         }
 
+    def tallies(self, answers: Sequence[str], truths: Sequence[str]) -> list[tuple[float, float]]:
+        """Per clip what it adds to the two sums whose ratio is the word error rate: (errors, words)."""
+        jiwer = require("jiwer", "penjing[audio]")
+        found = [jiwer.process_words([true], [said]) for said, true in zip(answers, truths, strict=True)]
+        errors = [one.substitutions + one.deletions + one.insertions for one in found]
+        words = [one.hits + one.substitutions + one.deletions for one in found]
+        return [(float(wrong), float(of)) for wrong, of in zip(errors, words, strict=True)]
+
     def _frames(self, logits: Tensor, batch: Any) -> Tensor:
         """How many of the network's frames are each clip's own, [clips] of int64."""
         total, share = logits.shape[1], self.targets(batch).share.to(logits.device).double()
