@@ -107,7 +107,7 @@ def _as_correct(values: Any, name: str) -> np.ndarray:
 def _judged(n: int, b: int, c: int, margin: float, alpha: float) -> Mapping[str, Any]:
     z = float(critical_values(n, margin, alpha, low=b + c, high=b + c)[b + c])
     t = float(score(b, c, n, margin))
-    figures = {"statistic": t, "critical": z, "bound": _bound(n, b, c, z)}
+    figures: dict[str, Any] = {"statistic": t, "critical": z, "bound": _bound(n, b, c, z)}
     seen = (b + c) / n
     strength = power(n, margin, min(seen, 1.0), alpha)
     needed = examples_needed(margin, seen, alpha) if margin > 0 else None

@@ -1,7 +1,7 @@
 """The worst class and the worst slice: parts of the examples in which a candidate is shown to be worse."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -86,7 +86,7 @@ def holm(parts: Sequence[Part]) -> tuple[Part, ...]:
     adjusted, least = [], 0.0
     for place, part in enumerate(sorted(parts, key=lambda part: part.p)):
         least = max(least, min(1.0, (len(parts) - place) * part.p))
-        adjusted.append(Part(**asdict(part) | {"p": least}))
+        adjusted.append(replace(part, p=least))
     return tuple(adjusted)
 
 

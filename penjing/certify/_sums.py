@@ -64,7 +64,7 @@ def recall_sums(labels: Any, reference: Any, candidate: Any, clusters: Sequence[
     classes = np.unique(truth)
     own = truth[:, None] == classes
     parts = [np.concatenate([own & (answer == truth)[:, None], own], 1) for answer in (left, right)]
-    return _sums("macro_recall", True, *parts, _mean_recall, _one_less, clusters)
+    return _sums("macro_recall", True, (parts[0], parts[1]), _mean_recall, _one_less, clusters)
 
 
 def f1_sums(labels: Any, reference: Any, candidate: Any, clusters: Sequence[Any] | None = None) -> Sums:
@@ -76,7 +76,7 @@ def f1_sums(labels: Any, reference: Any, candidate: Any, clusters: Sequence[Any]
     for answer in (left, right):
         told = answer[:, None] == classes
         parts.append(np.concatenate([own & told, own.astype(np.int64) + told], 1))
-    return _sums("macro_f1", True, *parts, _mean_f1, _one_less, clusters)
+    return _sums("macro_f1", True, (parts[0], parts[1]), _mean_f1, _one_less, clusters)
 
 
 def ratio_sums(
@@ -97,20 +97,19 @@ def ratio_sums(
             "Fix: give both networks' counts of the same examples"
         )
     harmed = _less_found if larger_is_better else _one_more
-    return _sums(metric, larger_is_better, left, right, _ratio, harmed, clusters)
+    return _sums(metric, larger_is_better, (left, right), _ratio, harmed, clusters)
 
 
 def _sums(
     metric: str,
     larger: bool,
-    reference: np.ndarray,
-    candidate: np.ndarray,
+    both: tuple[np.ndarray, np.ndarray],
     value: Callable[[np.ndarray], np.ndarray],
     harmed: Callable[[np.ndarray], np.ndarray],
     clusters: Sequence[Any] | None,
 ) -> Sums:
-    n, k = reference.shape
-    rows = np.concatenate([reference, candidate], 1).astype(np.float64)
+    n, k = both[0].shape
+    rows = np.concatenate(both, 1).astype(np.float64)
     if clusters is not None:
         if len(clusters) != n:
             raise UsageError(f"clusters names {len(clusters)} groups for {n} examples. Fix: one per example")

@@ -110,14 +110,16 @@ def _accuracy(asked: Asked, marks: Mapping[str, Any]) -> tuple[Certificate, tupl
     found, also = certify(left, right, asked.margin, alpha, **marks), list[Certificate]()
     if clusters is not None:
         rows = [np.stack([one.astype(float), np.ones(len(one))], 1) for one in (left, right)]
-        sums = ratio_sums("accuracy", *rows, larger_is_better=True, clusters=clusters)
+        sums = ratio_sums("accuracy", rows[0], rows[1], larger_is_better=True, clusters=clusters)
         grouped = _resampled(asked, sums, marks)
         also.append(grouped)
         if found.certified and not grouped.certified:
             found = replace(found, verdict=grouped.verdict, why=f"by groups of examples, {grouped.why}")
     if found.certified:
-        told = (np.asarray(answers["predictions"]) for answers in (asked.reference, asked.candidate))
-        also.append(_resampled(asked, recall_sums(asked.reference["targets"], *told, clusters), marks))
+        told = [np.asarray(answers["predictions"]) for answers in (asked.reference, asked.candidate)]
+        also.append(
+            _resampled(asked, recall_sums(asked.reference["targets"], told[0], told[1], clusters), marks)
+        )
     return found, tuple(also)
 
 
@@ -127,7 +129,7 @@ def _ratio(asked: Asked, marks: Mapping[str, Any]) -> Certificate:
     name, larger = headline(asked.task)
     truth = asked.reference["targets"]
     rows = [task.tallies(found["predictions"], truth) for found in (asked.reference, asked.candidate)]
-    sums = ratio_sums(name, *rows, larger_is_better=larger, clusters=asked.clusters)
+    sums = ratio_sums(name, rows[0], rows[1], larger_is_better=larger, clusters=asked.clusters)
     return _resampled(asked, sums, marks)
 
 
