@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from penjing.core._recipe_part import Part
+from penjing.core._recipe_part import CountOrNone, Part
 
 Points = Annotated[float, Field(gt=0, lt=100)]
 
@@ -19,3 +19,12 @@ class CertifyOptions(Part):
     alpha: Annotated[float, Field(gt=0.001, lt=0.5)] = 0.05
     part_margin: Points = 5.0
     resamples: Annotated[int, Field(ge=1000, le=10**6)] = 10_000
+
+
+class StabilityOptions(Part):
+    """How reference and file that is handed over bear disturbances of as many `examples` (0: none is tried), and
+    `data`, other examples of the same classes (null: none).
+    """
+
+    examples: CountOrNone = 300
+    data: str | None = None

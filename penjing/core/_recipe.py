@@ -14,7 +14,7 @@ from pydantic import (
 )
 
 from penjing.core._belonging import strangers
-from penjing.core._certify_options import CertifyOptions
+from penjing.core._certify_options import CertifyOptions, StabilityOptions
 from penjing.core._choose_options import ChooseOptions
 from penjing.core._errors import UsageError
 from penjing.core._places import RuntimeName
@@ -281,6 +281,7 @@ class Steps(Part):
     controls: ControlOptions = ControlOptions()
     measure: MeasureOptions = MeasureOptions()
     certify: CertifyOptions = CertifyOptions()
+    stability: StabilityOptions = StabilityOptions()
 
 
 def _filled_steps(values: Mapping[str, Any]) -> Any:

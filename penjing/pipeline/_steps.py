@@ -6,7 +6,17 @@ from pathlib import Path
 from typing import Any
 
 from penjing.core import Recipe
-from penjing.pipeline import _adjust, _choose, _deliver, _figures, _fold, _learn, _shrink, _smaller
+from penjing.pipeline import (
+    _adjust,
+    _choose,
+    _deliver,
+    _figures,
+    _fold,
+    _learn,
+    _shrink,
+    _smaller,
+    _stability,
+)
 from penjing.pipeline._job import Job
 from penjing.pipeline._rounds import rounds_of
 from penjing.pipeline._settle import chooses, folds, may_adjust, may_trim
@@ -59,6 +69,7 @@ READS = {
     "control:random": ("steps.recover", "steps.prune", "steps.controls.random", "steps.tune"),
     "measure": ("steps.measure", "budget", "margin", "also"),
     "save": ("margin", "runtime", "steps.certify"),
+    "stability": ("steps.stability",),
 }
 _RIVAL = (
     ("smaller:choose", _smaller.choose_step),
@@ -98,6 +109,7 @@ def steps_of(recipe: Recipe) -> tuple[Step, ...]:
         (recipe.steps.controls.random, "control:random", _learn.random_step),
         (True, "measure", _figures.measure_step),
         (True, "save", _deliver.save_step),
+        (True, _stability.STEP, _stability.stability_step),
     )
     return tuple(Step(name=name, run=run) for wanted, name, run in asked if wanted)
 

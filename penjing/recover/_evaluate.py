@@ -28,16 +28,17 @@ def evaluate(
     batch_size: int = 256,
     *,
     memory_format: torch.memory_format | None = None,
+    logits: bool = False,
 ) -> Mapping[str, Any]:
     """Loss, the task's metrics, predictions and targets of `model` on `split`, in one pass in eval mode.
 
     Returns {"loss": mean task loss, whatever `task.metric` gives ("accuracy" as a fraction, "macro_recall",
     "per_class"), "predictions": argmax per example, "targets"}; tensors lie on the CPU. For a sequence task
-    predictions are its answers and targets its truths, tuples with one entry per example. All come in the
-    split's order, also from data that is served by length (`bucketed`). The loss is the mean over what the
-    task's own loss averages: examples, or the positions that have a class. The accuracy is of this split
-    alone and says nothing of its uncertainty. The model's modes come out as they were. An empty split raises
-    DataError.
+    predictions are its answers and targets its truths, tuples with one entry per example. All come in the split's
+    order, also from data that is served by length (`bucketed`). The loss is the mean over what the task's own loss
+    averages: examples, or the positions that have a class. The accuracy is of this split alone and says nothing of
+    its uncertainty. With `logits` those of classes are there, too, [n, classes]. The model's modes come out as they
+    were. An empty split raises DataError.
     """
     device, loss, count = device_of(model), 0.0, 0
     order, batches = _served(data, split, batch_size)
@@ -57,7 +58,9 @@ def evaluate(
         )
     given, truth = (_ordered(parts, order) for parts in zip(*found, strict=True))
     told = classes_last(given, truth).argmax(-1) if isinstance(given, Tensor) else given
-    return {**task.metric(given, truth), "loss": loss / max(1, count), "predictions": told, "targets": truth}
+    kept = {"logits": given} if logits and isinstance(given, Tensor) else {}
+    metrics = {**task.metric(given, truth), "loss": loss / max(1, count)}
+    return {**metrics, "predictions": told, "targets": truth, **kept}
 
 
 def _served(data: Data, split: str, batch_size: int) -> tuple[Tensor | None, Iterable[Batch]]:

@@ -9,6 +9,9 @@ from penjing.tasks._classification import image_classification as image_classifi
 from penjing.tasks._classification import text_classification as text_classification
 from penjing.tasks._columns import Columns as Columns
 from penjing.tasks._data import image_data as image_data
+from penjing.tasks._disturb import STRENGTHS as STRENGTHS
+from penjing.tasks._disturb import Disturbed as Disturbed
+from penjing.tasks._disturb import disturbances as disturbances
 from penjing.tasks._fields import clock_for as clock_for
 from penjing.tasks._fields import example_of as example_of
 from penjing.tasks._fields import load_data as load_data

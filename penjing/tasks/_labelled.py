@@ -59,10 +59,10 @@ class Labelled(Generic[Kind]):
     """Examples of one kind, split and ready to be drawn.
 
     `train` also serves to calibrate; `selection` chooses epochs and candidates; `certification` is touched by nothing
-    else. `names` calls every example by its file or row; `bad` lists those left out, with the reason. `duplicates`
+    else. `names` call every example by its file or row; `bad` lists those left out, with the reason. `duplicates`
     counts examples whose content others have too; `contradictions` the different contents that stand under several
-    labels; `said` are the remarks of source and kind. `digests` are 64 bits of each example's content, `groups` what
-    it belongs to (a voice), where the source tells.
+    labels; `said` are the remarks of source and kind. `digests` are 64 bits of each example's content, `examples` what
+    the source gave.
     """
 
     name: str
@@ -72,14 +72,22 @@ class Labelled(Generic[Kind]):
     train: Split
     selection: Split
     certification: Split
-    names: tuple[str, ...]
+    examples: Sequence[Example]
     bad: tuple[str, ...]
     duplicates: int
     contradictions: int
     said: tuple[str, ...]
     digests: np.ndarray
-    groups: tuple[str | None, ...]
     contents: Kind
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(example.name for example in self.examples)
+
+    @property
+    def groups(self) -> tuple[str | None, ...]:
+        """What each example belongs to (a voice), where the source tells."""
+        return tuple(example.group for example in self.examples)
 
     def split(self, name: str) -> Split:
         """The split called `name`; raises UsageError for another word."""
@@ -197,13 +205,12 @@ def labelled(
         train=train,
         selection=selection,
         certification=certification,
-        names=tuple(example.name for example in kept),
+        examples=kept,
         bad=bad,
         duplicates=len(digests) - len(set(digests)),
         contradictions=contradictions,
         said=(*found.remarks, *said),
         digests=np.frombuffer(b"".join(digest[:8] for digest in digests), dtype="<i8"),
-        groups=tuple(example.group for example in kept),
         contents=contents,
     )
 

@@ -44,7 +44,7 @@ def token_data_of(found: Examples, reads: Texts, options: Options) -> Labelled[T
     chunks, _ = encoded(tokenizer, [example.content for example in kept], reads, words=True)
     tokens = tokens_of(tokenizer, chunks, reads)
     labels = tag_labels(kept)
-    aligned = align([flat(example.label) for example in kept], _word_numbers(chunks), labels)
+    aligned = align([flat(example.label) for example in kept], word_numbers(chunks), labels)
     digests = [digest(example.content) for example in kept]
     strata, classes = stratify(kept, digests, options.per_class_min)
     splits = split_up(replace(found, labels=classes), kept, digests, strata, options)
@@ -121,7 +121,8 @@ def _halves(examples: Sequence[Example]) -> list[str]:
     return ["long" if place * 2 >= len(examples) else "short" for place in places.tolist()]
 
 
-def _word_numbers(chunks: Sequence[Any]) -> Iterator[tuple[Sequence[int | None], bool]]:
+def word_numbers(chunks: Sequence[Any]) -> Iterator[tuple[Sequence[int | None], bool]]:
+    """Of every sentence which word each token is from (None: a special token), and whether it was cut."""
     for chunk in chunks:
         for encoding in chunk.encodings:
             yield encoding.word_ids, bool(encoding.overflowing)
