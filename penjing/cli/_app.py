@@ -141,6 +141,9 @@ def shape(
     dry_run: DryRun = False,
     resume: Resume = False,
     seed: Seed = None,
+    seeds: Annotated[
+        int | None, typer.Option(help="Recover with so many seeds, to see how far the result is chance.")
+    ] = None,
     as_json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -149,8 +152,8 @@ def shape(
     given: dict[str, Any] = {
         "task": task, "model": model, "weights": weights, "teacher": teacher,
         "teacher_weights": teacher_weights, "budget": budget, "margin": margin, "runtime": runtime, "device": device,
-        "also": also, "image_size": image_size, "seed": seed, "data.source": data, "data.path_column": path_column,
-        "data.label_column": label_column, "data.text_column": text_column, "data.pair_column": pair_column,
+        "also": also, "image_size": image_size, "seed": seed, "seeds": seeds, "data.source": data,
+        "data.path_column": path_column, "data.label_column": label_column, "data.text_column": text_column, "data.pair_column": pair_column,
         "data.tokenizer": tokenizer, "data.max_length": max_length, "data.max_seconds": max_seconds,
         "data.alphabet": alphabet, "data.skip_bad": skip_bad or None,
     }  # fmt: skip

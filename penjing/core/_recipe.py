@@ -301,8 +301,9 @@ class Recipe(Part):
     """What a run does. Names only: code comes in from the command line or Python, never from a recipe.
 
     `model_args` go to the network's builder or configuration; `beam` is the width speech is read with (0: greedily).
-    `margin` is the loss of the headline metric, in points, that is accepted. The slim network is timed in the places of
-    `also`, too: "cuda", "openvino,batch=8", "threads=2".
+    `margin` is the loss of the headline metric, in points, that is accepted. The slim network is timed in the places
+    of `also`, too: "cuda", "openvino,batch=8", "threads=2". With `seeds` above 1 the recovery is repeated with other
+    seeds, which shows how far its result is chance.
     """
 
     schema_version: Literal[1] = 1
@@ -319,6 +320,7 @@ class Recipe(Part):
     device: Literal["cpu", "cuda"] = "cpu"
     also: tuple[Annotated[str, AfterValidator(checked_place)], ...] = ()
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    seeds: Annotated[int, Field(ge=1, le=20)] = 1
     image_size: Annotated[int, Field(ge=8, le=4096)] | None = None
     beam: CountOrNone = 0
     steps: Steps = Steps()

@@ -2,6 +2,7 @@
 
 import json
 import math
+import statistics
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -19,7 +20,7 @@ from penjing.pipeline._fold import STEP as FOLD
 from penjing.pipeline._fold import deployed, fold_notes
 from penjing.pipeline._job import Job
 from penjing.pipeline._scalability import scalability
-from penjing.pipeline._settle import chooses, folds
+from penjing.pipeline._settle import chooses, folds, seeds_of
 from penjing.pipeline._shrink import trim_notes
 from penjing.pipeline._smaller import NAME as SMALLER
 from penjing.pipeline._smaller import about_rival, rival, why_no_rival
@@ -60,6 +61,8 @@ def measure_step(job: Job, out: Path, figures: dict[str, Any]) -> None:
     metrics = _metrics(job, rows, reference) | scalability(job)
     if job.recipe.steps.tune.on:
         metrics["tuned"] = trials_in(job.run.path)
+    if job.recipe.seeds > 1:
+        metrics["seeds"] = _seeds(job)
     if job.recipe.steps.sparsify.on:
         metrics["sparsity"] = _sparsity(job)
     write_json(out / "metrics.json", metrics)
@@ -166,6 +169,15 @@ def _in_turns(job: Job, a: nn.Module, b: nn.Module) -> dict[str, Any]:
         )
         for size in options.batch_sizes
     }
+
+
+def _seeds(job: Job) -> dict[str, Any]:
+    """The headline metric after the last recovery with every seed, the run's own first, and their standard
+    deviation."""
+    name, data = headline(job.inputs.task())[0], job.inputs.data
+    steps = ("recover", *seeds_of(job.recipe))
+    found = [float(evaluate(job.slim(step, "prune"), job.inputs.task(), data, SPLIT)[name]) for step in steps]
+    return {"metric": name, "values": found, "sd": statistics.stdev(found), "range": max(found) - min(found)}
 
 
 def _sparsity(job: Job) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from penjing.measure import measure_zeros
 from penjing.pipeline._facts import facts
 from penjing.pipeline._job import Job, write_plan
 from penjing.pipeline._rebuilt import rebuild_to
-from penjing.pipeline._rounds import ONCE, Round, epochs_in_all
+from penjing.pipeline._rounds import ONCE, Round, epochs_in_all, rounds_of
 from penjing.pipeline._shrink import calibration, cut, cut_from, start
 from penjing.pipeline._taught import distillation, finish, listening, transferred
 from penjing.pipeline._tune import STEP, tune_step, tuned
@@ -83,6 +83,17 @@ def recover_step(job: Job, round: Round, out: Path, figures: dict[str, Any]) -> 
     if not begun:
         _rebuild(job, name, model, round, plan, figures)
     finish(job, name, _recover(job, name, model, plan, epochs), out, figures)
+
+
+def seed_step(job: Job, name: str, out: Path, figures: dict[str, Any]) -> None:
+    """The last recovery once more, in another order and with other views."""
+    last = rounds_of(job.recipe)[-1]
+    begun = job.recipe.steps.tune.on
+    model, plan = job.slim(STEP if begun else last.prune, last.prune), job.plan(last.prune)
+    if not begun:
+        _rebuild(job, name, model, last, plan, figures)
+    seed, epochs = job.run.record(name)["seed"], job.recipe.steps.recover.epochs
+    finish(job, name, _recover(job, name, model, plan, epochs, seed), out, figures)
 
 
 def tuning_step(job: Job, round: Round, out: Path, figures: dict[str, Any]) -> None:
@@ -164,11 +175,13 @@ def _rebuild(
         rebuild_to(job, step, model, wanted, own, start(job, round), figures)
 
 
-def _recover(job: Job, step: str, model: nn.Module, plan: Plan, epochs: int) -> Fit:
-    """Every recovery of a run draws the same order and views, so that rivals see the same batches."""
+def _recover(job: Job, step: str, model: nn.Module, plan: Plan, epochs: int, seed: int | None = None) -> Fit:
+    """Every recovery of a run draws the same order and views, so that rivals see the same batches, unless it is given a
+    seed of its own.
+    """
     options = (
         distillation(job, step, job.recipe.steps.recover) | tuned(job) | {"epochs": epochs, "plan": plan}
     )
-    teacher, seed = job.full(job.reference), job.run.record("recover")["seed"]
-    with listening(job, step, seed) as hooks:
+    teacher, usual = job.full(job.reference), job.run.record("recover")["seed"]
+    with listening(job, step, usual if seed is None else seed) as hooks:
         return recover(model, teacher, job.inputs.task(), job.inputs.data, **options, **hooks)

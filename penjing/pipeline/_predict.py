@@ -8,12 +8,12 @@ from penjing.pipeline._pace import Pace, limit_of, pace_of
 from penjing.pipeline._rehearse import rehearse
 from penjing.pipeline._rounds import epochs_in_all, rounds_of
 from penjing.pipeline._scalability import places
-from penjing.pipeline._settle import chooses, settled
+from penjing.pipeline._settle import chooses, seeds_of, settled
 from penjing.pipeline._smaller import epochs_of_rival, looks_for_rival
 from penjing.pipeline._steps import steps_of
 
 TRIES = 60  # of adjustments, each a fit and a look at as many examples
-FIXED = {"base": 2.0, "prune": 6.0, "fold": 2.0, "smaller": 20.0, "place": 2.0, "save": 2.0}
+FIXED = {"base": 2.0, "prune": 6.0, "fold": 2.0, "smaller": 20.0, "place": 2.0, "save": 2.0, "stability": 4.0}
 
 
 def predict(recipe: Recipe, *, trust: bool = False, inputs: Inputs | None = None) -> dict[str, float]:
@@ -32,6 +32,7 @@ def predict(recipe: Recipe, *, trust: bool = False, inputs: Inputs | None = None
     against = epochs_of_rival(recipe, of_layers=of_layers)
     early = [one for one in rounds_of(recipe) if not one.last]
     seconds = {
+        **dict.fromkeys(seeds_of(recipe), slim),
         **{one.prune: FIXED["prune"] for one in early},
         **{one.recover: between for one in early},
         **FIXED,

@@ -33,6 +33,11 @@ def folds(recipe: Recipe) -> bool:
     return recipe.runtime in ("eager", "compile") if asked == OPEN else asked
 
 
+def seeds_of(recipe: Recipe) -> tuple[str, ...]:
+    """The steps that repeat the last recovery with another seed."""
+    return tuple(f"seed:{number}" for number in range(1, recipe.seeds))
+
+
 def open_options(recipe: Recipe) -> frozenset[str]:
     """The options that are left open, as "prune.criterion"; where kinds are, more may be protected too."""
     steps = recipe.steps

@@ -19,7 +19,7 @@ from penjing.pipeline import (
 )
 from penjing.pipeline._job import Job
 from penjing.pipeline._rounds import rounds_of
-from penjing.pipeline._settle import chooses, folds, may_adjust, may_trim
+from penjing.pipeline._settle import chooses, folds, may_adjust, may_trim, seeds_of
 from penjing.pipeline._smaller import looks_for_rival
 
 READS = {
@@ -65,6 +65,7 @@ READS = {
         "steps.sparsify",
         "steps.tune",
     ),
+    "seed": ("seeds", "steps.recover", "steps.tune"),
     "control:scratch": ("steps.recover", "steps.prune", "steps.controls.scratch", "steps.tune"),
     "control:random": ("steps.recover", "steps.prune", "steps.controls.random", "steps.tune"),
     "measure": ("steps.measure", "budget", "margin", "also"),
@@ -102,6 +103,7 @@ def steps_of(recipe: Recipe) -> tuple[Step, ...]:
         (may_trim(recipe), "trim", _shrink.trim_step),
         (may_adjust(recipe), _adjust.STEP, _adjust.adjust_step),
         *_rounds(recipe),
+        *_seeds(recipe),
         (recipe.steps.sparsify.on, "sparsify", _learn.sparsify_step),
         (folds(recipe), _fold.STEP, _fold.fold_step),
         *((looks_for_rival(recipe), name, run) for name, run in _RIVAL),
@@ -112,6 +114,11 @@ def steps_of(recipe: Recipe) -> tuple[Step, ...]:
         (True, _stability.STEP, _stability.stability_step),
     )
     return tuple(Step(name=name, run=run) for wanted, name, run in asked if wanted)
+
+
+def _seeds(recipe: Recipe) -> Iterator[tuple[bool, str, Callable[[Job, Path, dict[str, Any]], None]]]:
+    for name in seeds_of(recipe):
+        yield True, name, lambda job, out, figures, name=name: _learn.seed_step(job, name, out, figures)
 
 
 def _rounds(recipe: Recipe) -> Iterator[tuple[bool, str, Callable[[Job, Path, dict[str, Any]], None]]]:
