@@ -153,9 +153,9 @@ def shape(
         "task": task, "model": model, "weights": weights, "teacher": teacher,
         "teacher_weights": teacher_weights, "budget": budget, "margin": margin, "runtime": runtime, "device": device,
         "also": also, "image_size": image_size, "seed": seed, "seeds": seeds, "data.source": data,
-        "data.path_column": path_column, "data.label_column": label_column, "data.text_column": text_column, "data.pair_column": pair_column,
-        "data.tokenizer": tokenizer, "data.max_length": max_length, "data.max_seconds": max_seconds,
-        "data.alphabet": alphabet, "data.skip_bad": skip_bad or None,
+        "data.path_column": path_column, "data.label_column": label_column, "data.text_column": text_column,
+        "data.pair_column": pair_column, "data.tokenizer": tokenizer, "data.max_length": max_length,
+        "data.max_seconds": max_seconds, "data.alphabet": alphabet, "data.skip_bad": skip_bad or None,
     }  # fmt: skip
     if resume:
         check_resumable(out)
