@@ -28,3 +28,10 @@ class StabilityOptions(Part):
 
     examples: CountOrNone = 300
     data: str | None = None
+
+
+class ExplainOptions(Part):
+    """What both networks look at is compared on `examples`; of the answers that changed `shown` are shown."""
+
+    examples: CountOrNone = 200
+    shown: CountOrNone = 24

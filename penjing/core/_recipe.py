@@ -14,7 +14,7 @@ from pydantic import (
 )
 
 from penjing.core._belonging import strangers
-from penjing.core._certify_options import CertifyOptions, StabilityOptions
+from penjing.core._certify_options import CertifyOptions, ExplainOptions, StabilityOptions
 from penjing.core._choose_options import ChooseOptions
 from penjing.core._errors import UsageError
 from penjing.core._places import RuntimeName
@@ -282,6 +282,7 @@ class Steps(Part):
     measure: MeasureOptions = MeasureOptions()
     certify: CertifyOptions = CertifyOptions()
     stability: StabilityOptions = StabilityOptions()
+    explain: ExplainOptions = ExplainOptions()
 
 
 def _filled_steps(values: Mapping[str, Any]) -> Any:

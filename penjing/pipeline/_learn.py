@@ -134,6 +134,7 @@ def scratch_step(job: Job, out: Path, figures: dict[str, Any]) -> None:
 def random_step(job: Job, out: Path, figures: dict[str, Any]) -> None:
     """Random units removed to the same budget at once, with the same recovery."""
     model, plan = cut(job, "random", ONCE, figures)
+    figures.pop("scored", None)
     write_plan(plan, out, "control:random")
     _rebuild(job, "control:random", model, ONCE, plan, figures)
     fit = _recover(job, "control:random", model, plan, epochs_in_all(job.recipe))

@@ -13,7 +13,16 @@ from penjing.pipeline._smaller import epochs_of_rival, looks_for_rival
 from penjing.pipeline._steps import steps_of
 
 TRIES = 60  # of adjustments, each a fit and a look at as many examples
-FIXED = {"base": 2.0, "prune": 6.0, "fold": 2.0, "smaller": 20.0, "place": 2.0, "save": 2.0, "stability": 4.0}
+FIXED = {
+    "base": 2.0,
+    "prune": 6.0,
+    "fold": 2.0,
+    "smaller": 20.0,
+    "place": 2.0,
+    "save": 2.0,
+    "stability": 4.0,
+    "explain": 8.0,
+}
 
 
 def predict(recipe: Recipe, *, trust: bool = False, inputs: Inputs | None = None) -> dict[str, float]:

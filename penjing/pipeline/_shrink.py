@@ -1,24 +1,28 @@
 """The steps that change structure: trim whole blocks, then prune units to the budget, at once or in rounds."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
-from penjing.core import Budget, BudgetError, Plan, Recipe, UsageError
+from penjing.core import Budget, BudgetError, Plan, PruneGroup, Recipe, UsageError
 from penjing.criteria import CRITERIA, Score, loss_units, remarks_in
 from penjing.measure import count_macs, count_params, state_bytes
+from penjing.pipeline._files import write_json
 from penjing.pipeline._job import Inputs, Job, event_log, write_plan, write_state
 from penjing.pipeline._rebuilt import rebuild_to
 from penjing.pipeline._rounds import ONCE, Round
 from penjing.pipeline._settle import folds
 from penjing.recover import call, place
-from penjing.search import DEFAULT_GRANULARITY, Levers, bound_in, matches, nearest_told, prune, trim
+from penjing.search import DEFAULT_GRANULARITY, Levers, bound_in, curve, matches, nearest_told, prune, trim
 from penjing.structure import fingerprint
 
 BATCH = 64
+CURVE = 17  # points that are kept of a group's curve
+SCORES = "sensitivity.json"
 MEASURED = ("latency", "memory")  # on the networks themselves, at a batch size
 
 
@@ -80,6 +84,9 @@ def prune_step(job: Job, round: Round, out: Path, figures: dict[str, Any]) -> No
     slim, plan = cut(job, job.recipe.steps.prune.criterion, round, figures)
     for remark in remarks_in(plan.policies):
         job.note(round.prune, remark)
+    scored = figures.pop("scored", None)
+    if scored is not None and round.last:
+        write_json(out / SCORES, scored)
     figures["bound"] = bound_in(plan.policies)
     if figures["bound"]:
         job.note(round.prune, figures["bound"])
@@ -108,8 +115,25 @@ def cut(job: Job, criterion: str, round: Round, figures: dict[str, Any]) -> tupl
         round,
         aimed=lambda how: figures.update(latency=how.to_dict()),
         progress=lambda done, of: job.progress(round.prune)("networks timed", done, of, {}),
+        heard=lambda groups, scores: figures.update(scored=_curves(criterion, groups, scores)),
     )
     return slim, plan if done is None else done.then(plan)
+
+
+def _curves(criterion: str, groups: Sequence[PruneGroup], scores: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """By group what its units cost together, the lowest first: [units gone, cost], at a few counts. In units of the
+    loss where the criterion's are, as the criterion predicts it for this group alone.
+    """
+    unit = loss_units(criterion)
+    found = []
+    for group in groups:
+        lost = curve(scores[group.name], unit or "additive")
+        at = sorted({round(place) for place in np.linspace(0, len(lost) - 1, CURVE)})
+        told = [[int(count), float(lost[count])] for count in at]
+        found.append(
+            {"name": group.name, "granularity": group.granularity, "units": len(group), "curve": told}
+        )
+    return {"criterion": criterion, "unit": "loss" if unit else "score", "groups": found}
 
 
 def still_there(model: nn.Module, protect: tuple[str, ...]) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from penjing.pipeline import (
     _adjust,
     _choose,
     _deliver,
+    _explain,
     _figures,
     _fold,
     _learn,
@@ -71,6 +72,7 @@ READS = {
     "measure": ("steps.measure", "budget", "margin", "also"),
     "save": ("margin", "runtime", "steps.certify"),
     "stability": ("steps.stability",),
+    "explain": ("seeds", "steps.explain"),
 }
 _RIVAL = (
     ("smaller:choose", _smaller.choose_step),
@@ -112,6 +114,7 @@ def steps_of(recipe: Recipe) -> tuple[Step, ...]:
         (True, "measure", _figures.measure_step),
         (True, "save", _deliver.save_step),
         (True, _stability.STEP, _stability.stability_step),
+        (True, _explain.STEP, _explain.explain_step),
     )
     return tuple(Step(name=name, run=run) for wanted, name, run in asked if wanted)
 

@@ -7,6 +7,7 @@ from penjing.search._adjust import Weight as Weight
 from penjing.search._adjust import judged_alone as judged_alone
 from penjing.search._adjust import saved as saved
 from penjing.search._adjust import weighed_alone as weighed_alone
+from penjing.search._by_loss import curve as curve
 from penjing.search._choose import nearest_told as nearest_told
 from penjing.search._cost import CostModel as CostModel
 from penjing.search._halving import Halved as Halved

@@ -6,6 +6,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import numpy as np
 from torch import nn
 
 from penjing.core import Budget, BudgetError, UsageError, VerificationError
@@ -45,6 +46,7 @@ from penjing.structure import (
     trace_merged,
 )
 
+Heard = Callable[[Sequence[PruneGroup], Mapping[str, np.ndarray]], None]
 SCOPES = ("uniform", "global", "loss")
 
 
@@ -72,6 +74,7 @@ def prune(
     aimed: Callable[[Aimed], None] | None = None,
     progress: Callable[[int, int], None] | None = None,
     tables: SharedTables | None = None,
+    heard: Heard | None = None,
 ) -> tuple[nn.Module, Plan]:
     """A smaller network, proven equal to the masked one, and the plan that made it. `model` is left untouched.
 
@@ -96,7 +99,7 @@ def prune(
 
     A budget on size is one of the bytes of parameters and buffers; one on memory is of what a forward holds at its
     worst moment (`pj.measure`'s peak_memory) at `batch_size`, predicted from the trace and measured on what is
-    returned.
+    returned. `heard` is told the groups and the scores of their units, by group.
 
     Raises `UsageError` for arguments that cannot work, `BudgetError` (with the nearest) for a budget out of reach,
     `TraceError` if the forward cannot be followed, `VerificationError` if nothing can be removed and proven.
@@ -141,6 +144,7 @@ def prune(
                 prepared=partial(_prepared, criterion, context),
                 chooser=partial(Chooser, rounding=rounding, scope=scope, in_loss=loss_units(criterion)),
                 clock=clock,
+                heard=heard,
             )
     return slim, plan if merging is None else merging.then(plan)
 
@@ -163,6 +167,7 @@ def _pruned(
     prepared: Callable[[nn.Module, Structure], Score],
     chooser: Callable[..., Chooser],
     clock: Clock,
+    heard: Heard | None,
 ) -> tuple[nn.Module, Plan]:
     """A smaller network and its plan; `aim` is a ratio or a budget."""
     structure = trace_merged(model, example_inputs)
@@ -181,6 +186,8 @@ def _pruned(
     def scored() -> Chooser:
         score = prepared(model, structure)
         scores = {group.name: unit_scores(score, group, model) for group in groups}
+        if heard is not None:
+            heard(groups, scores)
         return chooser(structure=structure, scores=scores, remarks=remarks_of(score), memory=cutting.gauge)
 
     if timed is not None:
