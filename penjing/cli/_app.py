@@ -45,9 +45,17 @@ from penjing.cli._options import (
     Tokenizer,
 )
 from penjing.cli._screen import counting, say_json
-from penjing.cli._views import read_record, show_certificates, show_comparison, show_export, show_structure
+from penjing.cli._views import (
+    read_record,
+    show_certificates,
+    show_comparison,
+    show_explanation,
+    show_export,
+    show_reports,
+    show_structure,
+)
 from penjing.core import BudgetError, InternalError, PenjingError, clean
-from penjing.pipeline import certify_runs, demo_recipe
+from penjing.pipeline import certify_runs, demo_recipe, read_report, write_report
 from penjing.pipeline import compare as compare_networks
 from penjing.pipeline import export as export_network
 from penjing.pipeline import inspect as inspect_network
@@ -272,6 +280,36 @@ def certify(
         show_certificates(found)
     if any(one["verdict"] != CERTIFIED for one in found.values()):
         raise typer.Exit(NOT_CERTIFIED)
+
+
+@app.command()
+def explain(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="The folder of a finished run.")],
+    as_json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """What was removed and why, what was left alone and why, and which answers changed."""
+    found = read_report(run)
+    if as_json:
+        say_json(found.get("explain", {}))
+    elif not quiet:
+        show_explanation(found)
+
+
+@app.command()
+def report(
+    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Folders of finished runs.")],
+    as_json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Write a run's report.html anew and tell it in words; several runs are told beside each other."""
+    pages, found = [str(write_report(run)) for run in runs], {run: read_report(run) for run in runs}
+    if as_json:
+        say_json({"pages": pages, "runs": {run: told["metrics"] for run, told in found.items()}})
+    elif not quiet:
+        show_reports(found, pages)
 
 
 @app.command()

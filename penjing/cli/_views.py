@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -10,9 +10,22 @@ from rich.markup import escape
 from rich.table import Table
 
 from penjing.cli._screen import duration, show_tried
-from penjing.core import Recipe, clean
+from penjing.core import Recipe, clean, cut
 from penjing.export import Exported
-from penjing.report import Listing, certificate_lines, count, from_right, size, table
+from penjing.report import (
+    Listing,
+    agreement,
+    certificate_lines,
+    count,
+    curves,
+    flips,
+    from_right,
+    frozen_table,
+    report_lines,
+    runs_table,
+    size,
+    table,
+)
 
 MOST_CAUSES = 30  # shown of why components are left alone
 
@@ -138,6 +151,47 @@ def show_certificates(found: Mapping[str, Mapping[str, Any]]) -> None:
         for note in certificate["notes"]:
             console.print(f"  note: {_safe(note)}")
         console.print(f"  {_safe(certificate['path'])}")
+
+
+def show_reports(runs: Mapping[str, Mapping[str, Any]], pages: Sequence[str]) -> None:
+    """One run in words and tables, several as a row each."""
+    console = _console()
+    if len(runs) == 1:
+        for part in report_lines(next(iter(runs.values()))):
+            console.print(part if not isinstance(part, str) else escape(part))
+    else:
+        told = {run: {**found["metrics"], "model": found["recipe"]["model"]} for run, found in runs.items()}
+        console.print(runs_table(told))
+    for page in pages:
+        console.print(f"page: {_safe(page)}")
+
+
+def show_explanation(found: Mapping[str, Any]) -> None:
+    """Groups by what is left of them, what is frozen and why, and where answers changed."""
+    console, explain = _console(), found.get("explain")
+    parts = (curves(explain), frozen_table(explain), agreement(explain))
+    groups, frozen, looks = parts
+    if explain is None:
+        console.print("This run was not explained.")
+        return
+    for text in explain["removed"]["changes"]:
+        console.print(f"changed: {_safe(text)}")
+    if groups is not None:
+        console.print(groups["table"])
+    if frozen is not None:
+        console.print(frozen)
+    console.print(escape(flips(found["metrics"], explain, found.get("stability"))["told"]))
+    for one in explain["flips"]["shown"]:
+        answers = f"is {one['label']}, before {one['before']}, after {one['after']}"
+        console.print(f"  {_safe(one['name'])}: {_safe(answers)}{_quoted(one)}")
+    if looks is not None:
+        console.print(escape(looks["told"]))
+        if looks["table"] is not None:
+            console.print(looks["table"])
+
+
+def _quoted(one: Mapping[str, Any]) -> str:
+    return f'  "{_safe(cut(one["text"], 80))}"' if "text" in one else ""
 
 
 def _layers(found: Mapping[str, Any]) -> Listing:

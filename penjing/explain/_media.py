@@ -25,11 +25,11 @@ def picture_uri(picture: Tensor) -> str:
 def heat_uri(values: Tensor) -> str:
     """[h, w] as a PNG to be laid over a picture: the larger, the less transparent."""
     peak = float(values.abs().max()) or 1.0
-    strong = (values.clamp(min=0) / peak).sqrt().numpy()
+    strong = (values.clamp(min=0) / peak).numpy()
     pixels = np.zeros((*strong.shape, 4), dtype=np.uint8)
     pixels[..., :3] = WARM
-    pixels[..., 3] = (220 * strong).round()
-    return _png(pixels, SIDE)
+    pixels[..., 3] = (230 * strong).round()
+    return _png(pixels, SIDE, smooth=True)
 
 
 def sound_uri(samples: np.ndarray, rate: int) -> str:
@@ -62,7 +62,7 @@ def spectrogram_uri(samples: np.ndarray, rate: int) -> str:
     return _png(grey.T[::-1].copy(), None)
 
 
-def _png(pixels: np.ndarray, side: int | None) -> str:
+def _png(pixels: np.ndarray, side: int | None, *, smooth: bool = False) -> str:
     try:
         from PIL import Image
     except ImportError:
@@ -70,7 +70,7 @@ def _png(pixels: np.ndarray, side: int | None) -> str:
     image = Image.fromarray(pixels)
     if side is not None:
         scale = side / max(image.size)
-        near = Image.Resampling.NEAREST if scale > 1 else Image.Resampling.BILINEAR
+        near = Image.Resampling.NEAREST if scale > 1 and not smooth else Image.Resampling.BILINEAR
         image = image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))), near)
     buffer = io.BytesIO()
     image.save(buffer, "PNG", optimize=True)

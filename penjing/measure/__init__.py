@@ -3,6 +3,8 @@
 import sys
 from types import ModuleType
 
+from penjing.measure._blocks import block_times as block_times
+from penjing.measure._blocks import blocks_of as blocks_of
 from penjing.measure._complexity import Complexity as Complexity
 from penjing.measure._complexity import measure as measure
 from penjing.measure._latency import Speedup as Speedup

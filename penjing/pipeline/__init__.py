@@ -10,6 +10,8 @@ from penjing.pipeline._export import export as export
 from penjing.pipeline._helping import help_tune as help_tune
 from penjing.pipeline._inspect import inspect as inspect
 from penjing.pipeline._predict import predict as predict
+from penjing.pipeline._report import read_report as read_report
+from penjing.pipeline._report import write_report as write_report
 from penjing.pipeline._run import resume_command as resume_command
 from penjing.pipeline._run import stored_recipe as stored_recipe
 from penjing.pipeline._shape import dry_run as dry_run

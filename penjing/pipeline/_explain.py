@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import adaptive_avg_pool2d
 
 from penjing.core import DropBlock, Pictures, Plan, RemoveUnits, Sounds, Texts, UsageError
 from penjing.explain import (
@@ -20,6 +21,7 @@ from penjing.explain import (
     spectrogram_uri,
     top_overlap,
 )
+from penjing.measure import macs_by_module
 from penjing.pipeline._figures import SPLIT, same
 from penjing.pipeline._files import read_json, write_json
 from penjing.pipeline._job import Job
@@ -31,6 +33,7 @@ from penjing.tasks import headline, shown, tokens_shown
 
 STEP, FILE = "explain", "explain.json"
 BATCH = 16
+PATCHES = 16  # a side
 ALIKE = 256  # examples whose inner states are compared
 SOUNDS = 8  # clips that a page holds
 CAUSES = 40
@@ -59,6 +62,7 @@ def explain_step(job: Job, out: Path, figures: dict[str, Any]) -> None:
         "shown": [_shown(job, answers, at, kind, looks) for at, kind in chosen],
     }
     found["cka"] = _alike(job, pair)
+    found["layers"] = _layers(job, pair)
     write_json(out / FILE, found)
     figures |= {"flips_shown": len(chosen), "attribution": found["attribution"]}
 
@@ -90,7 +94,8 @@ def _frozen(job: Job, model: nn.Module) -> list[dict[str, Any]]:
     """Causes that keep dims from shrinking, each with the modules that it holds in."""
     causes: dict[str, dict[str, Any]] = {}
     for item in trace(model, job.inputs.example(1)).frozen:
-        entry = causes.setdefault(item.cause, {"cause": item.cause, "count": 0, "modules": []})
+        cause = item.cause.removeprefix(f"{item.module}: ")
+        entry = causes.setdefault(cause, {"cause": cause, "count": 0, "modules": []})
         entry["count"] += item.count
         if item.module not in entry["modules"]:
             entry["modules"].append(item.module)
@@ -152,8 +157,17 @@ def _attributed(
         batch = data.contents.batch([own[i] for i in at], None, 0, 0)
         inputs = place(task.inputs(batch), torch.device(job.recipe.device))
         told = attributions(model, inputs, answered[list(at)].to(job.recipe.device), task.logits).cpu()
-        found += [*told]
+        found += [*_in_patches(told, inputs)]
     return found
+
+
+def _in_patches(told: Tensor, inputs: Any) -> Tensor:
+    """Of pictures the means of patches, at most 16 x 16: single pixels are mostly noise."""
+    if not isinstance(inputs, Tensor) or inputs.dim() != 4:
+        return told
+    high, wide = inputs.shape[-2:]
+    pixels = told.view(len(told), 1, high, wide)
+    return adaptive_avg_pool2d(pixels, (min(high, PATCHES), min(wide, PATCHES))).flatten(1)
 
 
 def _agreement(job: Job, answers: Mapping[str, Any], looks: Looks) -> dict[str, Any]:
@@ -218,7 +232,7 @@ def _media(job: Job, index: int, heat: tuple[Tensor, Tensor] | None) -> dict[str
     example, reads = shown(data, index), job.inputs.reads
     if isinstance(reads, Pictures) and example.picture is not None:
         found = {"picture": picture_uri(example.picture)}
-        shape = example.picture.shape[-2:]
+        shape = [min(side, PATCHES) for side in example.picture.shape[-2:]]
         overlays = [heat_uri(one.view(*shape)) for one in heat or ()]
         return found | dict(zip(("heat_before", "heat_after"), overlays, strict=False))
     if isinstance(reads, Texts):
@@ -236,6 +250,24 @@ def _tokens(data: Any, index: int, heat: tuple[Tensor, Tensor] | None) -> dict[s
     tokens = tokens_shown(data, index)
     weights = [(one[: len(tokens)] / (one.abs().max() or 1)).tolist() for one in heat]
     return {"tokens": tokens, **dict(zip(("weights_before", "weights_after"), weights, strict=True))}
+
+
+def _layers(job: Job, pair: Mapping[str, nn.Module]) -> list[dict[str, Any]]:
+    """Layers with weights: outputs and MACs before and after, None where the layer is gone."""
+    example = job.inputs.example(1)
+    macs = {name: macs_by_module(model, example) for name, model in pair.items()}
+    slim = dict(pair["slim"].named_modules())
+    found = []
+    for path, module in pair["reference"].named_modules():
+        weight = getattr(module, "weight", None)
+        if isinstance(weight, Tensor) and weight.dim() > 1 and macs["reference"].get(path):
+            after = getattr(slim.get(path), "weight", None)
+            left = len(after) if isinstance(after, Tensor) and after.dim() > 1 else None
+            row = {"path": path, "kind": type(module).__name__, "before": len(weight), "after": left}
+            found.append(
+                row | {"macs_before": macs["reference"][path], "macs_after": macs["slim"].get(path, 0)}
+            )
+    return found
 
 
 def _alike(job: Job, pair: Mapping[str, nn.Module]) -> list[dict[str, Any]]:

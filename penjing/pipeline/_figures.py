@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from penjing.core import UsageError
-from penjing.measure import Complexity, measure, measure_zeros, speedup
+from penjing.measure import Complexity, block_times, blocks_of, measure, measure_zeros, speedup
 from penjing.pipeline._adjust import adjust_notes
 from penjing.pipeline._against import against, winner
 from penjing.pipeline._files import read_json, write_json
@@ -61,6 +61,7 @@ def measure_step(job: Job, out: Path, figures: dict[str, Any]) -> None:
     metrics = _metrics(job, rows, reference) | scalability(job)
     if job.recipe.steps.tune.on:
         metrics["tuned"] = trials_in(job.run.path)
+    metrics["blocks"] = _blocks(job)
     if job.recipe.seeds > 1:
         metrics["seeds"] = _seeds(job)
     if job.recipe.steps.sparsify.on:
@@ -169,6 +170,20 @@ def _in_turns(job: Job, a: nn.Module, b: nn.Module) -> dict[str, Any]:
         )
         for size in options.batch_sizes
     }
+
+
+def _blocks(job: Job) -> dict[str, Any]:
+    """Milliseconds by block of the reference and of the slim network, in the ordinary runtime."""
+    size = job.recipe.steps.measure.batch_sizes[0]
+    whole, example = job.full(job.reference), job.inputs.example(size)
+    names = blocks_of(whole)
+    before, after = (block_times(model, example, names) for model in (whole, job.final()))
+    rows = [
+        {"module": name, "reference": before[name], "slim": after.get(name)}
+        for name in names
+        if name in before
+    ]
+    return {"batch_size": size, "reference": before[""], "slim": after[""], "blocks": rows}
 
 
 def _seeds(job: Job) -> dict[str, Any]:

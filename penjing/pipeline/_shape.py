@@ -12,14 +12,15 @@ import torch
 from penjing.core import Recipe, RunError
 from penjing.pipeline._choose import STEP as CHOOSE
 from penjing.pipeline._choose import forget, with_choice
-from penjing.pipeline._deliver import CERTIFICATE, foresee
+from penjing.pipeline._deliver import foresee
 from penjing.pipeline._events import Event, Listener, silent
 from penjing.pipeline._facts import facts
-from penjing.pipeline._files import check_place, read_json, writable
+from penjing.pipeline._files import check_place, writable
 from penjing.pipeline._job import Inputs, Job
 from penjing.pipeline._lock import lock
 from penjing.pipeline._predict import predict
 from penjing.pipeline._rehearse import rehearse
+from penjing.pipeline._report import read_metrics, write_report
 from penjing.pipeline._run import (
     CACHE,
     RunFolder,
@@ -86,9 +87,8 @@ def _lead(recipe: Recipe, path: Path, *, resume: bool, trust: bool, listen: List
                 for step in steps:
                     _perform(with_choice(job), step)
                 shutil.rmtree(path / CACHE, ignore_errors=True)
-        metrics = read_json(path / "metrics.json")
-        if (path / CERTIFICATE).exists():
-            metrics["certificate"] = read_json(path / CERTIFICATE)
+        metrics = read_metrics(path)
+        write_report(path)
     for text in metrics.get("notes", ()):
         listen(Event(kind="note", text=text))
     return metrics

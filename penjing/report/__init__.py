@@ -5,6 +5,11 @@ from penjing.report._events import EventLog as EventLog
 from penjing.report._layout import Listing as Listing
 from penjing.report._layout import Stacked as Stacked
 from penjing.report._layout import from_right as from_right
+from penjing.report._page import report_page as report_page
+from penjing.report._page_parts import agreement as agreement
+from penjing.report._page_parts import curves as curves
+from penjing.report._page_parts import flips as flips
+from penjing.report._page_parts import frozen_table as frozen_table
 from penjing.report._scalability import scalability_table as scalability_table
 from penjing.report._scalability import scalability_why as scalability_why
 from penjing.report._table import count as count
@@ -15,3 +20,5 @@ from penjing.report._trials import trials_lost as trials_lost
 from penjing.report._tried import tried_table as tried_table
 from penjing.report._tried import tried_why as tried_why
 from penjing.report._units import size as size
+from penjing.report._words import report_lines as report_lines
+from penjing.report._words import runs_table as runs_table
