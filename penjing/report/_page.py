@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -69,8 +70,6 @@ def _template() -> Any:
 def _header(run: Mapping[str, Any]) -> dict[str, Any]:
     from markupsafe import Markup
 
-    from penjing import __version__
-
     metrics, recipe = run["metrics"], run["recipe"]
     found, model, data = metrics.get("certificate"), clean(recipe["model"]), clean(metrics["data"]["name"])
     css = (TEMPLATES / "page.css").read_text(encoding="utf-8")
@@ -79,7 +78,7 @@ def _header(run: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "title": f"{model} on {data} · Penjing",
         "css": Markup(css),
-        "version": __version__,
+        "version": version("penjing"),
         "name": clean(run["name"]),
         "model": model,
         "data": data,

@@ -349,7 +349,7 @@ def disturbed(stability: Found) -> dict[str, Any] | None:
     if not rows:
         return None
     assert stability is not None
-    name = SCORES.get(stability["metric"], stability["metric"])
+    name: str = SCORES.get(stability["metric"]) or stability["metric"]
     clean_row, others = rows[0], rows[1:]
     span = ends([value for row in rows for value in (row["reference"], row["slim"])], room=0.06)
     kinds = dict.fromkeys(row["kind"] for row in others)
