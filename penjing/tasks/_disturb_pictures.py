@@ -14,7 +14,7 @@ from penjing.tasks._require import require
 
 Draws = Sequence[np.random.Generator]
 NOISE = (0.04, 0.08, 0.16)  # standard deviation
-BLUR = (0.01, 0.02, 0.03)  # standard deviation, of the side
+BLUR, LEAST = (0.01, 0.02, 0.03), (0.4, 0.7, 1.0)  # standard deviation, of the side, and in pixels
 CONTRAST = (0.6, 0.4, 0.2)
 QUALITY = (50, 25, 10)  # of JPEG
 COVERED = (0.25, 0.35, 0.5)  # of the side
@@ -28,7 +28,7 @@ def noise(pictures: Tensor, strength: int, random: Draws) -> Tensor:
 
 def blur(pictures: Tensor, strength: int, random: Draws) -> Tensor:
     """Gaussian, edges continued."""
-    sigma = BLUR[strength - 1] * max(pictures.shape[-2:])
+    sigma = max(BLUR[strength - 1] * max(pictures.shape[-2:]), LEAST[strength - 1])
     reach = max(1, round(3 * sigma))
     weights = torch.exp(-(torch.arange(-reach, reach + 1) ** 2) / (2 * sigma**2))
     weights = weights / weights.sum()
