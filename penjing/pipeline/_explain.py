@@ -22,6 +22,7 @@ from penjing.explain import (
     top_overlap,
 )
 from penjing.measure import macs_by_module
+from penjing.pipeline._board import show_on_board
 from penjing.pipeline._figures import SPLIT, same
 from penjing.pipeline._files import read_json, write_json
 from penjing.pipeline._job import Job
@@ -51,7 +52,8 @@ def explain_step(job: Job, out: Path, figures: dict[str, Any]) -> None:
         "frozen": _frozen(job, pair["reference"]),
     }
     answers = {
-        name: evaluate(model, job.inputs.task(), job.inputs.data, SPLIT) for name, model in pair.items()
+        name: evaluate(model, job.inputs.task(), job.inputs.data, SPLIT, logits=True)
+        for name, model in pair.items()
     }
     flipped = _flipped(answers)
     chosen = flipped[: job.recipe.steps.explain.shown]
@@ -64,6 +66,7 @@ def explain_step(job: Job, out: Path, figures: dict[str, Any]) -> None:
     found["cka"] = _alike(job, pair)
     found["layers"] = _layers(job, pair)
     write_json(out / FILE, found)
+    show_on_board(job, pair["slim"], answers, flipped)
     figures |= {"flips_shown": len(chosen), "attribution": found["attribution"]}
 
 

@@ -36,6 +36,37 @@ class EventLog:
                 self._writer.add_scalar(f"structure/{name}", side[name], step)
         self._writer.add_text("structure", _markdown(before, after), 1)
 
+    def graph(self, model: Any, inputs: tuple[Any, ...]) -> None:
+        """The network's operators as a graph, where torch can trace it; raises what tracing raises."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            self._writer.add_graph(model, inputs, verbose=False, use_strict_trace=False)
+
+    def precision_recall(self, name: str, right: Any, chances: Any) -> None:
+        """Precision over recall of one class: whether each example is of it, and how likely it was held to be, [n]."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            self._writer.add_pr_curve(name, right, chances)
+
+    def embedding(
+        self, features: Any, rows: list[list[str]], header: list[str], pictures: Any = None
+    ) -> None:
+        """Points to be looked at in the projector: features [n, d], what is told of each, and its picture [n, c, h,
+        w]."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            self._writer.add_embedding(
+                features, metadata=rows, metadata_header=header, label_img=pictures, tag="flips"
+            )
+
+    def settings(self, options: Mapping[str, Any], figures: Mapping[str, float]) -> None:
+        """What was asked and what came out, for the table that compares runs."""
+        told = {
+            name: value if isinstance(value, int | float | bool) else str(value)
+            for name, value in options.items()
+        }
+        self._writer.add_hparams(told, dict(figures), run_name=".")
+
     def close(self) -> None:
         self._writer.close()
 
