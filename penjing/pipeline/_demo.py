@@ -8,6 +8,7 @@ DEMO = {
     "data": {"source": "builtin:mnist5k", "splits": [2500, 500, 2000]},
     "budget": "macs<=0.4x",
     "image_size": 48,
+    "margin": 1.0,
     "steps": {
         "trim": {"blocks": 4},
         "prune": {"criterion": "obs", "round_to": 8},
@@ -20,6 +21,8 @@ DEMO = {
             "hidden": 0.0,
         },
         "controls": {"smaller": "none"},
+        "stability": {"examples": 200},
+        "explain": {"examples": 100},
     },
 }
 

@@ -97,8 +97,8 @@ def test_evenly_cut_neurons_also_open_in_transformers(tmp_path: Path) -> None:
     values["budget"] = "macs<=0.8x"
     run = tmp_path / "run"
     shape(Recipe.of(values), run)
-    figures = json.loads((run / "run.json").read_text())["steps"][-1]["figures"]
-    assert figures["from_pretrained"] == "export/transformers"
+    steps = {step["name"]: step["figures"] for step in json.loads((run / "run.json").read_text())["steps"]}
+    assert steps["save"]["from_pretrained"] == "export/transformers"
     encoder = transformers.AutoModel.from_pretrained(run / "export" / "transformers")
     assert encoder.config.intermediate_size < standins.SIZES["intermediate_size"]
     tokens = transformers.AutoTokenizer.from_pretrained(run / "export" / "transformers")("how far")

@@ -87,7 +87,9 @@ def test_pictures_lose_more_with_every_strength_and_keep_their_classes(kind: str
         again = Disturbed(data=data, kind=kind, strength=strength, count=40)
         assert torch.equal(values, first(next(again.batches("certification", 40)))[0])
         smaller = torch.cat([first(batch)[0] for batch in found.batches("certification", 7)])
-        assert torch.allclose(values, smaller, atol=1e-6)  # an example's disturbance does not depend on its batch
+        assert torch.allclose(
+            values, smaller, atol=1e-6
+        )  # an example's disturbance does not depend on its batch
         apart.append(float((values - plain).square().mean()))
     assert apart == sorted(apart)
     assert apart[0] > 0
