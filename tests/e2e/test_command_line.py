@@ -132,6 +132,7 @@ def test_json_is_lines_on_stdout_and_nothing_else(whole: Ran):
     events = [json.loads(line) for line in whole.stdout.splitlines()]
     assert [event["step"] for event in events if event["event"] == "finish"] == [
         "base", "transfer", "prune", "recover", "fold", "control:scratch", "measure", "save",
+        "stability", "explain",
     ]  # fmt: skip
     assert events[0]["event"] == "plan"
     assert events[-1]["event"] == "result"
@@ -248,6 +249,8 @@ def test_a_dry_run_writes_nothing(desk: Path, here: Ask):
         "control:scratch",
         "measure",
         "save",
+        "stability",
+        "explain",
     ]
     assert all(seconds > 0 for seconds in said["seconds"].values())
     assert said["recipe"]["budget"] == "macs<=0.5x"

@@ -96,7 +96,17 @@ def test_a_later_step_takes_new_options_and_a_finished_one_does_not(desk: Path):
     with pytest.raises(RunError, match="another run"):
         shape(mended, run, trust=True)
     shape(mended, run, resume=True, trust=True)
-    assert _done(run) == ["base", "transfer", "prune", "recover", "fold", "measure", "save"]
+    assert _done(run) == [
+        "base",
+        "transfer",
+        "prune",
+        "recover",
+        "fold",
+        "measure",
+        "save",
+        "stability",
+        "explain",
+    ]
     assert "lr: 0.01" in (run / "recipe.yaml").read_text()
     assert "1.0e+30" not in (run / "recipe.yaml").read_text()
     _change(desk, "examples")

@@ -193,13 +193,6 @@ def test_an_interrupt_exits_with_130_and_says_how_to_go_on(monkeypatch, capsys, 
     assert f"interrupted; go on with: penjing shape --out {tmp_path} --resume" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("word", ["explain", "report"])
-def test_the_help_promises_nothing_that_is_not_there(monkeypatch: pytest.MonkeyPatch, capsys, word: str):
-    for command in ((), ("demo",), ("shape",), ("inspect",), ("compare",), ("export",)):
-        assert _run(monkeypatch, *command, "--help") == 0
-        assert word not in capsys.readouterr().out.lower()
-
-
 @pytest.mark.parametrize(
     ("words", "function"),
     [

@@ -34,7 +34,7 @@ def _names(**change: object) -> list[str]:
 
 def test_steps_follow_the_recipe():
     rival = ["smaller:choose", "smaller:transfer", "control:smaller"]
-    told = ["prune", "recover", "fold", *rival, "control:scratch", "measure", "save"]
+    told = ["prune", "recover", "fold", *rival, "control:scratch", "measure", "save", "stability", "explain"]
     assert _names() == ["base", "transfer", "choose", "trim", "adjust", *told]
     assert _names(steps={"prune": {"criterion": "obs"}}) == ["base", "transfer", *told]
     assert rival[0] not in _names(steps={"controls": {"smaller": "none"}})
@@ -45,6 +45,7 @@ def test_steps_follow_the_recipe():
     assert "fold" in _names(runtime="onnx", steps={"fold": {"norms": True}})
     assert "adjust" in _names(steps={"prune": {"criterion": "obs"}, "adjust": {"edits": 2}})
     assert "trim" in _names(steps={"trim": {"blocks": 2}})
+    assert [name for name in _names(seeds=3) if name.startswith("seed:")] == ["seed:1", "seed:2"]
     assert "control:random" in _names(steps={"controls": {"random": True, "scratch": False}})
     assert "control:scratch" not in _names(steps={"controls": {"scratch": False}})
 
