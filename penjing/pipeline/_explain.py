@@ -29,14 +29,13 @@ from penjing.pipeline._job import Job
 from penjing.pipeline._settle import seeds_of
 from penjing.pipeline._shrink import SCORES
 from penjing.recover import evaluate, place
-from penjing.structure import trace
+from penjing.structure import tensors_of, trace
 from penjing.tasks import headline, shown, tokens_shown
 
 STEP, FILE = "explain", "explain.json"
 BATCH = 16
-PATCHES = 16  # a side
+PATCHES, LONG = 16, 48  # a side of pictures, and along the time of sounds
 ALIKE = 256  # examples whose inner states are compared
-SOUNDS = 8  # clips that a page holds
 CAUSES = 40
 KINDS = ("negative", "positive", "other")
 
@@ -154,23 +153,31 @@ def _attributed(
     """What speaks for the whole network's answer, example by example."""
     data: Any = job.inputs.data
     own, task, found = data.certification.indices, job.inputs.task(), list[Tensor]()
-    for start in range(0, len(places), BATCH):
+    size = (
+        1 if isinstance(job.inputs.reads, Sounds) else BATCH
+    )  # a clip alone, without silence to the longest
+    for start in range(0, len(places), size):
         job.progress(STEP)(f"attributions, {name}", start, len(places), {})
-        at = places[start : start + BATCH]
+        at = places[start : start + size]
         batch = data.contents.batch([own[i] for i in at], None, 0, 0)
         inputs = place(task.inputs(batch), torch.device(job.recipe.device))
         told = attributions(model, inputs, answered[list(at)].to(job.recipe.device), task.logits).cpu()
-        found += [*_in_patches(told, inputs)]
+        values = next(one for one in tensors_of(inputs))
+        found += [*_in_patches(told, values.cpu())]
     return found
 
 
-def _in_patches(told: Tensor, inputs: Any) -> Tensor:
-    """Of pictures the means of patches, at most 16 x 16: single pixels are mostly noise."""
-    if not isinstance(inputs, Tensor) or inputs.dim() != 4:
+def _in_patches(told: Tensor, values: Tensor) -> Tensor:
+    """Of pictures and sounds the means of patches, [n, h, w], sounds with low notes first and time from left to right:
+    single pixels and samples are mostly noise. Token by token as they are.
+    """
+    if not values.is_floating_point():
         return told
-    high, wide = inputs.shape[-2:]
-    pixels = told.view(len(told), 1, high, wide)
-    return adaptive_avg_pool2d(pixels, (min(high, PATCHES), min(wide, PATCHES))).flatten(1)
+    planes = told.view(len(told), *values.shape[-2:]) if values.dim() > 2 else told[:, None]
+    planes = planes.mT if values.dim() == 3 else planes
+    high, wide = planes.shape[-2:]
+    most = PATCHES if values.dim() == 4 else LONG
+    return adaptive_avg_pool2d(planes[:, None], (min(high, PATCHES), min(wide, most)))[:, 0]
 
 
 def _agreement(job: Job, answers: Mapping[str, Any], looks: Looks) -> dict[str, Any]:
@@ -197,8 +204,8 @@ def _scores(left: Sequence[Tensor], right: Sequence[Tensor]) -> dict[str, Tensor
     """Per example, [n]."""
     both = [*zip(left, right, strict=True)]
     return {
-        "spearman": torch.cat([spearman(a[None], b[None]) for a, b in both]),
-        "top_overlap": torch.cat([top_overlap(a[None], b[None]) for a, b in both]),
+        "spearman": torch.cat([spearman(a.reshape(1, -1), b.reshape(1, -1)) for a, b in both]),
+        "top_overlap": torch.cat([top_overlap(a.reshape(1, -1), b.reshape(1, -1)) for a, b in both]),
     }
 
 
@@ -234,16 +241,19 @@ def _media(job: Job, index: int, heat: tuple[Tensor, Tensor] | None) -> dict[str
     data: Any = job.inputs.data
     example, reads = shown(data, index), job.inputs.reads
     if isinstance(reads, Pictures) and example.picture is not None:
-        found = {"picture": picture_uri(example.picture)}
-        shape = [min(side, PATCHES) for side in example.picture.shape[-2:]]
-        overlays = [heat_uri(one.view(*shape)) for one in heat or ()]
-        return found | dict(zip(("heat_before", "heat_after"), overlays, strict=False))
+        return {"picture": picture_uri(example.picture), **_overlays(heat)}
     if isinstance(reads, Texts):
         return {"text": example.text, **_tokens(data, index, heat)}
     assert isinstance(reads, Sounds)
     assert example.samples is not None
-    sound = {"sound": sound_uri(example.samples, example.rate)}
-    return sound | {"spectrogram": spectrogram_uri(example.samples, example.rate)}
+    upright = None if heat is None else (heat[0].flip(0), heat[1].flip(0))  # low notes at the bottom
+    drawn = {"spectrogram": spectrogram_uri(example.samples, example.rate), **_overlays(upright)}
+    return {"sound": sound_uri(example.samples, example.rate), **drawn}
+
+
+def _overlays(heat: tuple[Tensor, Tensor] | None) -> dict[str, str]:
+    """What both networks looked at, to be laid over the example."""
+    return dict(zip(("heat_before", "heat_after"), map(heat_uri, heat or ()), strict=False))
 
 
 def _tokens(data: Any, index: int, heat: tuple[Tensor, Tensor] | None) -> dict[str, Any]:

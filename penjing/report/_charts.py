@@ -4,6 +4,7 @@ import html
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from markupsafe import Markup
 
@@ -103,8 +104,8 @@ def curve(points: Points, cut: float | None, *, told: str, top: float) -> Markup
     frame = Frame(
         width=230, height=96, x=(0.0, max(x for x, _ in points) or 1.0), y=(0.0, top or 1.0), left=36
     )
-    first, last = frame.at(points[0][0], 0.0), frame.at(points[-1][0], 0.0)
-    within = [(x, min(y, frame.y[1])) for x, y in points]
+    within = _up_to(points, frame.y[1])
+    first, last = frame.at(within[0][0], 0.0), frame.at(within[-1][0], 0.0)
     path = _path(frame, within)
     parts = [
         _axes(frame, "{:g}", "{:.2g}", most=2),
@@ -115,6 +116,17 @@ def curve(points: Points, cut: float | None, *, told: str, top: float) -> Markup
         (x, low), (_, high) = frame.at(cut, 0.0), frame.at(cut, frame.y[1])
         parts.append(f'<line x1="{x}" x2="{x}" y1="{low}" y2="{high}" class="cut"/>')
     return _svg(frame, parts, told)
+
+
+def _up_to(points: Points, top: float) -> Points:
+    """The points of a rising curve up to where it leaves the frame."""
+    found = [points[0]]
+    for (x, y), (further, above) in pairwise(points):
+        if above > top:
+            share = (top - y) / (above - y) if above > y else 0.0
+            return [*found, (x + share * (further - x), top)]
+        found.append((further, above))
+    return found
 
 
 def depth(values: Sequence[float], *, told: str) -> Markup:

@@ -239,7 +239,8 @@ def curves(explain: Found) -> dict[str, Any] | None:
         return None
     by_loss = removed.get("unit") == "loss"
     unit = "loss" if by_loss else "score"
-    deepest = sorted(groups, key=lambda group: -group["removed"] / group["units"])[:MOST_CURVES]
+    cut_ones = [group for group in groups if group["removed"]] or groups
+    deepest = sorted(cut_ones, key=lambda group: -group["removed"] / group["units"])[:MOST_CURVES]
     shown = [
         {
             "drawn": _curve(group, unit),
@@ -262,7 +263,9 @@ def curves(explain: Found) -> dict[str, Any] | None:
         f"The {unit} that the criterion {clean(removed.get('criterion', ''))} predicts as more and more units of one "
         "group go, cheapest first, before any recovery; the broken line is where it was cut."
     )
-    rest = f"{len(groups) - len(shown)} more groups were cut less." if len(groups) > len(shown) else ""
+    rest = (
+        f"{len(groups) - len(shown)} more groups were cut less, or not." if len(groups) > len(shown) else ""
+    )
     table = Stacked(title="Groups", headings=titles, rows=rows, words=("kind",))
     return {"told": told, "shown": shown, "rest": rest, "table": table}
 
