@@ -12,7 +12,6 @@ from penjing.report._page_parts import (
     agreement,
     block_rows,
     calibration,
-    certificate_part,
     curves,
     depth_chart,
     disturbed,
@@ -20,13 +19,9 @@ from penjing.report._page_parts import (
     flips,
     frozen_table,
     layer_rows,
-    pareto,
-    parts_rows,
-    rows_table,
-    seeds_told,
     steps_table,
-    tiles,
 )
+from penjing.report._page_proof import certificate_part, pareto, parts_rows, rows_table, seeds_told, tiles
 from penjing.report._scalability import scalability_table
 from penjing.report._table import verdict
 from penjing.report._tried import tried_table, tried_why

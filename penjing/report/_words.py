@@ -6,7 +6,8 @@ from typing import Any
 from penjing.core import clean
 from penjing.report._certificate import certificate_lines
 from penjing.report._layout import Stacked
-from penjing.report._page_parts import agreement, disturbed, flips, seeds_told
+from penjing.report._page_parts import agreement, disturbed, flips
+from penjing.report._page_proof import seeds_told
 from penjing.report._table import SCORES, count, table, verdict
 from penjing.report._units import size, spread
 
