@@ -23,7 +23,7 @@ def fold_step(job: Job, out: Path, figures: dict[str, Any]) -> None:
 
 def deployed(inputs: Inputs, model: nn.Module) -> nn.Module:
     """A rival as it is timed: treated as the slim network is."""
-    return fold_norms(model, inputs.example(), proven=False)[0] if folds(inputs.recipe) else model
+    return fold_norms(model, inputs.example())[0] if folds(inputs.recipe) else model
 
 
 def fold_notes(figures: Mapping[str, Any], alone: Mapping[str, Any] | None) -> list[str]:
