@@ -11,6 +11,7 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -282,14 +283,26 @@ def weighed_alone(
     for number, one in enumerate(every):
         assert one.edit is not None
         tell("adjustments timed", number, len(every))
-        made = _with(blank, one.edit)
-        sizes = count_macs(made, example_inputs), count_params(made)
-        alike = one.kind, one.edit.options, *sizes
-        if alike not in known:
-            known[alike] = time_of(_with(model, one.edit))
-        alone = Weight(milliseconds=known[alike], macs=sizes[0], params=sizes[1])
-        found.append(Priced(edit=one.edit, says=one.says, exact=one.exact, alone=alone))
+        with _if_it_runs():
+            made = _with(blank, one.edit)
+            sizes = count_macs(made, example_inputs), count_params(made)
+            alike = one.kind, one.edit.options, *sizes
+            if alike not in known:
+                known[alike] = time_of(_with(model, one.edit))
+            alone = Weight(milliseconds=known[alike], macs=sizes[0], params=sizes[1])
+            found.append(Priced(edit=one.edit, says=one.says, exact=one.exact, alone=alone))
     return found
+
+
+@contextmanager
+def _if_it_runs() -> Iterator[None]:
+    """Skips what is inside where the network cannot be made, or does not run: then the adjustment is no option."""
+    try:
+        yield
+    except (MemoryError, TimeoutError):
+        raise
+    except Exception:
+        return
 
 
 def _countable(model: nn.Module, example_inputs: Any) -> nn.Module:
@@ -318,10 +331,15 @@ def judged_alone(
         wanted = given_by(model, place, batches)
         for one in there:
             tell("adjustments judged", number, len(options))
-            trial, number = _with(model, one.edit), number + 1
-            fitted = fit_one(model, trial, one.edit, batches, wanted)
-            loss = None if evaluate is None else evaluate(trial)
-            yield replace(one, error=fitted.after, alone=replace(one.alone, loss=loss))
+            number += 1
+            judged = None
+            with _if_it_runs():
+                trial = _with(model, one.edit)
+                fitted = fit_one(model, trial, one.edit, batches, wanted)
+                loss = None if evaluate is None else evaluate(trial)
+                judged = replace(one, error=fitted.after, alone=replace(one.alone, loss=loss))
+            if judged is not None:
+                yield judged
 
 
 def _raised(weight: Weight, by: float) -> Weight:
