@@ -13,6 +13,7 @@ from penjing.core import Certificate, UsageError, Verdict
 
 RESAMPLES = 10_000
 CELLS = 4_000_000  # of a part of the resamples
+FEWEST = 20  # examples, or groups of them: resamples of fewer say too little of others
 TIED = 1e-12  # losses that are nearer are one
 
 
@@ -125,6 +126,9 @@ def _forecast(spread: float, n: int, margin: float, alpha: float) -> tuple[float
 def _verdict(
     sums: Sums, found: Bounds, margin: float, alpha: float, strength: float, needed: int | None
 ) -> tuple[Verdict, str]:
+    if sums.n < FEWEST:
+        of = "examples" if sums.clusters is None else "groups of examples"
+        return "cannot certify", f"{sums.n} {of} are too few to resample: {FEWEST} or more would do"
     within, sure = told_points(margin), f"at {1 - alpha:.0%} confidence"
     if found.upper < margin:
         return (

@@ -101,6 +101,13 @@ def test_examples_that_belong_together_are_drawn_together():
     assert ratio_sums("wer", *rows, larger_is_better=False, clusters=speakers.tolist()).clusters == 10
 
 
+def test_a_few_groups_certify_nothing_however_many_examples_they_hold() -> None:
+    labels = np.arange(4000) % 5
+    found = certify_metric(recall_sums(labels, labels, labels, (np.arange(4000) % 6).tolist()), 0.05)
+    assert (found.verdict, found.clusters) == ("cannot certify", 6)
+    assert "6 groups of examples are too few" in found.why
+
+
 def test_wrong_sums_are_refused():
     with pytest.raises(UsageError, match="labels 3, reference 3, candidate 2"):
         recall_sums([0, 1, 1], [0, 1, 1], [0, 1])
