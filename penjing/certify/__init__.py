@@ -10,6 +10,8 @@ from penjing.certify._calibration import Calibration as Calibration
 from penjing.certify._calibration import calibration as calibration
 from penjing.certify._calibration import temperature as temperature
 from penjing.certify._certify import certify as certify
+from penjing.certify._certify import check_limits as check_limits
+from penjing.certify._certify import confidence as confidence
 from penjing.certify._flips import Flips as Flips
 from penjing.certify._flips import flips as flips
 from penjing.certify._parts import Part as Part

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from penjing.certify._certify import ENOUGH, check_limits, told_points
+from penjing.certify._certify import ENOUGH, check_limits, confidence, told_points
 from penjing.certify._normal import normal_cdf, normal_quantile
 from penjing.certify._sums import Sums
 from penjing.core import Certificate, UsageError, Verdict
@@ -36,9 +36,11 @@ def certify_metric(
     at most alpha as that of `certify`; see benchmarks/certificate.md. The power is of a normal law with the spread of
     the resamples.
     """
-    check_limits(margin, alpha)
+    margin, alpha = check_limits(margin, alpha)
     if resamples < 100:
         raise UsageError(f"resamples is {resamples}: tails need 1000 or more. Fix: leave it at {RESAMPLES}")
+    if seed < 0:
+        raise UsageError(f"seed is {seed}. Fix: 0 or a larger whole number")
     found = bounds(sums, alpha, resamples=resamples, seed=seed)
     reference, candidate = (float(value[()]) for value in sums.values(sums.counts))
     strength, needed = _forecast(found.spread, sums.n, margin, alpha)
@@ -129,7 +131,7 @@ def _verdict(
     if sums.n < FEWEST:
         of = "examples" if sums.clusters is None else "groups of examples"
         return "cannot certify", f"{sums.n} {of} are too few to resample: {FEWEST} or more would do"
-    within, sure = told_points(margin), f"at {1 - alpha:.0%} confidence"
+    within, sure = told_points(margin), confidence(alpha)
     if found.upper < margin:
         return (
             "certified",

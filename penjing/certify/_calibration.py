@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from penjing.certify._certify import as_array
 from penjing.core import UsageError
 
 BINS = 15
@@ -31,13 +32,15 @@ class Calibration:
 
 
 def calibration(logits: Any, targets: Any, temperature: float = 1.0) -> Calibration:
-    """Of softmax(logits / temperature).
+    """Of softmax(logits / temperature). Raises UsageError for what are no logits, classes or temperature.
 
     >>> found = calibration([[9.0, 0.0], [0.0, 9.0]], [0, 1])
     >>> (round(found.nll, 4), round(found.brier, 4), round(found.ece, 4))
     (0.0001, 0.0, 0.0001)
     """
     given, truth = _checked(logits, targets)
+    if not 0 < temperature < np.inf:
+        raise UsageError(f"temperature is {temperature!r}. Fix: a finite number above 0")
     logs = _log_softmax(given / temperature)
     chances = np.exp(logs)
     own = np.arange(len(truth))
@@ -80,7 +83,10 @@ def _log_softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def _checked(logits: Any, targets: Any) -> tuple[np.ndarray, np.ndarray]:
-    given, truth = np.asarray(logits, dtype=np.float64), np.asarray(targets)
+    given, truth = as_array(logits, "logits"), as_array(targets, "targets")
+    if given.dtype.kind not in "iuf":
+        raise UsageError(f"calibration needs logits that are numbers; got {given.dtype}")
+    given = given.astype(np.float64)
     if given.ndim != 2 or truth.shape != given.shape[:1] or not len(truth) or truth.dtype.kind not in "iu":
         raise UsageError(
             f"calibration needs logits [n, classes] and class numbers [n] with n > 0; got {given.shape} and "
@@ -88,4 +94,9 @@ def _checked(logits: Any, targets: Any) -> tuple[np.ndarray, np.ndarray]:
         )
     if not np.isfinite(given).all():
         raise UsageError("calibration needs finite logits; some are infinite or no number")
+    if truth.min() < 0 or truth.max() >= given.shape[1]:
+        raise UsageError(
+            f"targets reach from {truth.min()} to {truth.max()}, and the logits are of {given.shape[1]} classes. "
+            "Fix: class numbers from 0"
+        )
     return given, truth

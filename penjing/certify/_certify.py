@@ -47,7 +47,7 @@ def certify(
     'not certified'
     """
     reference, candidate = as_pair(reference_correct, candidate_correct)
-    check_limits(margin, alpha)
+    margin, alpha = check_limits(margin, alpha)
     b, c = int((reference & ~candidate).sum()), int((~reference & candidate).sum())
     n, found = len(reference), _judged(len(reference), b, c, margin, alpha)
     return Certificate(
@@ -66,21 +66,29 @@ def certify(
     )
 
 
-def check_limits(margin: float, alpha: float) -> None:
-    """Raises UsageError for a margin or an alpha that no test has."""
-    if not 0 <= margin < 1:
+def check_limits(margin: float, alpha: float) -> tuple[float, float]:
+    """Both as plain floats; raises UsageError for a margin or an alpha that no test has."""
+    limits = _plain(margin, "margin"), _plain(alpha, "alpha")
+    if not 0 <= limits[0] < 1:
         raise UsageError(
             f"margin is {margin!r}: it is a share of all examples, 0.01 for one point. Fix: give 0 or more, below 1"
         )
-    if not 0.001 < alpha < 0.5:
+    if not 0.001 < limits[1] < 0.5:
         raise UsageError(
             f"alpha is {alpha!r}: it is the risk of a wrong certificate. Fix: 0.05, or above 0.001 below 0.5"
         )
+    return limits
+
+
+def _plain(value: Any, name: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
+        raise UsageError(f"{name} is {value!r}, not a number. Fix: give one, as 0.05")
+    return float(value)
 
 
 def as_pair(reference: Any, candidate: Any) -> tuple[np.ndarray, np.ndarray]:
     """Both as bool [n]; raises UsageError for anything that is not true or false, one per example and network."""
-    left, right = _as_correct(reference, "reference_correct"), _as_correct(candidate, "candidate_correct")
+    left, right = as_correct(reference, "reference_correct"), as_correct(candidate, "candidate_correct")
     if len(left) != len(right):
         raise UsageError(
             f"reference_correct has {len(left)} examples and candidate_correct {len(right)}: the test is paired. "
@@ -89,13 +97,15 @@ def as_pair(reference: Any, candidate: Any) -> tuple[np.ndarray, np.ndarray]:
     return left, right
 
 
-def _as_correct(values: Any, name: str) -> np.ndarray:
-    detach = getattr(values, "detach", None)
-    array = np.asarray(detach().cpu() if detach else values)
+def as_correct(values: Any, name: str) -> np.ndarray:
+    """`values` (an array, a tensor on any device, a list) as bool [n]; raises UsageError where they are not that."""
+    array = as_array(values, name)
     if array.ndim != 1 or not len(array):
         raise UsageError(
             f"{name} has shape {array.shape}: it holds one true or false per example, [n] with n > 0"
         )
+    if array.dtype == object and all(isinstance(one, (bool, np.bool_)) for one in array):
+        array = array.astype(bool)
     if array.dtype != bool and not (array.dtype.kind in "iuf" and np.isin(array, (0, 1)).all()):
         odd = array[~np.isin(array, (0, 1))][:1] if array.dtype.kind in "iuf" else array[:1]
         raise UsageError(
@@ -104,20 +114,45 @@ def _as_correct(values: Any, name: str) -> np.ndarray:
     return array.astype(bool)
 
 
+def as_array(values: Any, name: str) -> np.ndarray:
+    """`values` as a NumPy array of any kind; raises UsageError for what is none, and for masked arrays."""
+    if isinstance(values, np.ma.MaskedArray):
+        raise UsageError(
+            f"{name} is a masked array: of hidden examples nothing is known. Fix: leave them out"
+        )
+    if (detach := getattr(values, "detach", None)) is not None:
+        values = detach().cpu()
+        values = values.float() if values.is_floating_point() else values
+    try:
+        return np.asarray(values)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise UsageError(f"{name} is no array: {error}. Fix: give one value per example") from None
+
+
+def confidence(alpha: float) -> str:
+    """1 - alpha in words.
+
+    >>> confidence(0.05), confidence(0.025)
+    ('at 95% confidence', 'at 97.5% confidence')
+    """
+    return f"at {round(100 * (1 - alpha), 4):g}% confidence"
+
+
 def _judged(n: int, b: int, c: int, margin: float, alpha: float) -> Mapping[str, Any]:
     z = float(critical_values(n, margin, alpha, low=b + c, high=b + c)[b + c])
     t = float(score(b, c, n, margin))
     figures: dict[str, Any] = {"statistic": t, "critical": z, "bound": _bound(n, b, c, z)}
     seen = (b + c) / n
     strength = power(n, margin, min(seen, 1.0), alpha)
-    needed = examples_needed(margin, seen, alpha) if margin > 0 else None
+    needed = examples_needed(margin, seen, alpha, more_than=n if strength < ENOUGH else 0)
+    needed = needed if strength < ENOUGH else min(n, needed or n)
     figures |= {"power": strength, "examples_needed": needed}
     lost, told = (b - c) / n, told_points(margin)
     if t <= z:
-        why = f"it loses at most {_points(figures['bound'])} at {1 - alpha:.0%} confidence, which is within {told}"
+        why = f"it loses at most {_points(figures['bound'])} {confidence(alpha)}, which is within {told}"
         return figures | {"verdict": "certified", "why": why}
     if t >= -z and lost > margin:
-        why = f"it loses {_points(lost)}, more than {told} at {1 - alpha:.0%} confidence"
+        why = f"it loses {_points(lost)}, more than {told} {confidence(alpha)}"
         return figures | {"verdict": "not certified", "why": why}
     if strength >= ENOUGH:
         why = (
@@ -130,8 +165,6 @@ def _judged(n: int, b: int, c: int, margin: float, alpha: float) -> Mapping[str,
 
 def _too_few(n: int, seen: float, margin: float, strength: float, needed: int | None) -> str:
     about = f"{needed} would do" if needed else "more examples than can be asked for would be needed"
-    if needed is not None and needed <= n:  # the exact critical value asks for a little more
-        about = f"{round(1.1 * n)} or so would do"
     return (
         f"{n} examples are too few: where the two disagree on {seen:.1%} of them, one as good as the reference is "
         f"shown to be within {told_points(margin)} with {strength:.0%} probability only; {about} for {ENOUGH:.0%}"

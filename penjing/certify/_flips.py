@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from penjing.certify._certify import as_correct, as_pair
 from penjing.core import UsageError
 
 
@@ -33,19 +34,24 @@ class Flips:
 
 
 def flips(changed: Any, reference_correct: Any, candidate_correct: Any) -> Flips:
-    """Counts from three bool [n]: whether the answers differ, and whether each was right.
+    """Counts from three bool [n]: whether the answers differ, and whether each was right. Raises UsageError for others,
+    and where an answer that did not change became right or wrong.
 
     >>> found = flips([True, True, True, False], [True, False, False, True], [False, True, False, True])
     >>> (found.negative, found.positive, found.other, found.churn)
     (1, 1, 1, 0.75)
     """
-    different, left, right = (
-        np.asarray(v, dtype=bool) for v in (changed, reference_correct, candidate_correct)
-    )
-    if not different.shape == left.shape == right.shape or different.ndim != 1 or not len(different):
+    different = as_correct(changed, "changed")
+    left, right = as_pair(reference_correct, candidate_correct)
+    if len(different) != len(left):
         raise UsageError(
-            f"flips need three arrays [n] of the same examples, n > 0: got {different.shape}, {left.shape}, "
-            f"{right.shape}"
+            f"changed has {len(different)} examples, the others {len(left)}. Fix: give the same examples in all three"
+        )
+    if ((left != right) & ~different).any():
+        at = int(np.flatnonzero((left != right) & ~different)[0])
+        raise UsageError(
+            f"example {at} is right in one network alone and its answer did not change: these are not of the same "
+            "examples. Fix: changed is reference_answers != candidate_answers"
         )
     return Flips(
         n=len(left),

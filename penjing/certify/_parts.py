@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from penjing.certify._certify import as_pair, check_limits
+from penjing.certify._certify import as_array, as_pair, check_limits
 from penjing.certify._tango import harm
 from penjing.core import UsageError
 
@@ -70,7 +70,7 @@ def worst_parts(
     examples.
     """
     reference, candidate = as_pair(reference_correct, candidate_correct)
-    check_limits(margin, alpha)
+    margin, alpha = check_limits(margin, alpha)
     found = []
     for name, belongs in _members(parts, len(reference)):
         left, right = reference[belongs], candidate[belongs]
@@ -93,16 +93,17 @@ def holm(parts: Sequence[Part]) -> tuple[Part, ...]:
 def _members(parts: Mapping[str, Any] | Sequence[Any] | np.ndarray, n: int) -> list[tuple[str, np.ndarray]]:
     """Names and which examples, bool [n]; parts without examples are left out."""
     if not isinstance(parts, Mapping):
-        detach = getattr(parts, "detach", None)
-        named = np.asarray(detach().cpu() if detach else parts)
+        named = np.asarray([str(one) for one in as_array(parts, "parts").tolist()])
         if named.shape != (n,):
             raise UsageError(f"parts names {named.shape} for {n} examples. Fix: one name per example")
         return [(str(name), named == name) for name in np.unique(named)]
-    found = {name: np.asarray(belongs) for name, belongs in parts.items()}
+    found = {str(name): as_array(belongs, f"parts[{name!r}]") for name, belongs in parts.items()}
     for name, belongs in found.items():
         if belongs.shape != (n,) or belongs.dtype != bool:
             raise UsageError(
                 f"parts[{name!r}] has shape {belongs.shape} and {belongs.dtype}. Fix: true or false for each "
                 f"of the {n} examples"
             )
+    if len(found) < len(parts):
+        raise UsageError(f"parts has names that read alike: {', '.join(map(str, parts))}. Fix: one name each")
     return [(name, belongs) for name, belongs in found.items() if belongs.any()]

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from penjing.certify._certify import as_array
 from penjing.core import UsageError
 
 
@@ -90,14 +91,32 @@ def ratio_sums(
     """For a metric that is a ratio of two sums: what each example adds to both, [n, 2]. A word error rate's are
     (errors, words), those of the F1 of entities (2 found rightly, found + there).
     """
-    left, right = np.asarray(reference, dtype=np.float64), np.asarray(candidate, dtype=np.float64)
+    left, right = (_tallies(metric, values) for values in (reference, candidate))
     if left.shape != right.shape or left.ndim != 2 or left.shape[1] != 2 or not len(left):
         raise UsageError(
             f"{metric}: the sums have shapes {left.shape} and {right.shape}, not [n, 2] with n > 0 for both. "
             "Fix: give both networks' counts of the same examples"
         )
+    if not larger_is_better and (left[:, 1] != right[:, 1]).any():
+        at = int(np.flatnonzero(left[:, 1] != right[:, 1])[0])
+        raise UsageError(
+            f"{metric}: example {at} has {left[at, 1]:g} places in the reference, {right[at, 1]:g} in the candidate: "
+            "an error rate is of the same truth. Fix: give both networks' counts of the same examples"
+        )
     harmed = _less_found if larger_is_better else _one_more
     return _sums(metric, larger_is_better, (left, right), _ratio, harmed, clusters)
+
+
+def _tallies(metric: str, values: Any) -> np.ndarray:
+    """Counts as float64; raises UsageError for what cannot be counts."""
+    found = as_array(values, metric)
+    if found.dtype.kind not in "iuf" or not np.isfinite(found).all() or (found < 0).any():
+        raise UsageError(
+            f"{metric}: sums are finite counts of 0 or more, and these hold others ({found.dtype})"
+        )
+    if found.ndim == 2 and found.shape[1:] == (2,) and len(found) and not found[:, 1].any():
+        raise UsageError(f"{metric}: all examples have 0 below the line: there is nothing to measure")
+    return found.astype(np.float64)
 
 
 def _sums(
@@ -182,8 +201,7 @@ def _named(labels: Any, reference: Any, candidate: Any) -> tuple[tuple[Any, str]
 
 
 def _numbers(values: Any, name: str) -> np.ndarray:
-    detach = getattr(values, "detach", None)
-    found = np.asarray(detach().cpu() if detach else values)
+    found = as_array(values, name)
     if found.ndim != 1 or found.dtype.kind not in "iub":
         raise UsageError(
             f"{name} has shape {found.shape} and {found.dtype}: it holds class numbers, integers [n]"

@@ -20,6 +20,8 @@ MANY = 2000
 TIED = 1e-12  # values of T that are nearer are one
 HIGHEST = 0.5  # T above is accepted by nobody
 PRECISE = 1e-3  # of a share of examples
+MOST = 10**6  # examples that are asked for
+EXACT = 20_000  # examples up to which the forecast is by exact critical values
 WIDE = 7.0  # standard deviations to either side that are summed over
 
 
@@ -131,22 +133,31 @@ def power(n: int, margin: float, discordance: float, alpha: float = 0.05, differ
     p_b, p_c = (discordance + difference) / 2, (discordance - difference) / 2
     sums = _around(n, discordance)
     z = critical_values(n, margin, alpha, low=int(sums[0]), high=int(sums[-1]))
-    return accepts(n, margin, z, p_b, p_c)
+    return min(1.0, accepts(n, margin, z, p_b, p_c))
 
 
 def examples_needed(
-    margin: float, discordance: float, alpha: float = 0.05, wanted: float = 0.8, most: int = 10**6
+    margin: float,
+    discordance: float,
+    alpha: float = 0.05,
+    wanted: float = 0.8,
+    most: int = MOST,
+    more_than: int = 0,
 ) -> int | None:
-    """The fewest examples, to 2%, at which the power is `wanted`; None where more than `most` would be.
+    """The fewest examples, to 2%, and more than `more_than`, at which the power is `wanted`; None where more than
+    `most` would be.
 
-    By the normal quantile in place of the exact critical values, which differ less the more examples there are.
+    Above 20,000 by the normal quantile in place of the exact critical values, which differ less the more examples
+    there are; up to there the power of as many examples is `wanted` or more.
     """
     z = normal_quantile(alpha)
+    low, high = more_than, max(16, more_than + 1, math.ceil(z * z * (1 - margin) / max(margin, 1 / most)))
+    if high > most:
+        return None
 
     def enough(n: int) -> bool:
         return accepts(n, margin, z, discordance / 2, discordance / 2) >= wanted
 
-    low, high = 1, max(16, math.ceil(z * z * (1 - margin) / margin))
     while not enough(high):
         low, high = high, 2 * high
         if low > most:
@@ -154,6 +165,8 @@ def examples_needed(
     while high > 1.02 * low + 1:
         middle = (low + high) // 2
         low, high = (low, middle) if enough(middle) else (middle, high)
+    while high <= EXACT and power(high, margin, discordance, alpha) < wanted:
+        high = math.ceil(1.02 * high)
     return high
 
 

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
@@ -50,11 +50,14 @@ class Certificate:
     def __post_init__(self) -> None:
         if self.verdict not in get_args(Verdict):
             raise UsageError(f"a verdict is one of {', '.join(get_args(Verdict))}: got {self.verdict!r}")
-        if self.n < 1 or not 0 < self.alpha < 1 or not (math.isfinite(self.margin) and self.margin >= 0):
+        _refuse_odd(self)
+        if self.n < 1 or not 0 < self.alpha < 1 or self.margin < 0:
             raise UsageError(
                 f"a certificate needs examples, alpha in (0, 1) and a margin of 0 or more: got n {self.n}, "
                 f"alpha {self.alpha!r}, margin {self.margin!r}"
             )
+        if wrong := next(_contradictions(self), None):
+            raise UsageError(f"a certificate that contradicts itself: {wrong}")
 
     @property
     def certified(self) -> bool:
@@ -73,9 +76,11 @@ class Certificate:
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> "Certificate":
+        if not isinstance(record, Mapping):
+            raise UsageError(f"not a certificate: a {type(record).__name__} in place of its fields")
         known = {field.name for field in fields(cls)}
         if not known >= set(record):
-            raise UsageError(f"not a certificate: unknown {', '.join(sorted(set(record) - known))}")
+            raise UsageError(f"not a certificate: unknown {', '.join(sorted(map(str, set(record) - known)))}")
         try:
             return cls(**record)
         except TypeError as error:
@@ -83,4 +88,56 @@ class Certificate:
 
     @classmethod
     def from_json(cls, text: str) -> "Certificate":
-        return cls.from_dict(json.loads(text))
+        """Raises UsageError for text that holds no certificate."""
+        try:
+            return cls.from_dict(json.loads(text))
+        except (ValueError, RecursionError) as error:
+            raise UsageError(f"not a certificate: no JSON can be read ({error})") from None
+
+
+TEXTS = ("test", "metric", "why", "data_fingerprint", "file_fingerprint")
+COUNTS = ("n", "clusters", "b", "c", "examples_needed")
+NUMBERS = ("reference", "candidate", "margin", "alpha", "bound", "statistic", "critical", "power")
+OPTIONAL = ("clusters", "b", "c", "statistic", "critical", "power", "examples_needed", *TEXTS[3:])
+NEAR = 1e-9
+
+
+def _refuse_odd(certificate: Certificate) -> None:
+    """Raises UsageError where a field is of another kind than it should be."""
+    kinds = {
+        **dict.fromkeys(TEXTS, "text"),
+        **dict.fromkeys(COUNTS, "a count"),
+        **dict.fromkeys(NUMBERS, "finite"),
+    }
+    for name, kind in kinds.items():
+        value: Any = getattr(certificate, name)
+        if value is None and name in OPTIONAL:
+            continue
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        fine = {
+            "text": isinstance(value, str),
+            "a count": number and isinstance(value, int) and value >= 0,
+            "finite": number and (math.isfinite(value) or (name == "critical" and value == -math.inf)),
+        }[kind]
+        if not fine:
+            raise UsageError(f"not a certificate: its {name} is {value!r}, not {kind}")
+    if not isinstance(certificate.larger_is_better, bool):
+        raise UsageError(f"not a certificate: its larger_is_better is {certificate.larger_is_better!r}")
+
+
+def _contradictions(found: Certificate) -> Iterator[str]:
+    b, c = found.b, found.c
+    if b is not None and c is not None:
+        if b + c > found.n:
+            yield f"{b} + {c} examples differ, of {found.n}"
+        if abs(found.loss - (b - c) / found.n) > NEAR:
+            yield f"the accuracies differ by {found.loss:g}, b and c by {(b - c) / found.n:g}"
+    if found.clusters is not None and found.clusters > found.n:
+        yield f"{found.clusters} groups, of {found.n} examples"
+    if found.power is not None and not 0 <= found.power <= 1:
+        yield f"a power of {found.power:g}"
+    if found.verdict == "certified":
+        if found.statistic is not None and found.critical is not None and found.statistic > found.critical:
+            yield f"certified, and {found.statistic:g} is above {found.critical:g}"
+        if found.bound > found.margin + NEAR:
+            yield f"certified within {found.margin:g}, and it may lose {found.bound:g}"

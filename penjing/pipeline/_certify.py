@@ -9,7 +9,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from penjing.certify import in_order
+from penjing.certify import check_limits, in_order
 from penjing.core import CertifyOptions, DataError, Margin, RunError, UsageError
 from penjing.pipeline._deliver import SEEN
 from penjing.pipeline._events import silent
@@ -46,6 +46,7 @@ def certify_runs(
     the first that is not certified. Each certificate is kept in the run's certificates/.
     Raises RunError for a folder without a finished run, DataError for data that overlaps, UsageError.
     """
+    check_limits(margin / 100, alpha)
     options = CertifyOptions(alpha=alpha)
     claims = [_claim(run, data, trust=trust, model=model) for run in runs]
     names = [str(claim.folder) for claim in claims]

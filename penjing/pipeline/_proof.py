@@ -13,6 +13,7 @@ from penjing.certify import (
     borne,
     certify,
     certify_metric,
+    confidence,
     flips,
     ratio_sums,
     recall_sums,
@@ -160,8 +161,8 @@ def _unless_harmed(found: Certificate, classes: Parts | None, slices: Parts | No
             worst, more = parts.harmed[0], len(parts.harmed) - 1
             why = (
                 f"the {what} {worst.name!r} loses {100 * worst.loss:.1f} points ({worst.reference:.1%} to "
-                f"{worst.candidate:.1%} of {worst.n}), more than {100 * parts.margin:g} at {1 - parts.alpha:.0%} "
-                "confidence" + (f"; and {more} more" if more else "")
+                f"{worst.candidate:.1%} of {worst.n}), more than {100 * parts.margin:g} {confidence(parts.alpha)}"
+                + (f"; and {more} more" if more else "")
             )
             return replace(found, verdict="not certified", why=why)
     return found

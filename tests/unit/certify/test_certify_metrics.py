@@ -169,7 +169,7 @@ def test_flips_are_counted_by_kind():
     labels, reference, candidate = np.array([0, 0, 0, 0]), np.array([0, 1, 1, 0]), np.array([1, 0, 2, 0])
     found = flips(reference != candidate, reference == labels, candidate == labels)
     assert (found.negative, found.positive, found.other, found.all) == (1, 1, 1, 3)
-    with pytest.raises(UsageError, match="three arrays"):
+    with pytest.raises(UsageError, match="same examples in all three"):
         flips([True], [True, False], [True, False])
 
 
