@@ -292,7 +292,7 @@ def explain(
     """What was removed and why, what was left alone and why, and which answers changed."""
     found = read_report(run)
     if as_json:
-        say_json(found.get("explain", {}))
+        say_json({"unfinished": found["unfinished"], **found.get("explain", {})})
     elif not quiet:
         show_explanation(found)
 

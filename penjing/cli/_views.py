@@ -172,7 +172,7 @@ def show_explanation(found: Mapping[str, Any]) -> None:
     parts = (curves(explain), frozen_table(explain), agreement(explain))
     groups, frozen, looks = parts
     if explain is None:
-        console.print("This run was not explained.")
+        console.print(_safe(found["unfinished"]) or "Nothing was explained in this run.")
         return
     for text in explain["removed"]["changes"]:
         console.print(f"changed: {_safe(text)}")

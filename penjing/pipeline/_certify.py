@@ -16,7 +16,7 @@ from penjing.pipeline._events import silent
 from penjing.pipeline._figures import SPLIT
 from penjing.pipeline._files import write_json
 from penjing.pipeline._handed import Handed, handed
-from penjing.pipeline._heldout import everything, split_as
+from penjing.pipeline._heldout import everything, other_classes, split_as
 from penjing.pipeline._job import Inputs, Job
 from penjing.pipeline._looks import looks, told
 from penjing.pipeline._open import stored_alphabet
@@ -50,7 +50,7 @@ def certify_runs(
     options = CertifyOptions(alpha=alpha)
     claims = [_claim(run, data, trust=trust, model=model) for run in runs]
     names = [str(claim.folder) for claim in claims]
-    if len(set(names)) < len(names):
+    if len({claim.folder.resolve() for claim in claims}) < len(names):
         raise UsageError(f"a run is named twice: {', '.join(names)}")
     ordered = sorted(claims, key=lambda claim: -(claim.folder / claim.file.path).stat().st_size)
     found: dict[str, Proof] = {}
@@ -131,26 +131,22 @@ def _checked(folder: Path, data: LabelledData, inputs: Inputs, source: str) -> t
     """
     known = inputs.data.labels if inputs.recipe.task != "speech-recognition" else data.labels
     if data.labels != known:
-        raise UsageError(
-            f"{source} has the classes {', '.join(data.labels[:8])}, the run knows {', '.join(known[:8])}. "
-            "Fix: certify on data with the run's classes, all of them"
-        )
-    seen = _seen(folder)
-    own = np.asarray(data.digests)[list(data.certification.indices)]
-    learnt = np.isin(own, np.concatenate([seen["train"], seen["selection"]]))
+        raise UsageError(f"{source} {other_classes(data.labels, known)}")
+    seen, own = _seen(folder), data.marks(SPLIT)
+    learnt = np.isin(own, np.concatenate([seen["train"], seen["selection"]])).any(1)
     if learnt.any():
         first = [data.names[data.certification.indices[i]] for i in np.flatnonzero(learnt)[:3]]
         raise DataError(
             f"{int(learnt.sum())} of the {len(own)} examples of {source} are among those that {folder} learnt from "
             f"({', '.join(first)}): they cannot certify it. Fix: leave them out, or give fresh examples"
         )
-    again = int(np.isin(own, seen["certification"]).sum())
+    again = int(np.isin(own, seen["certification"]).any(1).sum())
     return (f"{again} of {len(own)} examples are of the run's own certification split",) if again else ()
 
 
 def _seen(folder: Path) -> Mapping[str, np.ndarray]:
     try:
-        return load_file(folder / SEEN)
+        return {name: marks.reshape(len(marks), -1) for name, marks in load_file(folder / SEEN).items()}
     except (OSError, SafetensorError) as error:
         raise RunError(
             f"{folder / SEEN} is missing or altered: {error}. Shape the run anew to certify it"
@@ -161,7 +157,8 @@ def _kept(claim: Claim, proof: Proof, verdict: Mapping[str, Any]) -> dict[str, A
     """What is kept in the run, with the remarks that depend on this machine's history."""
     found = {"schema_version": 1, **proof.to_dict(), **verdict, "file": claim.file.to_dict()}
     found |= {"data": claim.data.name, "split": SPLIT if claim.own else "all"}
-    place = claim.folder / FOLDER / f"{claim.marks['data_fingerprint'][:16]}.json"
+    limits = f"margin-{100 * proof.certificate.margin:g}-alpha-{proof.certificate.alpha:g}"
+    place = claim.folder / FOLDER / f"{claim.marks['data_fingerprint'][:16]}-{limits}.json"
     place.parent.mkdir(exist_ok=True)
     write_json(place, found)
     others = told(looks(**claim.marks))

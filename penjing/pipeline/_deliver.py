@@ -5,7 +5,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from safetensors.numpy import save_file
 from torch import nn
 
@@ -18,8 +17,9 @@ from penjing.pipeline._job import Job
 from penjing.pipeline._looks import looks, told
 from penjing.pipeline._proof import Asked, forecast, prove
 from penjing.recover import evaluate
+from penjing.report import copies_told
 from penjing.sources import save_uniform
-from penjing.tasks import save_tokenizer
+from penjing.tasks import NAMES, save_tokenizer
 
 CERTIFICATE = "certificate.json"
 SEEN = "examples.safetensors"
@@ -29,7 +29,7 @@ def save_step(job: Job, out: Path, figures: dict[str, Any]) -> None:
     """Writes plan.json, model/ with the measured figures in its card and the tokenizer where the network reads texts,
     the file for the run's runtime below export/, and export/transformers/ where the network is one of transformers and
     one configuration describes the slim one. With a margin, certificate.json says what is proven of that file;
-    examples.safetensors holds 64 bits of every example's content, by split.
+    examples.safetensors holds 64 bits of every example's content, and of what the network is given of it, by split.
     """
     slim, metrics = _saved(job, out), read_json(job.run.path / "metrics.json")
     found = hand_over(
@@ -93,6 +93,8 @@ def _certificate(job: Job, file: Handed) -> dict[str, Any]:
     marks = {"data_fingerprint": inputs.data.certification.fingerprint, "file_fingerprint": file.sha256}
     _count(job, marks)
     proof = prove(asked, **marks)
+    if proof.copies:
+        job.note("save", copies_told(proof.copies, proof.certificate.n))
     network = evaluate(job.final(), inputs.task(), inputs.data, SPLIT)
     unlike = int((~same(network["predictions"], candidate["predictions"])).sum())
     about = {"file": file.to_dict(), "split": SPLIT, "unlike_pytorch": unlike}
@@ -110,10 +112,7 @@ def _count(job: Job, marks: Mapping[str, str]) -> None:
 def _remember(job: Job, out: Path) -> None:
     """What the run has seen of the data, so that examples can be told from those that it learnt from."""
     data = job.inputs.data
-    parts = {part.name: part.indices for part in (data.train, data.selection, data.certification)}
-    save_file(
-        {name: np.ascontiguousarray(data.digests[list(own)]) for name, own in parts.items()}, out / SEEN
-    )
+    save_file({name: data.marks(name) for name in NAMES}, out / SEEN)
 
 
 def _for_transformers(job: Job, slim: nn.Module, out: Path) -> str:

@@ -1,15 +1,18 @@
 """Which examples a finished run has not learnt from: its own certification split, found again by fingerprint."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from penjing.core import DataError, DataOptions, Reads, UsageError
+from penjing.core import DataError, DataOptions, Reads, UsageError, clean, cut
 from penjing.pipeline._job import Inputs, read_data
 from penjing.pipeline._open import stored_alphabet
 from penjing.pipeline._run import read_ledger, stored_recipe
 from penjing.tasks import LabelledData, Split
+
+MOST_NAMES = 8  # classes named in a message
 
 
 def run_of(spec: str) -> Path | None:
@@ -57,6 +60,22 @@ def everything(task: str, data: str, reads: Reads, alphabet: tuple[str, ...] | N
         selection=empty,
         certification=Split(name="certification", indices=indices, fingerprint=_fingerprint(found, indices)),
     )
+
+
+def other_classes(found: Sequence[str], known: Sequence[str]) -> str:
+    """In what the classes of some data are not those that a network knows, in words after the data's name."""
+    lacks, more = ([one for one in a if one not in b] for a, b in ((known, found), (found, known)))
+    told = [f"{what} {_some(names)}" for what, names in (("lacks", lacks), ("has besides", more)) if names]
+    told = told or [f"has them in another order: {_some(found)}, in place of {_some(known)}"]
+    return (
+        f"has other classes than the {len(known)} of the run: it {' and '.join(told)}. Fix: give data with the run's "
+        "classes, all of them"
+    )
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+    return ", ".join(cut(clean(repr(name))) for name in names[:MOST_NAMES]) + more
 
 
 def _fingerprint(data: LabelledData, indices: tuple[int, ...]) -> str:

@@ -62,13 +62,16 @@ class Asked:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proof:
-    """The certificate with all that bears on it: other metrics, the worst parts, and how many answers changed."""
+    """The certificate with all that bears on it: other metrics, the worst parts, how many answers changed, and how
+    many examples are copies of others.
+    """
 
     certificate: Certificate
     also: tuple[Certificate, ...]
     classes: Parts | None
     slices: Parts | None
     flips: Flips
+    copies: int
 
     def to_dict(self) -> dict[str, Any]:
         parts = {
@@ -76,7 +79,8 @@ class Proof:
             for name, part in (("classes", self.classes), ("slices", self.slices))
         }
         also = [one.to_dict() for one in self.also]
-        return {**self.certificate.to_dict(), "also": also, **parts, "flips": self.flips.to_dict()}
+        more = {"also": also, **parts, "flips": self.flips.to_dict(), "copies": self.copies}
+        return {**self.certificate.to_dict(), **more}
 
 
 def prove(asked: Asked, *, data_fingerprint: str, file_fingerprint: str) -> Proof:
@@ -97,6 +101,7 @@ def prove(asked: Asked, *, data_fingerprint: str, file_fingerprint: str) -> Proo
         classes=classes,
         slices=slices,
         flips=flips(changed, left, right),
+        copies=asked.data.copies(SPLIT),
     )
 
 

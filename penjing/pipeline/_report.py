@@ -1,12 +1,13 @@
 """A finished run's page."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from penjing.core import RunError
+from penjing.core import Recipe, RunError
 from penjing.pipeline._deliver import CERTIFICATE
 from penjing.pipeline._files import read_json, read_sealed, writable, write
-from penjing.pipeline._run import read_ledger, stored_recipe
+from penjing.pipeline._run import check_files, read_ledger, resume_command, stored_recipe
 from penjing.report import report_page
 
 PAGE = "report.html"
@@ -32,7 +33,9 @@ def read_report(run: str | Path) -> dict[str, Any]:
     ledger = read_ledger(folder)
     if not (folder / "metrics.json").exists():
         raise RunError(f"{folder} holds a run that has not come to its figures yet. Go on with --resume.")
-    return _told(folder, ledger)
+    volatile = read_sealed(folder / "volatile.json")
+    check_files(folder, ledger, volatile)
+    return _told(folder, ledger, volatile)
 
 
 def read_metrics(folder: Path) -> dict[str, Any]:
@@ -43,8 +46,17 @@ def read_metrics(folder: Path) -> dict[str, Any]:
     return metrics
 
 
-def _told(folder: Path, ledger: dict[str, Any]) -> dict[str, Any]:
-    recipe, volatile = stored_recipe(folder), read_sealed(folder / "volatile.json")
+def unfinished(folder: Path, ledger: Mapping[str, Any], recipe: Recipe) -> str:
+    """What is still to come of a run, and how to have it; nothing of a finished one."""
+    if ledger["state"] == "finished":
+        return ""
+    left = [step["name"] for step in ledger["steps"] if step["state"] != "finished"]
+    steps = f"{'step' if len(left) == 1 else 'steps'} {', '.join(left)}" if left else "end"
+    return f"This run has not come to its {steps}. To go on with it: {resume_command(recipe, folder)}"
+
+
+def _told(folder: Path, ledger: dict[str, Any], volatile: dict[str, Any]) -> dict[str, Any]:
+    recipe = stored_recipe(folder)
     times = volatile.get("steps", {})
     steps = [
         {"name": one["name"], "seconds": times.get(one["name"], {}).get("seconds", 0.0)}
@@ -60,6 +72,7 @@ def _told(folder: Path, ledger: dict[str, Any]) -> dict[str, Any]:
         "metrics": read_metrics(folder),
         "steps": steps,
         "facts": [(name, str(value)) for name, value in facts],
+        "unfinished": unfinished(folder, ledger, recipe),
         "looks": volatile.get("looks", 0),
         **{name: read_json(path) for name, path in optional.items() if path.exists()},
     }

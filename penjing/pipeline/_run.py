@@ -136,14 +136,19 @@ def create(path: Path, recipe: Recipe, steps: tuple[str, ...]) -> RunFolder:
 def reopen(path: Path, recipe: Recipe) -> RunFolder:
     """The run that `path` holds, every recorded file checked; the caller has locked it."""
     ledger, volatile = read_ledger(path), read_sealed(path / "volatile.json")
+    check_files(path, ledger, volatile)
+    if ledger["versions"] != _versions():
+        volatile["resumed_with"] = _versions()
+    return RunFolder(path=path, recipe=recipe, ledger=ledger, volatile=volatile)
+
+
+def check_files(path: Path, ledger: Mapping[str, Any], volatile: Mapping[str, Any]) -> None:
+    """Raises `RunError` where a file of a finished step is not the one that was written."""
     for record in ledger["steps"]:
         if record["state"] == "finished":
             measured = volatile["steps"].get(record["name"], {}).get("checksums", {})
             for file, digest in (record["files"] | measured).items():
                 _check(path / file, digest)
-    if ledger["versions"] != _versions():
-        volatile["resumed_with"] = _versions()
-    return RunFolder(path=path, recipe=recipe, ledger=ledger, volatile=volatile)
 
 
 def read_ledger(path: Path) -> dict[str, Any]:
@@ -233,7 +238,8 @@ def _check(path: Path, *digests: str) -> None:
             else "torn or altered (its checksum differs from the recorded one)"
         )
         raise RunError(
-            f"{path} is {what}; the run cannot go on from it. Start again in another folder (--out)."
+            f"{path} is {what}; the run can be neither shown nor gone on with. Restore the file, or start again in "
+            "another folder (--out)."
         )
 
 

@@ -34,6 +34,8 @@ from penjing.pipeline._run import (
 )
 from penjing.pipeline._settle import chooses, open_options, settled
 from penjing.pipeline._shrink import check_budget
+from penjing.pipeline._stability import STEP as STABILITY
+from penjing.pipeline._stability import check_other_data
 from penjing.pipeline._steps import Step, steps_of
 from penjing.pipeline._taught import checkpoints
 from penjing.pipeline._together import follow, joined, leads, let_go, shared
@@ -82,6 +84,8 @@ def _lead(recipe: Recipe, path: Path, *, resume: bool, trust: bool, listen: List
                 job = Job(run=run, inputs=inputs, listen=listen)
                 with alone():
                     rehearse(inputs, deeper=_may_go_deeper(recipe))
+                    if not run.done(STABILITY):
+                        check_other_data(inputs)
                     foresee(job)
                     _announce(job)
                 for step in steps:
@@ -107,6 +111,7 @@ def dry_run(
         run = reopen(path, found)
         run.recognise(facts(inputs, run.steps_done))
     rehearse(inputs, deeper=_may_go_deeper(recipe))
+    check_other_data(inputs)
     return predict(recipe, inputs=inputs)
 
 

@@ -13,10 +13,10 @@ from penjing.core import DataError, UsageError
 from penjing.pipeline._figures import SPLIT, same
 from penjing.pipeline._files import write_json
 from penjing.pipeline._handed import handed
-from penjing.pipeline._heldout import everything
-from penjing.pipeline._job import Job
+from penjing.pipeline._heldout import everything, other_classes
+from penjing.pipeline._job import Inputs, Job
 from penjing.recover import evaluate
-from penjing.tasks import STRENGTHS, Disturbed, disturbances, headline, task_for
+from penjing.tasks import STRENGTHS, Disturbed, LabelledData, disturbances, headline, task_for
 
 STEP, FILE = "stability", "stability.json"
 Z95 = 1.959964
@@ -100,19 +100,27 @@ def _compared(task: Any, answers: Mapping[str, Mapping[str, Any]]) -> dict[str, 
     return row
 
 
-def _elsewhere(job: Job, pair: Mapping[str, nn.Module], source: str) -> dict[str, Any]:
-    """Both networks on other examples, all of them."""
-    inputs = job.inputs
-    alphabet = inputs.data.labels if job.recipe.task == "speech-recognition" else None
+def check_other_data(inputs: Inputs) -> None:
+    """Raises UsageError for other data that could not be judged on, if any is asked for."""
+    if inputs.recipe.steps.stability.data:
+        other_data(inputs, inputs.recipe.steps.stability.data)
+
+
+def other_data(inputs: Inputs, source: str) -> LabelledData:
+    """All examples of `source`, which have the run's classes; raises UsageError for others."""
+    alphabet = inputs.data.labels if inputs.recipe.task == "speech-recognition" else None
     try:
-        data = everything(job.recipe.task, source, inputs.reads, alphabet)
+        data = everything(inputs.recipe.task, source, inputs.reads, alphabet)
     except (DataError, UsageError) as error:
         raise UsageError(f"steps.stability.data: {error}") from error
     if data.labels != inputs.data.labels:
-        raise UsageError(
-            f"steps.stability.data: {source} has the classes {', '.join(data.labels[:8])}, the run has "
-            f"{', '.join(inputs.data.labels[:8])}. Fix: name data with the run's classes"
-        )
+        raise UsageError(f"steps.stability.data: {source} {other_classes(data.labels, inputs.data.labels)}")
+    return data
+
+
+def _elsewhere(job: Job, pair: Mapping[str, nn.Module], source: str) -> dict[str, Any]:
+    """Both networks on other examples, all of them."""
+    inputs, data = job.inputs, other_data(job.inputs, source)
     task = task_for(job.recipe.task, data, beam=job.recipe.beam, clock=inputs.clock)
     answers = {name: evaluate(model, task, data, SPLIT) for name, model in pair.items()}
     return {"data": data.name, "n": data.n(SPLIT), **_compared(task, answers)}

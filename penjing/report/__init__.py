@@ -1,6 +1,7 @@
 """Tell people: words, tables and curves from a run's figures."""
 
 from penjing.report._certificate import certificate_lines as certificate_lines
+from penjing.report._certificate import copies_told as copies_told
 from penjing.report._events import EventLog as EventLog
 from penjing.report._layout import Listing as Listing
 from penjing.report._layout import Stacked as Stacked

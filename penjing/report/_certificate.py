@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from penjing.certify import confidence
 from penjing.core import clean
 
 MOST = 5  # parts shown
@@ -10,7 +11,7 @@ MOST = 5  # parts shown
 
 def certificate_lines(found: Mapping[str, Any]) -> Iterator[str]:
     """Verdict and reason first, then the figures that it rests on, the worst parts, and how many answers changed."""
-    metric, sure = found["metric"].replace("_", " "), f"{1 - found['alpha']:.0%} confidence"
+    metric, sure = found["metric"].replace("_", " "), confidence(found["alpha"])
     yield f"{found['verdict']}: {clean(found['why'])}"
     counts = (
         "" if found["b"] is None else f"; {found['b']} right before alone, {found['c']} right after alone"
@@ -20,7 +21,7 @@ def certificate_lines(found: Mapping[str, Any]) -> Iterator[str]:
     yield f"{metric} {scores}, on {found['n']} examples{groups}{counts}"
     yield (
         f"{found['test']}; margin {100 * found['margin']:g} points, alpha {found['alpha']:g}; "
-        f"loses at most {100 * found['bound']:.2f} points at {sure}"
+        f"loses at most {100 * found['bound']:.2f} points {sure}"
     )
     for one in found.get("also", ()):
         yield f"also {one['metric'].replace('_', ' ')}: {one['verdict']}, {clean(one['why'])}"
@@ -32,8 +33,18 @@ def certificate_lines(found: Mapping[str, Any]) -> Iterator[str]:
         f"{changed} of {flips['n']} answers changed ({flips['churn']:.2%}): {flips['negative']} to the worse, "
         f"{flips['positive']} to the better, {flips['other']} from one wrong answer to another"
     )
+    if copies := found.get("copies"):
+        yield copies_told(copies, found["n"])
     file = found["file"]
     yield f"of {clean(file['path'])} ({file['runtime']}, sha256 {file['sha256'][:16]}...)"
+
+
+def copies_told(copies: int, n: int) -> str:
+    """What examples that repeat others mean, in words."""
+    return (
+        f"{copies} of the {n} examples are copies of others: they tell nothing new, and the certificate is as sure as "
+        f"it says only of {n - copies} examples or fewer. Leave copies out"
+    )
 
 
 def _worst(what: str, parts: Mapping[str, Any] | None) -> Iterator[str]:

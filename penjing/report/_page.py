@@ -23,11 +23,14 @@ from penjing.report._page_parts import (
 )
 from penjing.report._page_proof import certificate_part, pareto, parts_rows, rows_table, seeds_told, tiles
 from penjing.report._scalability import scalability_table
-from penjing.report._table import verdict
+from penjing.report._table import uncertified, verdict
 from penjing.report._tried import tried_table, tried_why
 
 TEMPLATES = Path(__file__).parent / "templates"
-NO_MARGIN = "not asked for a certificate"
+UNEXPLAINED = {
+    "never": "Nothing was explained in this run.",
+    "later": "This run has not come to explaining yet.",
+}
 SECTIONS = {
     "networks": "Networks",
     "certificate": "Certificate",
@@ -47,7 +50,8 @@ def report_page(run: Mapping[str, Any]) -> str:
 
     `run` holds the run's name, recipe (a mapping), recipe_yaml, steps (name and seconds of each), metrics
     (metrics.json, with its certificate where there is one), and stability, explain and adjustments where those files
-    exist. Words of others (names of classes, of files) are shown, never obeyed.
+    exist; `unfinished` says what is still to come of it, "" of a finished run. Words of others (names of classes, of
+    files) are shown, never obeyed.
     """
     return _template().render(**_header(run), **_sections(run))
 
@@ -69,6 +73,8 @@ def _header(run: Mapping[str, Any]) -> dict[str, Any]:
     found, model, data = metrics.get("certificate"), clean(recipe["model"]), clean(metrics["data"]["name"])
     css = (TEMPLATES / "page.css").read_text(encoding="utf-8")
     told = found["verdict"] if found else "none"
+    unfinished = run.get("unfinished", "")
+    warnings = [*([unfinished] if unfinished else []), *metrics.get("notes", ())]
     sections = [{"id": key, "name": name} for key, name in SECTIONS.items()]
     return {
         "title": f"{model} on {data} · Penjing",
@@ -79,10 +85,10 @@ def _header(run: Mapping[str, Any]) -> dict[str, Any]:
         "data": data,
         "budget": clean(metrics["budget"]),
         "verdict": told,
-        "verdict_told": told.capitalize() if found else NO_MARGIN,
+        "verdict_told": told.capitalize() if found else uncertified(run),
         "lead": _lead(metrics),
         "why": f"{clean(found['why'])[0].upper()}{clean(found['why'])[1:]}." if found else "",
-        "warnings": [clean(text) for text in metrics.get("notes", ())],
+        "warnings": [clean(text) for text in warnings],
         "tiles": tiles(metrics),
         "sections": sections,
     }
@@ -96,7 +102,7 @@ def _lead(metrics: Mapping[str, Any]) -> str:
 
 def _sections(run: Mapping[str, Any]) -> dict[str, Any]:
     metrics, explain, stability = run["metrics"], run.get("explain"), run.get("stability")
-    found = metrics.get("certificate")
+    found, unfinished = metrics.get("certificate"), run.get("unfinished", "")
     chart, told = pareto(metrics)
     tried = metrics.get("tried")
     return {
@@ -106,6 +112,8 @@ def _sections(run: Mapping[str, Any]) -> dict[str, Any]:
         "seeds": seeds_told(metrics),
         "elsewhere": scalability_table(metrics) if metrics.get("scalability") else None,
         "certificate": certificate_part(found, run.get("looks", 0)) if found else None,
+        "uncertified": uncertified(run),
+        "unexplained": UNEXPLAINED["later" if unfinished else "never"],
         "classes": parts_rows(found, "classes") if found else None,
         "slices": parts_rows(found, "slices") if found else None,
         "changes": [clean(text) for text in (explain or {}).get("removed", {}).get("changes", ())],

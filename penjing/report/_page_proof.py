@@ -5,8 +5,9 @@ from typing import Any
 
 from markupsafe import Markup
 
+from penjing.certify import confidence
 from penjing.core import clean, cut
-from penjing.report._certificate import certificate_lines
+from penjing.report._certificate import certificate_lines, copies_told
 from penjing.report._charts import scatter
 from penjing.report._layout import Stacked
 from penjing.report._table import SCORES, cells, count, headings
@@ -87,8 +88,8 @@ def certificate_part(found: Mapping[str, Any], others: int) -> dict[str, Any]:
     """The plain-words reading, the figures, and what weakens them."""
     margin = f"{100 * found['margin']:g} points"
     told = {
-        "sure": f"{1 - found['alpha']:.0%} confidence",
-        "alpha": f"{found['alpha']:.0%}",
+        "sure": confidence(found["alpha"]).removeprefix("at "),
+        "alpha": _percent(found["alpha"]),
         "margin": margin,
     }
     reading = READINGS[found["verdict"]].format(**told, metric=SCORES.get(found["metric"], found["metric"]))
@@ -98,6 +99,8 @@ def certificate_part(found: Mapping[str, Any], others: int) -> dict[str, Any]:
             f"These examples have certified {others} other files on this machine: the more are tried on them, the "
             "likelier is a wrong certificate. Fresh examples restore it."
         )
+    if found.get("copies"):
+        notes.append(f"{copies_told(found['copies'], found['n'])}.")
     if found.get("unlike_pytorch"):
         notes.append(
             f"The file answers {found['unlike_pytorch']} of {found['n']} examples differently from the network in "
@@ -108,13 +111,15 @@ def certificate_part(found: Mapping[str, Any], others: int) -> dict[str, Any]:
     return {"reading": reading, "table": table, "notes": notes}
 
 
+def _percent(share: float) -> str:
+    return f"{round(100 * share, 4):g}%"
+
+
 def _figures(found: Mapping[str, Any]) -> list[tuple[str, str]]:
     rows = [("verdict", found["verdict"]), ("test", found["test"]), ("examples", _examples(found))]
     rows += [("before", f"{found['reference']:.2%}"), ("after", f"{found['candidate']:.2%}")]
-    rows += [("margin", f"{100 * found['margin']:g} points"), ("alpha", f"{found['alpha']:.0%}")]
-    rows.append(
-        (f"loses at most, at {1 - found['alpha']:.0%} confidence", f"{100 * found['bound']:.2f} points")
-    )
+    rows += [("margin", f"{100 * found['margin']:g} points"), ("alpha", _percent(found["alpha"]))]
+    rows.append((f"loses at most, {confidence(found['alpha'])}", f"{100 * found['bound']:.2f} points"))
     if found["statistic"] is not None:
         rows.append(("statistic, critical value", f"{found['statistic']:.3f}, {found['critical']:.3f}"))
     if found["power"] is not None:

@@ -193,6 +193,13 @@ def _worst(per_class: Mapping[str, float | None] | None) -> str:
     return f"{cut(clean(label), LABEL)}: {known[label]:.1%}"
 
 
+def uncertified(run: Mapping[str, Any]) -> str:
+    """Why a run, as for `report_page`, has no certificate."""
+    if run["recipe"].get("margin") is None:
+        return "not asked for a certificate"
+    return "no certificate yet" if run.get("unfinished") else "no certificate"
+
+
 def count(number: float) -> str:
     """A count in the decimal units of budgets.
 

@@ -8,18 +8,21 @@ from penjing.report._certificate import certificate_lines
 from penjing.report._layout import Stacked
 from penjing.report._page_parts import agreement, disturbed, flips
 from penjing.report._page_proof import seeds_told
-from penjing.report._table import SCORES, count, table, verdict
+from penjing.report._table import SCORES, count, table, uncertified, verdict
 from penjing.report._units import size, spread
 
 
 def report_lines(run: Mapping[str, Any]) -> Iterator[str | Stacked]:
     """What report.html says, in lines and tables; `run` as for `report_page`."""
     metrics, explain, stability = run["metrics"], run.get("explain"), run.get("stability")
+    if run.get("unfinished"):
+        yield clean(run["unfinished"])
     yield verdict({**metrics, "margin": None})
     yield table(metrics)
     if metrics.get("certificate"):
         yield from certificate_lines(metrics["certificate"])
     else:
+        yield uncertified(run)
         yield flips(metrics, explain, stability)["told"]
     for found in (disturbed(stability), agreement(explain)):
         if found is not None:

@@ -34,6 +34,7 @@ from penjing.tasks._protocols import TracedData as TracedData
 from penjing.tasks._protocols import headline as headline
 from penjing.tasks._shown import shown as shown
 from penjing.tasks._shown import tokens_shown as tokens_shown
+from penjing.tasks._splits import NAMES as NAMES
 from penjing.tasks._splits import Split as Split
 from penjing.tasks._tokenizer import save_tokenizer as save_tokenizer
 from penjing.tasks._tokenizer import tokens_disagree as tokens_disagree

@@ -72,7 +72,8 @@ def image_data_of(found: Examples, reads: Pictures, options: Options) -> Labelle
     )
     splits = split_up(found, kept, loaded.digests, targets, options)
     conflicts = contradictions(loaded.digests, targets)
-    return labelled(found, contents, kept, loaded.digests, splits, bad=loaded.bad, contradictions=conflicts)
+    marks = (loaded.digests, loaded.given)
+    return labelled(found, contents, kept, *marks, splits, bad=loaded.bad, contradictions=conflicts)
 
 
 def _check(size: Sequence[int], mean: Sequence[float], std: Sequence[float], per_class_min: int) -> None:

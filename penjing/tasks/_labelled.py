@@ -62,7 +62,8 @@ class Labelled(Generic[Kind]):
     else. `names` call every example by its file or row; `bad` lists those left out, with the reason. `duplicates`
     counts examples whose content others have too; `contradictions` the different contents that stand under several
     labels; `said` are the remarks of source and kind. `digests` are 64 bits of each example's content, `examples` what
-    the source gave.
+    the source gave; `given` are 64 bits of what a network is given of each, alike for pictures and clips that were only
+    stored otherwise and for texts that differ in white space.
     """
 
     name: str
@@ -78,6 +79,7 @@ class Labelled(Generic[Kind]):
     contradictions: int
     said: tuple[str, ...]
     digests: np.ndarray
+    given: np.ndarray
     contents: Kind
 
     @property
@@ -117,6 +119,16 @@ class Labelled(Generic[Kind]):
     def n(self, split: str) -> int:
         """The number of examples in `split`."""
         return len(self.split(split))
+
+    def marks(self, split: str) -> np.ndarray:
+        """By what the examples of `split` are known again: 64 bits of the content and 64 of what is given, [n, 2]."""
+        own = list(self.split(split).indices)
+        return np.stack([self.digests[own], self.given[own]], 1)
+
+    def copies(self, split: str) -> int:
+        """How many examples of `split` a network is given that others of it are already."""
+        own = self.given[list(self.split(split).indices)]
+        return len(own) - len(np.unique(own))
 
     def targets(self, split: str) -> Any:
         """Class numbers [n], tags or transcripts of `split`, in the order of `batches` without shuffling."""
@@ -188,6 +200,7 @@ def labelled(
     contents: Kind,
     kept: Sequence[Example],
     digests: Sequence[bytes],
+    given: Sequence[bytes],
     splits: tuple[Split, Split, Split],
     *,
     contradictions: int,
@@ -195,7 +208,9 @@ def labelled(
     said: Iterable[str] = (),
     labels: tuple[str, ...] | None = None,
 ) -> Labelled[Kind]:
-    """The `kept` examples of `found`, whose `contents` these are."""
+    """The `kept` examples of `found`, whose `contents` these are; `digests` of what the source gave, `given` of what
+    networks are given of it.
+    """
     train, selection, certification = splits
     return Labelled(
         name=found.name,
@@ -210,9 +225,14 @@ def labelled(
         duplicates=len(digests) - len(set(digests)),
         contradictions=contradictions,
         said=(*found.remarks, *said),
-        digests=np.frombuffer(b"".join(digest[:8] for digest in digests), dtype="<i8"),
+        digests=_brief(digests),
+        given=_brief(given),
         contents=contents,
     )
+
+
+def _brief(digests: Sequence[bytes]) -> np.ndarray:
+    return np.frombuffer(b"".join(digest[:8] for digest in digests), dtype="<i8")
 
 
 def class_numbers(labels: Sequence[str], given: Iterable[str]) -> np.ndarray:

@@ -58,10 +58,13 @@ class Streamed:
 
 
 class Loaded(NamedTuple):
-    """The store; per kept picture its content's sha256; which were kept; what was wrong with others."""
+    """The store; per kept picture the sha256 of its content and of its pixels; which were kept; what was wrong with
+    others.
+    """
 
     pixels: Pixels
     digests: list[bytes]
+    given: list[bytes]
     kept: list[int]
     bad: tuple[str, ...]
 
@@ -83,15 +86,16 @@ def load_pixels(
     bad = tuple(clean(f"{e.name}: {r}") for e, r in zip(examples, results, strict=True) if isinstance(r, str))
     if bad and not skip_bad:
         raise DataError(_unreadable(bad))
-    kept = [i for i, result in enumerate(results) if isinstance(result, bytes)]
+    kept = [i for i, result in enumerate(results) if isinstance(result, _Read)]
     if not kept:
         raise DataError(
             f"No picture is left of {len(examples)}; {bad[0]}. Fix: give pictures that can be read"
         )
-    digests = [result for result in results if isinstance(result, bytes)]
+    reads = [result for result in results if isinstance(result, _Read)]
+    digests, given = [read.content for read in reads], [read.pixels for read in reads]
     if cache is None:
-        return Loaded(Streamed([examples[i].content for i in kept], size, threads), digests, kept, bad)
-    return Loaded(Cached(cache[torch.tensor(kept)] if bad else cache), digests, kept, bad)
+        return Loaded(Streamed([examples[i].content for i in kept], size, threads), digests, given, kept, bad)
+    return Loaded(Cached(cache[torch.tensor(kept)] if bad else cache), digests, given, kept, bad)
 
 
 def decode(content: bytes, size: Size) -> Tensor:
@@ -111,13 +115,20 @@ def decode(content: bytes, size: Size) -> Tensor:
     return functional.pil_to_tensor(_fit(upright, upright.height, upright.width, height, width))
 
 
+class _Read(NamedTuple):
+    """sha256 of a picture's bytes, and of its pixels."""
+
+    content: bytes
+    pixels: bytes
+
+
 def _read_all(
     examples: Sequence[Example], size: Size, cache: Tensor | None, threads: int
-) -> list[bytes | str]:
-    """Per example the sha256 of its content, or the reason why it cannot be read; pixels go into `cache`."""
+) -> list[_Read | str]:
+    """Per example what it is known by, or the reason why it cannot be read; pixels go into `cache`."""
     image: Any = require("PIL.Image")
 
-    def read(i: int) -> bytes | str:
+    def read(i: int) -> _Read | str:
         try:
             content = _content(examples[i].content)
             pixels = decode(content, size)
@@ -129,7 +140,7 @@ def _read_all(
             return f"{type(error).__name__}: {error}"
         if cache is not None:
             cache[i] = pixels
-        return hashlib.sha256(content).digest()
+        return _Read(hashlib.sha256(content).digest(), hashlib.sha256(pixels.contiguous().numpy()).digest())
 
     with warnings.catch_warnings(), ThreadPoolExecutor(threads) as pool:
         warnings.simplefilter("error", image.DecompressionBombWarning)
@@ -142,7 +153,7 @@ def _from_arrays(examples: Sequence[Example], size: Size) -> Loaded:
     digests = [hashlib.sha256(repr(array.shape).encode() + array.tobytes()).digest() for array in arrays]
     chunks = torch.from_numpy(arrays).unsqueeze(1).split(CHUNK)
     pixels = torch.cat([_fit(chunk, arrays.shape[1], arrays.shape[2], size[1], size[2]) for chunk in chunks])
-    return Loaded(Cached(pixels), digests, list(range(len(examples))), ())
+    return Loaded(Cached(pixels), digests, digests, list(range(len(examples))), ())
 
 
 def _fit(picture: Any, height: int, width: int, wanted_height: int, wanted_width: int) -> Any:

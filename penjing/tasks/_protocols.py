@@ -140,6 +140,14 @@ class LabelledData(TracedData, Protocol):
         """64 bits of each example's content, int64 [examples]."""
         ...
 
+    def marks(self, split: str) -> np.ndarray:
+        """By what examples are known again: 64 bits of the content and of what a network is given, int64 [n, 2]."""
+        ...
+
+    def copies(self, split: str) -> int:
+        """How many examples of `split` a network is given that others of it are already."""
+        ...
+
     @property
     def groups(self) -> tuple[str | None, ...]:
         """What each example belongs to (a voice, a document), None where nothing tells."""

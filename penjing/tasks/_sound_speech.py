@@ -45,6 +45,7 @@ def speech_data_of(found: Examples, reads: Sounds, options: Options) -> Labelled
         clips(loaded, batcher, Transcripts(labels), augmentation, alphabet),
         kept,
         loaded.digests,
+        loaded.given,
         _split_up(found, kept, loaded.digests, [written[i] for i in loaded.kept], options),
         labels=alphabet.symbols,
         bad=(*bad, *loaded.bad),

@@ -1,5 +1,6 @@
 """Every clip's features by number: kept in memory, or made anew whenever they are asked for."""
 
+import hashlib
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -63,13 +64,15 @@ class StreamedSounds:
 
 
 class LoadedSounds(NamedTuple):
-    """The store; per kept clip its length in samples at the network's rate, and its content's sha256; which were kept;
-    what was wrong with others; how many are clipped, and how many have a lower rate than the network's.
+    """The store; per kept clip its length in samples at the network's rate, and the sha256 of its content and of its
+    samples; which were kept; what was wrong with others; how many are clipped, and how many have a lower rate than the
+    network's.
     """
 
     store: SoundStore
     lengths: np.ndarray
     digests: list[bytes]
+    given: list[bytes]
     kept: list[int]
     bad: tuple[str, ...]
     clipped: int
@@ -79,6 +82,7 @@ class LoadedSounds(NamedTuple):
 class _Read(NamedTuple):
     length: int
     digest: bytes
+    given: bytes
     clipped: bool
     upsampled: bool
     features: Tensor | None
@@ -117,6 +121,7 @@ def load_sounds(
         store=store,
         lengths=np.array([read.length for read in reads], dtype=np.int64),
         digests=[read.digest for read in reads],
+        given=[read.given for read in reads],
         kept=kept,
         bad=bad,
         clipped=sum(read.clipped for read in reads),
@@ -138,7 +143,8 @@ def _read_all(
         except OSError as error:
             return f"cannot be read: {error}"
         features = maker.make(clip.samples) if room >= 0 else None
-        return _Read(len(clip.samples), clip.digest, clip.clipped, clip.rate < rate, features)
+        given = hashlib.sha256(np.ascontiguousarray(clip.samples)).digest()
+        return _Read(len(clip.samples), clip.digest, given, clip.clipped, clip.rate < rate, features)
 
     results: list[_Read | str] = []
     waiting = iter(examples)

@@ -101,6 +101,7 @@ def sound_data_of(found: Examples, reads: Sounds, options: Options) -> Labelled[
         clips(loaded, batcher, torch.from_numpy(targets), augmentation),
         kept,
         loaded.digests,
+        loaded.given,
         split_up(found, kept, loaded.digests, targets, options),
         bad=loaded.bad,
         contradictions=contradictions(loaded.digests, targets),

@@ -1,8 +1,10 @@
 """Labelled texts as batches of tokens."""
 
 import hashlib
+import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -82,6 +84,7 @@ def text_data_of(found: Examples, reads: Texts, options: Options) -> Labelled[To
         TokenRows(reads=reads, answers=torch.from_numpy(targets), tokens=tokens),
         kept,
         digests,
+        [digest(without_spaces(example.content)) for example in kept],
         splits,
         bad=bad,
         contradictions=contradictions(digests, targets),
@@ -130,6 +133,17 @@ def shortened(reads: Texts, max_length: int | None) -> Texts:
 def digest(content: object) -> bytes:
     """sha256 of a text, two texts, or words: equal for equal contents alone."""
     return hashlib.sha256(repr(content).encode()).digest()
+
+
+def without_spaces(content: Any) -> Any:
+    """A text, or several, as tokenizers mostly see it: every stretch of white space is one space, none is outside.
+
+    >>> without_spaces((" a  b", "c\\n"))
+    ('a b', 'c')
+    """
+    if isinstance(content, str):
+        return " ".join(unicodedata.normalize("NFC", content).split())
+    return tuple(map(without_spaces, content))
 
 
 def _wrong(example: Example) -> str:

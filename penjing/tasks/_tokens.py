@@ -15,7 +15,15 @@ from penjing.tasks._labelled import Labelled, labelled
 from penjing.tasks._prepare import Options, split_up
 from penjing.tasks._ragged import UNCOUNTED, Ragged, ragged
 from penjing.tasks._splits import NAMES, Split
-from penjing.tasks._texts import TokenRows, check_augmentation, digest, kept_or_refused, shortened, unwritable
+from penjing.tasks._texts import (
+    TokenRows,
+    check_augmentation,
+    digest,
+    kept_or_refused,
+    shortened,
+    unwritable,
+    without_spaces,
+)
 from penjing.tasks._tokenizer import encoded, load_tokenizer, room, tokens_of
 
 _NONE = "no entity"
@@ -55,6 +63,7 @@ def token_data_of(found: Examples, reads: Texts, options: Options) -> Labelled[T
         TokenRows(reads=reads, answers=aligned.tags, tokens=tokens),
         kept,
         digests,
+        [digest(without_spaces(example.content)) for example in kept],
         (train, selection, certification),
         labels=labels,
         bad=bad,

@@ -16,7 +16,8 @@ from tiny_runs import tiny_recipe
 import penjing as pj
 from penjing.cli import main
 from penjing.core import ArtifactError, DataError, Recipe, RunError, UsageError
-from penjing.pipeline import Event, certify_runs, shape
+from penjing.pipeline import Event, certify_runs, dry_run, shape
+from penjing.report import certificate_lines
 
 RECIPE = {
     "task": "image-classification",
@@ -133,6 +134,49 @@ def test_examples_that_the_run_learnt_from_cannot_certify_it(run: Path, desk: Pa
         certify_runs([str(run)], margin=3.0, data=str(mixed), trust=True, model=model_of(desk))
 
 
+def test_pictures_that_were_only_saved_anew_are_known_again(run: Path, desk: Path, tmp_path: Path) -> None:
+    again = write_pictures(tmp_path / "again", range(1200, 1500))
+    for file in sorted((desk / "data").rglob("*.png"))[:40]:
+        Image.open(file).convert("RGB").save(again / file.parent.name / f"{file.stem}.bmp")
+    with pytest.raises(DataError, match=r"of the 340 examples of .* are among those that .* learnt from"):
+        certify_runs([str(run)], margin=3.0, data=str(again), trust=True, model=model_of(desk))
+
+
+def test_copies_among_fresh_examples_are_told(run: Path, desk: Path, tmp_path: Path) -> None:
+    padded = write_pictures(tmp_path / "padded", range(1200, 1500))
+    for file in sorted(padded.rglob("*.png"))[:100]:
+        Image.open(file).save(file.with_suffix(".bmp"))
+    found = certify_runs([str(run)], margin=3.0, data=str(padded), trust=True, model=model_of(desk))[str(run)]
+    assert (found["n"], found["copies"]) == (400, 100)
+    assert any("100 of the 400 examples are copies" in line for line in certificate_lines(found))
+
+
+def test_certificates_of_several_margins_are_kept_beside_each_other(run: Path, desk: Path) -> None:
+    paths = set()
+    for margin in (2.0, 4.0):
+        found = certify_runs([str(run)], margin=margin, trust=True, model=model_of(desk))[str(run)]
+        assert json.loads(Path(found["path"]).read_text())["margin"] == margin / 100
+        paths.add(found["path"])
+    assert len(paths) == 2
+
+
+def test_data_with_other_classes_is_refused_by_name(run: Path, desk: Path, tmp_path: Path) -> None:
+    other = write_pictures(tmp_path / "other", range(1200, 1500))
+    (other / "3").rename(other / "drei\x1b[31m")
+    with pytest.raises(UsageError, match=r"lacks '3' and has besides 'drei") as told:
+        certify_runs([str(run)], margin=3.0, data=str(other), trust=True, model=model_of(desk))
+    assert "\x1b" not in str(told.value)
+
+
+def test_other_data_to_judge_on_is_looked_at_before_anything_is_trained(desk: Path, tmp_path: Path) -> None:
+    recipe = recipe_for(desk, steps={**RECIPE["steps"], "stability": {"data": str(tmp_path / "nowhere")}})
+    with pytest.raises(UsageError, match=r"steps\.stability\.data"):
+        dry_run(recipe, tmp_path / "run", trust=True)
+    with pytest.raises(UsageError, match=r"steps\.stability\.data"):
+        shape(recipe, tmp_path / "run", trust=True)
+    assert not (tmp_path / "run" / "metrics.json").exists()
+
+
 def test_another_file_on_the_same_examples_is_counted(run: Path, desk: Path, tmp_path: Path) -> None:
     second = tmp_path / "second"
     recipe = recipe_for(desk, budget="macs<=0.4x")
@@ -163,6 +207,10 @@ def test_the_exit_code_says_whether_it_is_certified(
     assert told["examples_needed"] > told["n"]
     assert code("certify", str(desk / "data"), "--margin", "1") == 2
     assert "holds no run" in capsys.readouterr().err
+    assert code(*given, "--margin", "1", "--alpha", "0.7") == 2
+    assert "alpha is 0.7: it is the risk" in capsys.readouterr().err
+    assert code(*given, "--margin", "-1") == 2
+    assert "margin" in capsys.readouterr().err
 
 
 def test_torn_files_and_unfinished_runs_are_refused(run: Path, desk: Path, tmp_path: Path) -> None:
@@ -173,7 +221,7 @@ def test_torn_files_and_unfinished_runs_are_refused(run: Path, desk: Path, tmp_p
     with pytest.raises((RunError, ArtifactError)):
         certify_runs([str(torn)], margin=3.0, trust=True, model=model_of(desk))
     with pytest.raises(UsageError, match="named twice"):
-        certify_runs([str(run), str(run)], margin=3.0, trust=True, model=model_of(desk))
+        certify_runs([str(run), f"{run}/../{run.name}"], margin=3.0, trust=True, model=model_of(desk))
 
 
 def test_the_file_of_another_runtime_is_the_one_that_is_certified(desk: Path, tmp_path: Path) -> None:

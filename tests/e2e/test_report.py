@@ -17,7 +17,10 @@ from tiny_runs import tiny_recipe
 
 from penjing.cli import main
 from penjing.core import RunError
-from penjing.pipeline import shape, write_report
+from penjing.pipeline import read_report, shape, write_report
+from penjing.pipeline._files import write_sealed
+from penjing.pipeline._run import read_ledger
+from penjing.report import report_lines
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 SHOTS = Path(__file__).parents[2] / "runs" / "screenshots"
@@ -149,6 +152,55 @@ def test_it_can_be_used_by_keyboard(browser: Any, run: Path) -> None:
     page.keyboard.press("Enter")
     assert page.locator("details[open]").count() == 1
     page.context.close()
+
+
+def test_nothing_is_folded_away_on_paper(browser: Any, run: Path) -> None:
+    page, _, _ = opened(browser, run, viewport={"width": 900, "height": 1200})
+    tables = page.locator("details .scroll table")
+    assert tables.count() > 0
+    assert not tables.first.is_visible()
+    page.emulate_media(media="print")
+    assert all(tables.nth(number).is_visible() for number in range(tables.count()))
+    assert page.locator("details pre").is_visible()
+    page.pdf(path=SHOTS / "report.pdf", format="A4")
+    page.context.close()
+
+
+@pytest.mark.parametrize("file", ["metrics.json", "explain.json", "certificate.json"])
+@pytest.mark.parametrize("content", [None, "null", "{}"])
+def test_a_run_with_altered_files_has_no_report(
+    run: Path, tmp_path: Path, file: str, content: str | None
+) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    altered = tmp_path / "run" / file
+    if content is None:
+        altered.unlink()
+    else:
+        altered.write_text(content)
+    with pytest.raises(RunError, match=rf"{file}.* is (missing|torn)|not come to its figures"):
+        write_report(tmp_path / "run")
+
+
+def test_an_unfinished_run_says_what_is_to_come(run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    ledger = read_ledger(tmp_path / "run")
+    for step in ledger["steps"]:
+        if step["name"] in ("save", "stability", "explain"):
+            step.pop("files")
+            step["state"] = "pending"
+    ledger["state"] = "stopped"
+    write_sealed(tmp_path / "run" / "run.json", ledger)
+    for name in ("certificate", "stability", "explain"):
+        (tmp_path / "run" / f"{name}.json").unlink()
+    page = write_report(tmp_path / "run").read_text()
+    assert "This run has not come to its steps save, stability, explain." in page
+    assert "--resume" in page
+    assert "No certificate yet" in page or "no certificate yet" in page
+    assert "not asked for" not in page
+    assert "has not come to explaining yet" in page
+    told = [part for part in report_lines(read_report(tmp_path / "run")) if isinstance(part, str)]
+    assert told[0].startswith("This run has not come to")
+    assert "no certificate yet" in told
 
 
 def test_it_is_small(run: Path) -> None:

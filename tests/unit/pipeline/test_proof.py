@@ -22,6 +22,7 @@ def asked(truth: Any, left: Any, right: Any, *, groups: Any = None, task: Any = 
         labels=tuple(f"class {i}" for i in range(50)),
         groups=groups or (None,) * n,
         certification=SimpleNamespace(indices=tuple(range(n))),
+        copies=lambda split: 0,
         batches=lambda split, size: [(torch.rand(n, 1, 2, 2), truth)],
     )
     answers = [{"predictions": told, "targets": truth} for told in (left, right)]
