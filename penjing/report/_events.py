@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from penjing.report._table import count
+from penjing.runtimes import quiet
 
 
 class EventLog:
@@ -38,8 +39,7 @@ class EventLog:
 
     def graph(self, model: Any, inputs: tuple[Any, ...]) -> None:
         """The network's operators as a graph, where torch can trace it; raises what tracing raises."""
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with quiet():
             self._writer.add_graph(model, inputs, verbose=False, use_strict_trace=False)
 
     def precision_recall(self, name: str, right: Any, chances: Any) -> None:

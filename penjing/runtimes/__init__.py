@@ -8,6 +8,7 @@ from penjing.runtimes._eager import Eager as Eager
 from penjing.runtimes._eager import eager as eager
 from penjing.runtimes._from_file import FromFile as FromFile
 from penjing.runtimes._from_file import from_record as from_record
+from penjing.runtimes._graph import quiet as quiet
 from penjing.runtimes._inputs import ExampleInputs as ExampleInputs
 from penjing.runtimes._inputs import as_call as as_call
 from penjing.runtimes._inputs import batch_of as batch_of
