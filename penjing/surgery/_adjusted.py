@@ -28,26 +28,11 @@ def misshapen(before: nn.Module, after: nn.Module, example_inputs: Any) -> str:
     had, have = output_shapes(before, example_inputs), output_shapes(after, example_inputs)
     if had != have:
         return f"its outputs have shapes {have}, and had {had}"
-    return _does_not_run(after, example_inputs)
+    return does_not_run(after, example_inputs)
 
 
 @torch.no_grad()
-def missed(blank: nn.Module, example_inputs: Any) -> str:
-    """What a forward by itself asks of a module that has no such thing, tried on the meta device; a trace leaves
-    kernels for whole layers out, which look at the layers inside.
-    """
-    for example in _alternatives(example_inputs):
-        try:
-            call_with(blank.eval(), map_tensors(lambda tensor: tensor.to("meta"), example))
-        except AttributeError as error:
-            return f"its code looks for what is not there: {error}"
-        except Exception:  # much that runs elsewhere does not run without data
-            continue
-    return ""
-
-
-@torch.no_grad()
-def _does_not_run(model: nn.Module, example_inputs: Any) -> str:
+def does_not_run(model: nn.Module, example_inputs: Any) -> str:
     """What a forward by itself fails with, kernels for whole layers and all; a trace leaves those out."""
     now = copy.deepcopy(model).eval()
     try:

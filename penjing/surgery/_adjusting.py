@@ -19,7 +19,7 @@ from penjing.structure import (
     refuse_unsupported,
     trace_merged,
 )
-from penjing.surgery._adjusted import missed, output_shapes
+from penjing.surgery._adjusted import does_not_run, output_shapes
 from penjing.surgery._adjustments import keeps_function, told
 from penjing.surgery._adjustments._propose import Misfit, Site, proposals
 from penjing.surgery._apply import apply
@@ -61,20 +61,18 @@ def _tried(
 ) -> Iterator[Adjustable]:
     shapes = output_shapes(model, example_inputs)
     blank = copy.deepcopy(model).to("meta")
-    own, lacking = fingerprint(blank), missed(blank, example_inputs)
-    known: dict[Any, str] = {}
+    own, known = fingerprint(blank), dict[Any, str]()
     for one in proposals(site):
         if isinstance(one, Misfit):
             yield Adjustable(kind=one.kind, module=one.module, why=one.why)
             continue
         try:
-            made = apply(blank, Plan(edits=(one,), fingerprint=own))
-            found = output_shapes(made, example_inputs)
+            plan, place = Plan(edits=(one,), fingerprint=own), _place(model, one)
+            found = output_shapes(apply(blank, plan), example_inputs)
             why = "" if found == shapes else f"its outputs have shapes {found}, and had {shapes}"
-            place = _place(model, one)
-            if not why and not lacking and place not in known:
-                known[place] = missed(made, example_inputs)
-            why = why or known.get(place, "")
+            if not why and place not in known:
+                known[place] = does_not_run(apply(model, plan), example_inputs)
+            why = why or known[place]
         except PenjingError as error:
             why = str(error).partition(" while tracing: ")[0].partition("\n")[0]
         if why:

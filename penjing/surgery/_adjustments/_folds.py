@@ -21,7 +21,10 @@ def fold_norm(modules: Sequence[nn.Module], options: Options) -> Sequence[nn.Mod
     """W' = W g / sqrt(v + eps), b' = (b - m) g / sqrt(v + eps) + h, for scale g, shift h, mean m, variance v."""
     layer, norm = modules
     weight, bias = tensor(layer, options["weight"]), perhaps(layer, options.get("bias"))
-    scale = tensor(norm, "weight") / (tensor(norm, "running_var") + float(options["eps"] or 0)).sqrt()  # type: ignore[arg-type]
+    eps = float(options["eps"] or 0)  # type: ignore[arg-type]
+    if not 0 <= eps < 1:
+        raise ValueError(f"eps={eps} is not from 0 to 1")
+    scale = tensor(norm, "weight") / (tensor(norm, "running_var") + eps).sqrt()
     moved = -tensor(norm, "running_mean") if bias is None else bias - tensor(norm, "running_mean")
     new = alike(
         layer,

@@ -11,10 +11,11 @@ from penjing.core._graph import ModuleCall
 from penjing.structure import CONVOLUTION
 from penjing.surgery._adjustments._links import once
 from penjing.surgery._adjustments._propose import Misfit, Site, proposer
-from penjing.surgery._adjustments._registry import Options, adjustment, number
+from penjing.surgery._adjustments._registry import Options, adjustment, number, text
 
 RESOLUTION = "resolution"
 SHARES = (75, 50)  # percent of the places along a side that stay
+PLACES = ("pixels", "frames")
 FEWEST = 16  # places along a side, below which nothing is to be had
 
 
@@ -59,6 +60,8 @@ def fewer_places(modules: Sequence[nn.Module], options: Options) -> Sequence[nn.
     percent = number(options, "percent")
     if not 0 < percent < 100:
         raise ValueError(f"percent={percent} is not between 1 and 99")
+    if text(options, "of") not in PLACES or number(options, "dim") not in (1, 2):
+        raise ValueError(f"of={options['of']!r} in dim {options['dim']!r} is neither pixels nor frames")
     return (Fewer(first, percent, number(options, "dim")),)
 
 

@@ -11,7 +11,7 @@ from penjing.core._edits import AdjustComponent
 from penjing.core._graph import ModuleCall
 from penjing.structure import NORM
 from penjing.surgery._adjustments._propose import Misfit, Site, proposer
-from penjing.surgery._adjustments._registry import Options, adjustment, number, pair, text
+from penjing.surgery._adjustments._registry import Options, adjustment, affordable, number, pair, text
 from penjing.surgery._adjustments._tensors import convolution, linear
 
 DROP, BRIDGE, BRANCH, SHORTCUT = "drop", "bridge", "branch", "shortcut"
@@ -75,6 +75,7 @@ def bridge(modules: Sequence[nn.Module], options: Options) -> Sequence[nn.Module
     like = next(
         (p for m in modules for p in m.parameters() if p.is_floating_point()), nn.Parameter(torch.empty(0))
     )
+    affordable(modules, number(options, "out"), number(options, "in"))
     straight = torch.eye(
         number(options, "out"), number(options, "in"), dtype=torch.float64, device=like.device
     )

@@ -10,7 +10,7 @@ from penjing.core._edits import AdjustComponent
 from penjing.core._graph import ModuleCall
 from penjing.surgery._adjustments._links import first_tensor, formed, once
 from penjing.surgery._adjustments._propose import Misfit, Site, proposer
-from penjing.surgery._adjustments._registry import Options, adjustment, number, text
+from penjing.surgery._adjustments._registry import Options, adjustment, affordable, number, text
 
 MIX = "mix"
 aten = torch.ops.aten
@@ -90,6 +90,7 @@ def mix(modules: Sequence[nn.Module], options: Options) -> Sequence[nn.Module]:
     to, like = text(options, "to"), next(p for p in attention.parameters() if p.is_floating_point())
     if to not in _TOLD:
         raise ValueError(f"to={to!r} is none of {', '.join(_TOLD)}")
+    affordable(modules, number(options, "out"), number(options, "in"), 3)
     made = Mixer(
         number(options, "in"), number(options, "out"), near=to == "near", form=text(options, "form")
     ).to_empty(device=like.device)

@@ -10,7 +10,7 @@ from torch import nn
 from penjing.core._edits import AdjustComponent
 from penjing.structure import POOL
 from penjing.surgery._adjustments._propose import Misfit, Site, proposer
-from penjing.surgery._adjustments._registry import Options, adjustment, number, pair, text
+from penjing.surgery._adjustments._registry import Options, adjustment, affordable, number, pair, text
 
 POOLING = "pool"
 _TOLD = {
@@ -32,6 +32,7 @@ def other_pooling(modules: Sequence[nn.Module], options: Options) -> Sequence[nn
     flat = len(window["kernel"]) == 1
     kernel, stride, padding = window.values()
     if to == "conv":
+        affordable(modules, number(options, "channels"), *kernel)
         return (nn.Sequential(OrderedDict(pooling=_averaging(window, number(options, "channels"), flat))),)
     kinds: dict[str, Any] = {"max": (nn.MaxPool2d, nn.MaxPool1d), "avg": (nn.AvgPool2d, nn.AvgPool1d)}
     return (kinds[to][flat](kernel, stride, padding),)

@@ -1,5 +1,6 @@
 """Adjustments: modules that become others, by kind; one registry, which replays and reads plans know by name."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,11 @@ from penjing.core._edits import AdjustComponent, OptionValue
 from penjing.structure import drop_caches, every_path, named_buffers, named_parameters
 
 Options = Mapping[str, OptionValue]
+LARGEST, LONGEST = (
+    65_536,
+    4096,
+)  # of a number in the options of an edit: alone, and in a tuple (kernels, strides)
+CELLS = 2**24  # of new weights, or four times those that the modules have
 Change = Callable[[Sequence[nn.Module], Options], Sequence[nn.Module]]
 
 
@@ -65,15 +71,22 @@ def told(edit: AdjustComponent) -> str:
     'features.1: its activation became relu'
     """
     places = edit.modules[0] if len(edit.modules) == 1 else f"{edit.modules[0]} to {edit.modules[-1]}"
-    return f"{places}: {find_adjustment(edit.kind).tell(dict(edit.options))}"
+    tell = find_adjustment(edit.kind).tell
+    try:
+        return f"{places}: {tell(dict(edit.options))}"
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        raise PlanError(f"{places}: the options of {edit.kind!r} lack or misstate {error}") from error
 
 
 def change(model: nn.Module, edit: AdjustComponent) -> None:
     """Change the network in place. Raises `PlanError` where it is not what the edit speaks of."""
     found = [_module(model, path) for path in edit.modules]
     before = _first_dims(model)
+    told(edit)
     try:
-        made = find_adjustment(edit.kind).change(found, dict(edit.options))
+        made = find_adjustment(edit.kind).change(found, _bounded(edit.options))
+        if len(made) != len(found):
+            raise ValueError(f"it is of {len(made)} modules, and {len(found)} are named")
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
         kinds = ", ".join(type(module).__name__ for module in found)
         raise PlanError(
@@ -92,6 +105,23 @@ def change(model: nn.Module, edit: AdjustComponent) -> None:
             f"{sorted(odd)[:3]}"
         )
     drop_caches(model.modules())
+
+
+def _bounded(options: Sequence[tuple[str, OptionValue]]) -> dict[str, OptionValue]:
+    """The options by name; raises `ValueError` for numbers that no network has: plans may come from anybody."""
+    for name, value in options:
+        numbers = value if isinstance(value, tuple) else (value,)
+        most = LONGEST if isinstance(value, tuple) else LARGEST
+        if any(isinstance(one, (int, float)) and not -most <= one <= most for one in numbers):
+            raise ValueError(f"{name} is beyond {most}")
+    return dict(options)
+
+
+def affordable(modules: Sequence[nn.Module], *sizes: int) -> None:
+    """Raises `ValueError` where new weights of these sizes are none, or far more than the modules have."""
+    own = sum(parameter.numel() for module in modules for parameter in module.parameters())
+    if min(sizes) < 1 or math.prod(sizes) > max(CELLS, 4 * own):
+        raise ValueError(f"{' x '.join(map(str, sizes))} new weights are out of proportion to {own}")
 
 
 def _first_dims(model: nn.Module) -> dict[str, int]:
