@@ -113,16 +113,20 @@ def _refuse_odd(certificate: Certificate) -> None:
         value: Any = getattr(certificate, name)
         if value is None and name in OPTIONAL:
             continue
-        number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        fine = {
-            "text": isinstance(value, str),
-            "a count": number and isinstance(value, int) and value >= 0,
-            "finite": number and (math.isfinite(value) or (name == "critical" and value == -math.inf)),
-        }[kind]
-        if not fine:
+        if not _fits(value, kind, name):
             raise UsageError(f"not a certificate: its {name} is {value!r}, not {kind}")
     if not isinstance(certificate.larger_is_better, bool):
         raise UsageError(f"not a certificate: its larger_is_better is {certificate.larger_is_better!r}")
+
+
+def _fits(value: Any, kind: str, name: str) -> bool:
+    if kind == "text":
+        return isinstance(value, str)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    if kind == "a count":
+        return isinstance(value, int) and value >= 0
+    return math.isfinite(value) or (name == "critical" and value == -math.inf)
 
 
 def _contradictions(found: Certificate) -> Iterator[str]:

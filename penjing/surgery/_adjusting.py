@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from penjing.core import PenjingError, UsageError, VerificationError
+from penjing.core import PenjingError, UsageError, VerificationError, cut
 from penjing.core._edits import AdjustComponent
 from penjing.core._plan import Plan
 from penjing.structure import (
@@ -24,6 +24,8 @@ from penjing.surgery._adjustments import keeps_function, told
 from penjing.surgery._adjustments._propose import Misfit, Site, proposals
 from penjing.surgery._apply import apply
 from penjing.surgery._verify import verify
+
+CAUSE = 120  # characters of what a network fails with
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +76,9 @@ def _tried(
                 known[place] = does_not_run(apply(model, plan), example_inputs)
             why = why or known[place]
         except PenjingError as error:
-            why = str(error).partition(" while tracing: ")[0].partition("\n")[0]
+            where, _, cause = str(error).partition(" while tracing: ")
+            cause = cause.partition(". Check that ")[0]
+            why = ": ".join(cut(text.partition("\n")[0], CAUSE) for text in (where, cause) if text)
         if why:
             yield Adjustable(
                 kind=one.kind, module=one.modules[0], why=f"the network would not run with it: {why}"
@@ -88,7 +92,11 @@ def _tried(
 def _place(model: nn.Module, edit: AdjustComponent) -> Any:
     """What kind of module holds the modules under which names: its code asks alike of all that stand there."""
     parts = (path.rpartition(".") for path in edit.modules)
-    return edit.kind, tuple((type(model.get_submodule(parent)), name) for parent, _, name in parts)
+    return (
+        edit.kind,
+        dict(edit.options).get("to"),
+        tuple((type(model.get_submodule(parent)), name) for parent, _, name in parts),
+    )
 
 
 def adjust(

@@ -140,7 +140,9 @@ def _read_all(
             return f"{type(error).__name__}: {error}"
         if cache is not None:
             cache[i] = pixels
-        return _Read(hashlib.sha256(content).digest(), hashlib.sha256(pixels.contiguous().numpy()).digest())
+        return _Read(
+            hashlib.sha256(content).digest(), hashlib.sha256(pixels.contiguous().numpy().data).digest()
+        )
 
     with warnings.catch_warnings(), ThreadPoolExecutor(threads) as pool:
         warnings.simplefilter("error", image.DecompressionBombWarning)

@@ -143,7 +143,7 @@ def _read_all(
         except OSError as error:
             return f"cannot be read: {error}"
         features = maker.make(clip.samples) if room >= 0 else None
-        given = hashlib.sha256(np.ascontiguousarray(clip.samples)).digest()
+        given = hashlib.sha256(np.ascontiguousarray(clip.samples).data).digest()
         return _Read(len(clip.samples), clip.digest, given, clip.clipped, clip.rate < rate, features)
 
     results: list[_Read | str] = []

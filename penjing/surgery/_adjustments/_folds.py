@@ -21,7 +21,8 @@ def fold_norm(modules: Sequence[nn.Module], options: Options) -> Sequence[nn.Mod
     """W' = W g / sqrt(v + eps), b' = (b - m) g / sqrt(v + eps) + h, for scale g, shift h, mean m, variance v."""
     layer, norm = modules
     weight, bias = tensor(layer, options["weight"]), perhaps(layer, options.get("bias"))
-    eps = float(options["eps"] or 0)  # type: ignore[arg-type]
+    given: Any = options["eps"]
+    eps = float(given or 0)
     if not 0 <= eps < 1:
         raise ValueError(f"eps={eps} is not from 0 to 1")
     scale = tensor(norm, "weight") / (tensor(norm, "running_var") + eps).sqrt()

@@ -30,6 +30,13 @@ class Fewer(nn.Module):
         super().__init__()
         self.inner, self.percent, self.dim = inner, percent, dim
 
+    def __getattr__(self, name: str) -> Any:
+        """What the network's code asks of the module, the module answers."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__("inner"), name)
+
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Any:
         return self.inner(self._fewer(x), *args, **kwargs)
 

@@ -56,6 +56,13 @@ class Shortcut(nn.Module):
         super().__init__()
         self.inner = inner
 
+    def __getattr__(self, name: str) -> Any:
+        """What the network's code asks of the module, the module answers."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__("inner"), name)
+
     def forward(self, x: Tensor) -> Tensor:
         return x + self.inner(x)
 

@@ -93,8 +93,11 @@ def change(model: nn.Module, edit: AdjustComponent) -> None:
             f"{' and '.join(edit.modules)} ({kinds}) cannot be adjusted as {edit.kind!r} asks: "
             f"{type(error).__name__}: {error}"
         ) from error
+    like = next((p for p in model.parameters() if p.is_floating_point()), None)
     for old, new in zip(found, made, strict=True):
         if new is not old:
+            if like is not None and not any(True for _ in old.parameters()):
+                new.to(device=like.device, dtype=like.dtype)
             new.train(old.training)
             _stand_in(model, old, new)
     gone = before.keys() - _first_dims(model).keys()

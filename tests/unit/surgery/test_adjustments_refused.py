@@ -154,3 +154,38 @@ def test_whatever_is_listed_for_an_encoder_applies() -> None:
     for one in edits:
         slim, _ = pj.adjust(model, x, [one.edit])  # type: ignore[list-item]
         assert slim(x).shape == (2, 4)
+
+
+class Asking(nn.Module):
+    """Its code reads what its layers hold."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.more, self.out = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3, padding=1), nn.Linear(8, 4)
+        self.first.gain = 2.0  # type: ignore[assignment]
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.first(x) * self.first.gain
+        return self.out((y + self.more(y) * self.more.weight.dim()).mean((2, 3)))
+
+
+def test_wrappers_answer_for_what_they_wrap_and_others_have_their_reason() -> None:
+    model, x = Asking().eval(), torch.randn(2, 3, 32, 32)
+    every = pj.adjustments(model, x)
+    fewer = next(one for one in every if one.kind == "resolution" and one.edit is not None)
+    slim, _ = pj.adjust(model, x, [fewer.edit])  # type: ignore[list-item]
+    assert slim(x).shape == (2, 4)
+    assert slim.get_submodule("first").gain == 2.0
+    with pytest.raises(AttributeError, match="nothing"):
+        _ = slim.get_submodule("first").nothing
+    assert any("has no attribute 'weight'" in one.why for one in every if one.module == "more")
+
+
+def test_new_weights_are_of_the_networks_type() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.MaxPool2d(2), nn.Conv2d(8, 8, 3)).bfloat16().eval()
+    x = torch.randn(2, 3, 16, 16).bfloat16()
+    edits = [one.edit for one in pj.adjustments(model, x) if one.kind == "pool" and one.edit is not None]
+    assert {dict(edit.options)["to"] for edit in edits} == {"avg", "conv"}
+    for edit in edits:
+        slim, _ = pj.adjust(model, x, [edit])
+        assert slim(x).dtype is torch.bfloat16
